@@ -1,0 +1,29 @@
+"""Bytes at a URI: local files, S3, and whatever else an installed fsspec driver reaches."""
+
+from clip_operator.storage.backend import (
+    AccessDenied,
+    Backend,
+    CredentialsError,
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectTooLarge,
+    StorageError,
+)
+from clip_operator.storage.storage import Storage
+from clip_operator.storage.uri import display, join, name_of, parent, scheme_of
+
+__all__ = [
+    "AccessDenied",
+    "Backend",
+    "CredentialsError",
+    "ObjectInfo",
+    "ObjectNotFound",
+    "ObjectTooLarge",
+    "Storage",
+    "StorageError",
+    "display",
+    "join",
+    "name_of",
+    "parent",
+    "scheme_of",
+]
