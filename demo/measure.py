@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch.nn import functional
 from transformers import AutoModel, AutoProcessor
 
 from demo.scenes import caption, draw, mismatched_caption, nearly_right_caption, sample_scene
@@ -92,7 +93,7 @@ def score_kinds(
 
 
 def _unit(embeddings: torch.Tensor) -> torch.Tensor:
-    return embeddings / embeddings.norm(dim=-1, keepdim=True)
+    return functional.normalize(embeddings, dim=-1)
 
 
 def area_under_curve(right: Scores, wrong: Scores) -> float:
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=FRESH_SEED, help="seed of the scenes")
     asked = parser.parse_args()
     model = AutoModel.from_pretrained(asked.model, local_files_only=True)
-    processor = AutoProcessor.from_pretrained(asked.model, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(asked.model, local_files_only=True)  # type: ignore[no-untyped-call]
     print(json.dumps(asdict(measure(model, processor, pairs=asked.pairs, seed=asked.seed)), indent=2))
 
 

@@ -35,8 +35,17 @@ BACKGROUNDS: dict[str, RGB] = {
     "beige": (226, 206, 170),
     "light blue": (168, 210, 240),
 }
-RADII: dict[str, tuple[float, float]] = {"small": (0.085, 0.115), "large": (0.17, 0.22)}
+RADII: dict[str, tuple[float, float]] = {"small": (0.115, 0.135), "large": (0.2, 0.23)}
 """Size word -> range of a thing's radius, as fractions of the scene's side."""
+
+PLACES: dict[str, tuple[float, float]] = {
+    "centre": (0.5, 0.5),
+    "left": (0.25, 0.5),
+    "right": (0.75, 0.5),
+    "top": (0.5, 0.25),
+    "bottom": (0.5, 0.75),
+}
+"""Where a thing's centre is, give or take a little: a lone thing in the middle, two on either side of it."""
 
 RELATIONS: dict[str, str] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 """Relation of one thing to another -> the same fact told from the other thing's side."""
@@ -53,7 +62,10 @@ _SHAPE_WORDS: dict[str, tuple[str, ...]] = {
 }
 SHAPES: tuple[str, ...] = tuple(_SHAPE_WORDS)
 _ANY_SHAPE_WORDS = ("shape", "thing", "object", "figure")
-_COLOUR_WORDS: dict[str, tuple[str, ...]] = {"purple": ("purple", "purple", "violet"), "grey": ("grey", "gray")}
+_COLOUR_WORDS: dict[str, tuple[str, ...]] = {
+    "purple": ("purple", "purple", "violet"),
+    "grey": ("grey", "gray"),
+}
 _SIZE_WORDS: dict[str, tuple[str, ...]] = {
     "small": ("small", "small", "little", "tiny"),
     "large": ("large", "large", "big", "huge"),
@@ -71,6 +83,7 @@ _BESIDE_WORDS: dict[str, str] = {
     "below": "below it",
 }
 _OPENINGS = ("a picture of ", "an image of ", "a drawing of ", "a photo of ", "this shows ", "there is ")
+_PLACE_JITTER = 0.03
 _SUPERSAMPLING = 4
 
 
@@ -102,10 +115,14 @@ class Scene:
         if len(self.things) < 2:
             return None
         first, second = self.things
-        across, down = second.x - first.x, second.y - first.y
-        if abs(across) >= abs(down):
-            return "left of" if across > 0 else "right of"
-        return "above" if down > 0 else "below"
+        return _relation(first, second)
+
+
+def _relation(first: Thing, second: Thing) -> str:
+    across, down = second.x - first.x, second.y - first.y
+    if abs(across) >= abs(down):
+        return "left of" if across > 0 else "right of"
+    return "above" if down > 0 else "below"
 
 
 @dataclass(frozen=True)
@@ -139,11 +156,12 @@ class Description:
             return any(self.mentions[0].fits(thing) for thing in scene.things)
         if len(scene.things) < 2:
             return False
-        return self._fits_in_order(scene) or self._fits_in_order(replace(scene, things=scene.things[::-1]))
+        first, second = scene.things
+        return self._fits_pair(first, second) or self._fits_pair(second, first)
 
-    def _fits_in_order(self, scene: Scene) -> bool:
-        fits = all(mention.fits(thing) for mention, thing in zip(self.mentions, scene.things, strict=True))
-        return fits and self.relation in (None, scene.relation)
+    def _fits_pair(self, first: Thing, second: Thing) -> bool:
+        fits = self.mentions[0].fits(first) and self.mentions[1].fits(second)
+        return fits and self.relation in (None, _relation(first, second))
 
 
 # --- scenes ---------------------------------------------------------------------------------------------
@@ -163,33 +181,23 @@ def sample_scene(
     background = rng.choice(backgrounds)
     visible = [colour for colour in colours if colour != background]
     if rng.random() < 1 / 3:
-        place = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7))
-        return Scene((_sample_thing(rng, visible, place),), background)
-    places = _two_places(rng)
+        return Scene((_sample_thing(rng, visible, "centre"),), background)
+    places = rng.choice((("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top")))
     first, second = _sample_thing(rng, visible, places[0]), _sample_thing(rng, visible, places[1])
     while (second.shape, second.colour) == (first.shape, first.colour):
         second = _sample_thing(rng, visible, places[1])
     return Scene((first, second), background)
 
 
-def _two_places(rng: random.Random) -> list[tuple[float, float]]:
-    """Centres clearly side by side or clearly one above the other, far enough apart for two large things."""
-    along = (rng.uniform(0.23, 0.27), rng.uniform(0.73, 0.77))
-    aside = (rng.uniform(0.38, 0.62), rng.uniform(0.38, 0.62))
-    across = list(zip(along, aside, strict=True))
-    places = across if rng.random() < 0.5 else [(x, y) for y, x in across]
-    rng.shuffle(places)
-    return places
-
-
-def _sample_thing(rng: random.Random, colours: Sequence[str], place: tuple[float, float]) -> Thing:
+def _sample_thing(rng: random.Random, colours: Sequence[str], place: str) -> Thing:
     size = rng.choice(list(RADII))
+    x, y = PLACES[place]
     return Thing(
         shape=rng.choice(SHAPES),
         colour=rng.choice(colours),
         size=size,
-        x=place[0],
-        y=place[1],
+        x=x + rng.uniform(-_PLACE_JITTER, _PLACE_JITTER),
+        y=y + rng.uniform(-_PLACE_JITTER, _PLACE_JITTER),
         radius=rng.uniform(*RADII[size]),
         turn_degrees=rng.uniform(-12, 12),
         shade=rng.uniform(0.9, 1.08),

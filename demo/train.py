@@ -27,12 +27,12 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from demo.measure import measure
 from demo.scenes import (
-    BACKGROUNDS,
     COLOURS,
+    PLACES,
+    RADII,
     SHAPES,
     Description,
     Scene,
@@ -45,15 +45,27 @@ from demo.scenes import (
 )
 
 _PIXELS = 64
-_PATCH = 8
+_PATCH = 16
 _MAX_TOKENS = 32
 _EMBEDDING = 128
-_TWINS = 128
+_TWINS = 64
 """Pairs of scenes to a batch."""
-_PEAK_LEARNING_RATE = 1.2e-3
+_NEAR = 0.23
+"""Distance at which a thing is seen: it reaches the four patches around its place, and no second place."""
+_PEAK_LEARNING_RATE = 1e-3
 _WARMUP_STEPS = 200
+_LABEL_COUNTS = [1 + len(SHAPES), 1 + len(COLOURS), 1 + len(RADII)]
 _CHECK_SECONDS = 120
 _CHECK_SEED = 10_000_019
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class numbers, int64, of what is to be seen somewhere; 0 where there is nothing."""
+
+    shapes: torch.Tensor
+    colours: torch.Tensor
+    sizes: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -65,10 +77,10 @@ class Batch:
     tokens: dict[str, torch.Tensor]
     truth: torch.Tensor
     """(rows, rows) bool: whether the caption of the column holds for the picture of the row."""
-    patch_shapes: torch.Tensor
-    """(rows, 64) int64: the shape under each patch, 0 for none."""
-    patch_colours: torch.Tensor
-    """(rows, 64) int64: the colour under each patch, things' colours before the backgrounds'."""
+    patches: Labels
+    """What lies under each patch, each field (rows, patches)."""
+    places: Labels
+    """What stands at each of `PLACES`, each field (rows, places)."""
 
 
 # --- tokenizer and model --------------------------------------------------------------------------------
@@ -96,11 +108,11 @@ def make_processor(rng: random.Random) -> CLIPProcessor:
     pieces = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge) for merge in merges)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_MAX_TOKENS)
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=_MAX_TOKENS)  # type: ignore[arg-type]
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": _PIXELS}, crop_size={"height": _PIXELS, "width": _PIXELS}
     )
-    return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)
+    return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)  # type: ignore[no-untyped-call]
 
 
 def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -126,7 +138,24 @@ def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
         "patch_size": _PATCH,
         "projection_dim": _EMBEDDING,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=_EMBEDDING))
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=_EMBEDDING))
+    positions = model.vision_model.embeddings.position_embedding.weight
+    with torch.no_grad():
+        positions[1:] = _plane_waves(_PIXELS // _PATCH, positions.shape[1]) / 2
+    return model
+
+
+def _plane_waves(side: int, width: int) -> torch.Tensor:
+    """Sines and cosines of a patch's column and row, shape (side * side, width).
+
+    As first values of the position embeddings they let the model tell places apart from the start (Beyer et al.,
+    2022, arXiv:2205.01580); the usual small noise takes it thousands of steps to grow out of.
+    """
+    frequencies = 100.0 ** -(torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    columns, rows = waves.expand(side, -1, -1), waves[:, None].expand(-1, side, -1)
+    return torch.cat([columns, rows], dim=-1).flatten(0, 1)
 
 
 # --- batches --------------------------------------------------------------------------------------------
@@ -147,25 +176,24 @@ def batches(processor: CLIPProcessor, seed: int) -> Iterator[Batch]:
             truncation=True,
             return_tensors="pt",
         )
-        shapes, colours = patch_labels(scenes)
         yield Batch(
-            pixels=_pixels(scenes, rng),
+            pixels=_pixels(scenes, processor.image_processor, rng),
             tokens=dict(tokens),
             truth=torch.from_numpy(truth_table(scenes, descriptions)),
-            patch_shapes=shapes,
-            patch_colours=colours,
+            patches=labels_at(_patch_centres(), scenes),
+            places=labels_at(np.array(list(PLACES.values())), scenes),
         )
 
 
-def _pixels(scenes: list[Scene], rng: random.Random) -> torch.Tensor:
-    """Drawn at several sizes and resized as the image processor does, for the model to know its resampling."""
+def _pixels(scenes: list[Scene], image_processor: Any, rng: random.Random) -> torch.Tensor:
+    """Draw at several sizes and resize as the image processor does: the model is to know its resampling."""
     pictures = []
     for scene in scenes:
         picture = draw(scene, rng.choice((64, 96, 128, 160)))
         pictures.append(np.asarray(picture.resize((_PIXELS, _PIXELS), Image.Resampling.BICUBIC)))
     pixels = torch.from_numpy(np.stack(pictures)).float() / 255
-    normalised = (pixels - torch.tensor(OPENAI_CLIP_MEAN)) / torch.tensor(OPENAI_CLIP_STD)
-    return normalised.permute(0, 3, 1, 2).contiguous()
+    mean, spread = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
+    return ((pixels - mean) / spread).permute(0, 3, 1, 2).contiguous()
 
 
 def truth_table(scenes: list[Scene], descriptions: list[Description]) -> npt.NDArray[np.bool_]:
@@ -173,20 +201,21 @@ def truth_table(scenes: list[Scene], descriptions: list[Description]) -> npt.NDA
     return np.array([[description.holds(scene) for description in descriptions] for scene in scenes])
 
 
-def patch_labels(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The shape and the colour under the middle of every patch, each (scenes, patches) int64."""
-    grid = (np.arange(_PIXELS // _PATCH) + 0.5) * _PATCH / _PIXELS
-    across, down = (axis.reshape(-1) for axis in np.meshgrid(grid, grid))
-    shapes = np.zeros((len(scenes), across.size), dtype=np.int64)
-    colours = np.zeros_like(shapes)
-    colour_names, background_names = list(COLOURS), list(BACKGROUNDS)
+def labels_at(points: npt.NDArray[np.float64], scenes: list[Scene]) -> Labels:
+    """What is to be seen near each of `points`, (points, 2) fractions of the side: each field (scenes, points)."""
+    shapes, colours, sizes = (np.zeros((len(scenes), len(points)), dtype=np.int64) for _ in range(3))
     for row, scene in enumerate(scenes):
-        colours[row] = len(colour_names) + background_names.index(scene.background)
         for thing in scene.things:
-            covered = np.hypot(across - thing.x, down - thing.y) < thing.radius
-            shapes[row, covered] = 1 + SHAPES.index(thing.shape)
-            colours[row, covered] = colour_names.index(thing.colour)
-    return torch.from_numpy(shapes), torch.from_numpy(colours)
+            near = np.hypot(*(points - (thing.x, thing.y)).T) < _NEAR
+            shapes[row, near] = 1 + SHAPES.index(thing.shape)
+            colours[row, near] = 1 + list(COLOURS).index(thing.colour)
+            sizes[row, near] = 1 + list(RADII).index(thing.size)
+    return Labels(torch.from_numpy(shapes), torch.from_numpy(colours), torch.from_numpy(sizes))
+
+
+def _patch_centres() -> npt.NDArray[np.float64]:
+    grid = (np.arange(_PIXELS // _PATCH) + 0.5) * _PATCH / _PIXELS
+    return np.stack([axis.reshape(-1) for axis in np.meshgrid(grid, grid)], axis=-1)
 
 
 # --- objective ------------------------------------------------------------------------------------------
@@ -195,44 +224,47 @@ def patch_labels(scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
 class Objective(nn.Module):
     """What training minimises: CLIP's contrastive loss, and helpers that the saved model does not keep.
 
-    The sigmoid loss (Zhai et al., 2023, arXiv:2303.15343) asks for one threshold that fits all pairs, which is
-    what the AUC measures; the patch heads teach the vision tower shapes and colours long before captions could.
+    The sigmoid loss (Zhai et al., 2023, arXiv:2303.15343) asks for one threshold that fits all pairs, which
+    is what the AUC measures. Two heads name what lies under each patch (from its state) and what stands at each
+    place (from the pooled state): they teach the vision tower shapes long before captions could.
     """
 
     def __init__(self, model: CLIPModel) -> None:
         super().__init__()
         self.model = model
-        width = model.config.vision_config.hidden_size
-        self.shape_head = nn.Linear(width, 1 + len(SHAPES))
-        self.colour_head = nn.Linear(width, len(COLOURS) + len(BACKGROUNDS))
+        width = model.vision_model.config.hidden_size
+        self.patch_head = nn.Linear(width, sum(_LABEL_COUNTS))
+        self.place_head = nn.Linear(width, len(PLACES) * sum(_LABEL_COUNTS))
         self.log_slope = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 
-    def forward(self, batch: Batch, patch_weight: float) -> torch.Tensor:
-        """The loss of a batch, a scalar."""
+    def forward(self, batch: Batch, naming_weight: float) -> torch.Tensor:
+        """The loss of a batch, a scalar; `naming_weight` is the weight of the two heads."""
         seen = self.model.vision_model(pixel_values=batch.pixels)
         read = self.model.text_model(**batch.tokens)
         images = functional.normalize(self.model.visual_projection(seen.pooler_output), dim=-1)
         texts = functional.normalize(self.model.text_projection(read.pooler_output), dim=-1)
         cosines = images @ texts.T
-        return (
-            _contrastive(cosines * self.model.logit_scale.exp(), batch.truth)
-            + self._sigmoid(cosines, batch.truth)
-            + patch_weight * self._patches(seen.last_hidden_state[:, 1:], batch)
+        naming = _naming(self.patch_head(seen.last_hidden_state[:, 1:]), batch.patches) + _naming(
+            self.place_head(seen.pooler_output).unflatten(-1, (len(PLACES), -1)), batch.places
         )
+        contrastive = _contrastive(cosines * self.model.logit_scale.exp(), batch.truth)
+        return contrastive + self._sigmoid(cosines, batch.truth) + naming_weight * naming
 
     def _sigmoid(self, cosines: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """The sigmoid loss, with more weight on each picture's hardest caption, its twin's."""
         logits = cosines * self.log_slope.exp() + self.bias
         losses = functional.softplus(torch.where(truth, -logits, logits))
         rows = torch.arange(len(truth))
         twins = losses[rows, rows ^ 1]
-        return losses.sum() / len(truth) + twins.mean()
+        return losses.sum() / len(truth) + 2 * twins.mean()
 
-    def _patches(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
-        states = states.flatten(0, 1)
-        shapes = functional.cross_entropy(self.shape_head(states), batch.patch_shapes.flatten())
-        colours = functional.cross_entropy(self.colour_head(states), batch.patch_colours.flatten())
-        return shapes + colours
+
+def _naming(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
+    """Cross-entropy of shape, colour and size, from logits (rows, spots, classes of all three)."""
+    named = zip(logits.split(_LABEL_COUNTS, dim=-1), (labels.shapes, labels.colours, labels.sizes), strict=True)
+    losses = [functional.cross_entropy(part.flatten(0, 1), label.flatten()) for part, label in named]
+    return torch.stack(losses).sum()
 
 
 def _contrastive(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -255,11 +287,7 @@ def train(output: Path, minutes: float, seed: int) -> None:
     processor.image_processor.save_pretrained(output)
     model = make_model(processor.tokenizer)
     objective = Objective(model)
-    matrices = [weight for weight in objective.parameters() if weight.ndim > 1]
-    others = [weight for weight in objective.parameters() if weight.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.98)
-    )
+    optimizer = _optimizer(objective)
     started = checked = time.monotonic()
     for step, batch in enumerate(batches(processor, seed)):
         now = time.monotonic()
@@ -273,7 +301,7 @@ def train(output: Path, minutes: float, seed: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, progress)
         optimizer.zero_grad()
-        loss = objective(batch, patch_weight=1 - progress)
+        loss = objective(batch, naming_weight=1 - progress)
         loss.backward()
         nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         optimizer.step()
@@ -282,6 +310,14 @@ def train(output: Path, minutes: float, seed: int) -> None:
         if step % 50 == 0:
             print(f"step {step}  {progress:.1%}  loss {loss.item():.3f}", flush=True)
     _check(model, processor, output, step, progress)
+
+
+def _optimizer(objective: Objective) -> torch.optim.Optimizer:
+    """AdamW that decays matrices only, not biases, norms and scales."""
+    matrices = [weight for weight in objective.parameters() if weight.ndim > 1]
+    others = [weight for weight in objective.parameters() if weight.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
 def _learning_rate(step: int, progress: float) -> float:

@@ -1,0 +1,43 @@
+"""Scores image-text alignment with CLIP over data sets in object storage, from Airflow, a command line or Python.
+
+The public names are imported on first use: a DAG file that imports the operator loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_operator.dataflow import FileStorage, ImageCLIPEvaluator
+    from clip_operator.evaluation import evaluate
+    from clip_operator.manifest import EvaluationManifest
+    from clip_operator.operators import ImageCLIPEvaluatorOperator
+    from clip_operator.request import EvaluationRequest
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EvaluationManifest",
+    "EvaluationRequest",
+    "FileStorage",
+    "ImageCLIPEvaluator",
+    "ImageCLIPEvaluatorOperator",
+    "evaluate",
+]
+
+_HOMES = {
+    "EvaluationManifest": "manifest",
+    "EvaluationRequest": "request",
+    "FileStorage": "dataflow",
+    "ImageCLIPEvaluator": "dataflow",
+    "ImageCLIPEvaluatorOperator": "operators",
+    "evaluate": "evaluation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     """More bytes or pixels than the job accepts, or a shape so thin that resizing it would explode."""
     IMAGE_FORBIDDEN = "image_forbidden"
     """The reference points to where this job may not read: outside its root, a host not allowed, access denied."""
+    IMAGE_UNAVAILABLE = "image_unavailable"
+    """A web host did not deliver the image: no connection, time out, or an error that outlasted the retries."""
     TEXT_MISSING = "text_missing"
     """The row has no caption: the field is absent or null."""
     TEXT_EMPTY = "text_empty"

@@ -9,7 +9,7 @@ from clip_operator.storage.backend import (
     ObjectTooLarge,
     StorageError,
 )
-from clip_operator.storage.storage import Storage
+from clip_operator.storage.storage import S3Access, Storage
 from clip_operator.storage.uri import display, join, name_of, parent, scheme_of
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectTooLarge",
+    "S3Access",
     "Storage",
     "StorageError",
     "display",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,24 +17,26 @@ if TYPE_CHECKING:
     import boto3
 
 
-class Storage:
-    """Reads and writes objects by URI. One instance serves many threads and keeps its connections.
+@dataclass(frozen=True)
+class S3Access:
+    """How S3 is reached.
 
-    :param aws_session: the boto3 session whose credentials, region and configuration ``s3://`` uses; by default
-        boto3's own chain (environment, profile, service account).
-    :param s3_endpoint_url: another S3 endpoint than the session's own.
-    :param s3_verify: whether, or against which bundle, TLS certificates are verified; None leaves it to boto3.
+    :param session: the boto3 session whose credentials and region are used; None for boto3's own chain
+        (environment, profile, service account).
+    :param endpoint_url: the endpoint, for stores other than AWS; None for ``AWS_ENDPOINT_URL(_S3)`` or AWS.
+    :param verify: whether, or against which bundle, TLS certificates are verified; None leaves it to boto3.
     """
 
-    def __init__(
-        self,
-        aws_session: boto3.session.Session | None = None,
-        s3_endpoint_url: str | None = None,
-        s3_verify: bool | str | None = None,
-    ) -> None:
-        self._aws_session = aws_session
-        self._s3_endpoint_url = s3_endpoint_url
-        self._s3_verify = s3_verify
+    session: boto3.session.Session | None = None
+    endpoint_url: str | None = None
+    verify: bool | str | None = None
+
+
+class Storage:
+    """Reads and writes objects by URI. One instance serves many threads and keeps its connections."""
+
+    def __init__(self, s3_access: S3Access | None = None) -> None:
+        self._s3_access = s3_access or S3Access()
         self._backends: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
@@ -89,7 +92,8 @@ class Storage:
         if scheme in ("s3", "s3a"):
             from clip_operator.storage.s3 import S3Backend
 
-            return S3Backend(self._aws_session, self._s3_endpoint_url, self._s3_verify)
+            access = self._s3_access
+            return S3Backend(access.session, access.endpoint_url, access.verify)
         from clip_operator.storage.fsspec_driver import FsspecBackend
 
         return FsspecBackend(scheme)

@@ -1,0 +1,149 @@
+"""Which outputs are complete and whose they are: manifests and claims beside them in the store.
+
+A manifest is written after its output and proves it. A claim is written before an output and removed after the
+manifest: where a job died in between, it tells the next try that the output is this job's own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clip_operator.errors import JobError
+from clip_operator.manifest import EvaluationManifest, ObjectVersion, parse_manifest
+from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.steps import StepSeries, manifest_uri
+from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, StorageError, display
+
+log = logging.getLogger(__name__)
+
+
+class Claim(BaseModel):
+    """Who is about to write an output."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requested_by: Requester | None
+    claimed_at: datetime
+
+
+def version(info: ObjectInfo) -> ObjectVersion:
+    """Return the object's version as the manifest records it."""
+    return ObjectVersion(uri=info.uri, size=info.size, etag=info.etag)
+
+
+def read_manifest(storage: Storage, output: str) -> EvaluationManifest | None:
+    """Return the manifest of an output, or None if it has none."""
+    try:
+        return parse_manifest(storage.read(manifest_uri(output), max_bytes=1 << 20))
+    except ObjectNotFound:
+        return None
+
+
+def proven(storage: Storage, request: EvaluationRequest, source: ObjectInfo, digest: str) -> EvaluationManifest | None:
+    """Return the manifest that proves that the request's work is done already, or None if it must be done."""
+    manifest = read_manifest(storage, request.output)
+    output = storage.find(request.output)
+    if manifest is None or output is None:
+        return None
+    return manifest if manifest.proves(request, version(source), version(output), digest) else None
+
+
+def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
+    """Raise :class:`JobError` if the output exists and is another's.
+
+    An output is a job's own if the same task of the same DAG wrote it, in whatever run, or, without Airflow, if the
+    package's command line or Python interface wrote it.
+    """
+    output = storage.find(request.output)
+    if output is None or request.overwrite:
+        return
+    manifest = read_manifest(storage, request.output)
+    if manifest is not None and manifest.output == version(output) and _same_task(manifest.request, request):
+        return
+    claim = _read_claim(storage, request.output)
+    if claim is not None and _task(claim.requested_by) == _task(request.requested_by):
+        return
+    writer = (
+        _task(manifest.request.requested_by) if manifest is not None and manifest.output == version(output) else None
+    )
+    whose = f"task {writer[1]!r} of DAG {writer[0]!r} wrote it" if writer else "no manifest says that this job wrote it"
+    raise JobError(
+        f"{display(request.output)} exists already and is not this job's: {whose}. "
+        "Set overwrite=True to replace it, or write to another place"
+    )
+
+
+@contextmanager
+def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[None]:
+    """Hold a claim on the output while it is written. Also the first proof that the place can be written at all."""
+    claim = Claim(requested_by=request.requested_by, claimed_at=datetime.now(UTC))
+    before = storage.find(request.output)
+    storage.write(claim.model_dump_json().encode(), _claim_uri(request.output))
+    try:
+        yield
+    except BaseException:
+        # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm.
+        with suppress(StorageError):
+            if storage.find(request.output) == before:
+                storage.delete(_claim_uri(request.output))
+        raise
+    storage.delete(_claim_uri(request.output))
+
+
+def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
+    """Write the manifest beside its output. The last act of a job."""
+    storage.write(manifest.model_dump_json(indent=2).encode() + b"\n", manifest_uri(manifest.output.uri))
+
+
+def latest_step(storage: Storage, series: StepSeries, requester: Requester | None) -> int:
+    """Return the step that a task which asks for the latest one should read.
+
+    That is the highest complete step that the same task instance has not written itself: a retry reads what the first
+    try read, not what it wrote.
+
+    :raises JobError: there is no step to read.
+    """
+    latest = None
+    for step in series.existing(storage):
+        uri = series.uri(step)
+        manifest, claim = read_manifest(storage, uri), _read_claim(storage, uri)
+        writers = (manifest and manifest.request.requested_by, claim and claim.requested_by)
+        if requester is not None and requester in writers:
+            log.info("Step %d is this task's own, from an earlier try; reading the step before it", step)
+            latest = None
+        elif claim is not None:
+            log.info("Step %d is not complete: it is being written, or its writer died", step)
+        elif latest is None:
+            latest = step
+    if latest is not None:
+        return latest
+    if not series.first_entry_file_name or storage.find(series.first_entry_file_name) is None:
+        raise JobError(
+            f"there is no step to read: {display(series.cache_path)} holds no complete step, and the first entry "
+            f"{display(series.first_entry_file_name) or '(not given)'} does not exist"
+        )
+    return 0
+
+
+def _claim_uri(output: str) -> str:
+    return output + ".claim.json"
+
+
+def _read_claim(storage: Storage, output: str) -> Claim | None:
+    try:
+        return Claim.model_validate_json(storage.read(_claim_uri(output), max_bytes=1 << 20))
+    except (ObjectNotFound, ValidationError):
+        return None
+
+
+def _same_task(one: EvaluationRequest, other: EvaluationRequest) -> bool:
+    return _task(one.requested_by) == _task(other.requested_by)
+
+
+def _task(requester: Requester | None) -> tuple[str, str] | None:
+    return None if requester is None else (requester.dag_id, requester.task_id)

@@ -1,0 +1,146 @@
+"""The Python interface of the DataFlow ecosystem's CLIP evaluator, on the same scoring as everything else."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+from clip_operator import model
+from clip_operator.errors import JobError, RequestError
+from clip_operator.evaluation import evaluate
+from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.request import OnError, Precision, parse_request
+from clip_operator.scoring import Outcomes, Scorer
+from clip_operator.steps import StepSeries
+from clip_operator.storage import Storage, parent
+
+
+class FileStorage:
+    """The versioned steps of a data set, as DataFlow names them, anywhere a URI leads.
+
+    Call :meth:`step` to move to the next step before each operator; the first call moves to step 0.
+
+    :param first_entry_file_name: URI of step 0.
+    :param cache_path: URI of the folder that holds the later steps.
+    :param file_name_prefix: what their names start with.
+    :param cache_type: their format, by suffix: ``jsonl``, ``json``, ``csv``, ``parquet``, ``jsonl.gz``, …
+    """
+
+    def __init__(
+        self,
+        first_entry_file_name: str,
+        cache_path: str = "./cache",
+        file_name_prefix: str = "dataflow_cache_step",
+        cache_type: str = "jsonl",
+    ) -> None:
+        self.series = StepSeries(first_entry_file_name, cache_path, file_name_prefix, cache_type)
+        self.operator_step = -1
+
+    def step(self) -> Self:
+        """Move to the next step and return this storage."""
+        self.operator_step += 1
+        return self
+
+
+@runtime_checkable
+class DataFrameStorage(Protocol):
+    """Any storage that reads and writes pandas data frames, as DataFlow's do."""
+
+    def read(self, output_type: str) -> Any:
+        """Return the current step; ``output_type`` is ``"dataframe"``."""
+
+    def write(self, data: Any) -> Any:
+        """Write the next step."""
+
+
+class ImageCLIPEvaluator:
+    """Scores image-text alignment: (cos + 1) / 2 of CLIP embeddings, in [0, 1].
+
+    :param model_name: a hub id, a local folder, an ``s3://`` prefix, or ``builtin://shapes-clip``.
+    :param device: ``"cuda"``, ``"cpu"``, …; by default CUDA where there is a GPU.
+    :param model_revision: a hub revision.
+    :param image_root: folder that relative image paths start from and local ones may not leave. By default the folder
+        of the first entry; for a storage of data frames, the working directory.
+    :param on_error: what a row that cannot be scored gets: ``"null"``, ``"zero"`` (as in DataFlow), or ``"fail"``.
+    :param batch_size: rows that go through the model together.
+    :param precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    :param overwrite: replace an output that another job wrote, and a score column that the input has already.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "openai/clip-vit-base-patch32",
+        device: str | None = None,
+        *,
+        model_revision: str | None = None,
+        image_root: str | None = None,
+        on_error: OnError = "null",
+        batch_size: int = 32,
+        precision: Precision = "fp32",
+        overwrite: bool = False,
+    ) -> None:
+        self._settings = {
+            "model": model_name,
+            "device": device,
+            "revision": model_revision,
+            "image_root": image_root,
+            "on_error": on_error,
+            "batch_size": batch_size,
+            "precision": precision,
+            "overwrite": overwrite,
+        }
+
+    def run(
+        self,
+        storage: FileStorage | DataFrameStorage,
+        input_image_key: str = "image_path",
+        input_text_key: str = "text",
+        output_key: str = "clip_score",
+    ) -> list[str]:
+        """Score the storage's current step, write its next one with the column ``output_key``, and return its name.
+
+        :raises RequestError: a parameter is wrong.
+        :raises JobError: the job failed; nothing was written.
+        """
+        columns = {"input_image_key": input_image_key, "input_text_key": input_text_key, "output_key": output_key}
+        if isinstance(storage, FileStorage):
+            return self._run_on_files(storage, columns)
+        if isinstance(storage, DataFrameStorage):
+            return self._run_on_frame(storage, columns)
+        raise RequestError(f"{type(storage).__name__} is no storage: it has no read('dataframe') and write(data)")
+
+    def _run_on_files(self, storage: FileStorage, columns: dict[str, str]) -> list[str]:
+        if storage.operator_step < 0:
+            raise RequestError("call storage.step() first: it moves to step 0, the first entry")
+        series = storage.series
+        root = self._settings["image_root"] or parent(series.first_entry_file_name)
+        steps = {"input": series.uri(storage.operator_step), "output": series.uri(storage.operator_step + 1)}
+        return evaluate(parse_request({**self._settings, **columns, **steps, "image_root": root})).output_columns
+
+    def _run_on_frame(self, storage: DataFrameStorage, columns: dict[str, str]) -> list[str]:
+        # The storage knows where it reads and writes; the request is made for its checks.
+        request = parse_request({**self._settings, **columns, "input": "frame", "output": "frame with scores"})
+        frame = storage.read("dataframe")
+        missing = [key for key in (request.input_image_key, request.input_text_key) if key not in frame.columns]
+        if missing:
+            raise JobError(
+                f"the data has no column {missing[0]!r}; its columns are {', '.join(map(repr, frame.columns))}"
+            )
+        if request.output_key in frame.columns and not request.overwrite:
+            raise JobError(f"the data has a column {request.output_key!r} already; set overwrite=True to replace it")
+        files = Storage()
+        checkpoint = model.find_checkpoint(request.model, request.revision, files)
+        encoder = model.load_encoder(checkpoint, model.choose_device(request.device), request.precision)
+        root = request.image_root or str(Path.cwd())
+        images = ImageLoader(
+            files, ImagePolicy(root, request.image_hosts, request.max_image_bytes, request.max_image_pixels)
+        )
+        outcomes, scores = Outcomes(request.on_error), []
+        slices = (frame.iloc[start : start + request.batch_size] for start in range(0, len(frame), request.batch_size))
+        batches = ((None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
+        for _, results in Scorer(encoder, images.load, threading.Event()).score(batches):
+            scores += outcomes.scores(results)
+        outcomes.check_some_scored(root)
+        storage.write(frame.assign(**{request.output_key: scores}))
+        return list(request.output_columns)

@@ -1,0 +1,198 @@
+"""The job: read a step, score every row, write the next step, prove it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_operator import model
+from clip_operator.completion import check_may_write, claimed, proven, publish_manifest, version
+from clip_operator.errors import Cancelled, JobError
+from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.manifest import DeviceProvenance, EvaluationManifest
+from clip_operator.progress import show_progress
+from clip_operator.request import EvaluationRequest
+from clip_operator.scoring import Outcomes, Scorer, Tally
+from clip_operator.storage import ObjectInfo, Storage, display, parent
+from clip_operator.tables import (
+    AddedType,
+    FileType,
+    TableReader,
+    TableScan,
+    check_conversion,
+    create_table,
+    file_type_of,
+    open_table,
+)
+
+if TYPE_CHECKING:
+    from clip_operator.model import ClipEncoder, Device
+
+log = logging.getLogger(__name__)
+
+_LIBRARIES = ("airflow-clip-operator", "torch", "transformers", "tokenizers", "pillow", "numpy", "pyarrow")
+
+
+def evaluate(
+    request: EvaluationRequest, storage: Storage | None = None, stop: threading.Event | None = None
+) -> EvaluationManifest:
+    """Score every row of ``request.input`` and write ``request.output`` and, last, its manifest.
+
+    Does nothing but return the manifest if the output is there already and its manifest proves that it was made of the
+    same input, by the same request, with the same model (``request.overwrite`` forces the work).
+
+    :param storage: where URIs lead; by default with boto3's own credentials.
+    :param stop: set it, from any thread, to end the job soon with :class:`Cancelled`.
+    :raises RequestError: the request cannot be carried out as it stands, whatever the data.
+    :raises JobError: the job failed; the output was not touched.
+    """
+    storage = storage or Storage()
+    stop = stop or threading.Event()
+    started = datetime.now(UTC)
+    input_type, output_type = file_type_of(request.input), file_type_of(request.output)
+    check_conversion(input_type, output_type)
+    source = storage.stat(request.input)
+    checkpoint = model.find_checkpoint(request.model, request.revision, storage)
+    if not request.overwrite and (done := proven(storage, request, source, checkpoint.digest)):
+        log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
+        return done
+    check_may_write(storage, request)
+    with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, claimed(storage, request):
+        read, written = Path(folder) / "input", Path(folder) / "output"
+        storage.download(source, read)
+        with open_table(read, input_type, [request.input_image_key, request.input_text_key]) as table:
+            scan = table.scan()
+            _check_columns(scan, request)
+            _check_not_stopped(stop)
+            device = model.choose_device(request.device)
+            encoder = model.load_encoder(checkpoint, device, request.precision)
+            scorer = Scorer(encoder, _image_loader(request, storage).load, stop)
+            tally = _score(table, scan, scorer, request, written, output_type)
+        _check_not_stopped(stop)
+        output = storage.upload(written, request.output)
+        manifest = _manifest(request, source, output, tally, encoder, device, started)
+        publish_manifest(storage, manifest)
+    _log_summary(manifest)
+    return manifest
+
+
+def _score(
+    table: TableReader, scan: TableScan, scorer: Scorer, request: EvaluationRequest, path: Path, file_type: FileType
+) -> Tally:
+    """Write ``table`` with the added columns to ``path``."""
+    outcomes = Outcomes(request.on_error)
+    batches = (
+        (chunk, chunk.column(request.input_image_key), chunk.column(request.input_text_key))
+        for chunk in table.chunks(request.batch_size)
+    )
+    added = {request.output_key: AddedType.FLOAT64}
+    if request.error_key is not None:
+        added[request.error_key] = AddedType.STRING
+    with create_table(path, file_type, table, added) as writer, show_progress(scan.rows) as progress:
+        for chunk, results in scorer.score(batches):
+            values: dict[str, Sequence[float | str | None]] = {request.output_key: outcomes.scores(results)}
+            if request.error_key is not None:
+                values[request.error_key] = [r.error.reason.value if r.error else None for r in results]
+            writer.write(chunk, values)
+            progress.update(outcomes.tally.rows, outcomes.tally.failed)
+    if outcomes.tally.rows != scan.rows:
+        raise JobError(f"{outcomes.tally.rows:,} rows were read but the input has {scan.rows:,}; nothing was written")
+    outcomes.check_some_scored(display(_image_root(request)))
+    return outcomes.tally
+
+
+def _image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:
+    policy = ImagePolicy(
+        root=_image_root(request),
+        allowed_hosts=request.image_hosts,
+        max_bytes=request.max_image_bytes,
+        max_pixels=request.max_image_pixels,
+    )
+    return ImageLoader(storage, policy)
+
+
+def _image_root(request: EvaluationRequest) -> str:
+    return request.image_root or parent(request.input)
+
+
+def _check_columns(scan: TableScan, request: EvaluationRequest) -> None:
+    if scan.rows == 0 and not scan.columns:
+        return  # an empty file has no columns to miss
+    missing = [key for key in (request.input_image_key, request.input_text_key) if key not in scan.columns]
+    if missing:
+        raise JobError(
+            f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
+            f"its columns are {', '.join(map(repr, scan.columns[:50]))}{' …' if len(scan.columns) > 50 else ''}"
+        )
+    present = [key for key in request.output_columns if key in scan.columns]
+    if present and not request.overwrite:
+        raise JobError(
+            f"{display(request.input)} has a column {' and a column '.join(map(repr, present))} already; "
+            "choose another output_key or error_key, or set overwrite=True to replace its values"
+        )
+
+
+def _check_not_stopped(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Cancelled("stopped before the output was written")
+
+
+def _manifest(
+    request: EvaluationRequest,
+    source: ObjectInfo,
+    output: ObjectInfo,
+    tally: Tally,
+    encoder: ClipEncoder,
+    device: Device,
+    started: datetime,
+) -> EvaluationManifest:
+    finished = datetime.now(UTC)
+    return EvaluationManifest(
+        input=version(source),
+        output=version(output),
+        output_columns=list(request.output_columns),
+        rows=tally.row_counts(),
+        scores=tally.statistics(),
+        model=encoder.provenance,
+        device=DeviceProvenance(name=device.name, reason=device.reason),
+        libraries=dict(_library_versions()),
+        request=request,
+        started_at=started,
+        finished_at=finished,
+        duration_seconds=round((finished - started).total_seconds(), 3),
+    )
+
+
+def _library_versions() -> Iterator[tuple[str, str]]:
+    for name in _LIBRARIES:
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield name, "not installed as a package"  # such as this package itself, in a plugins folder
+
+
+def _log_summary(manifest: EvaluationManifest) -> None:
+    rows, scores = manifest.rows, manifest.scores
+    log.info(
+        "Scored %s of %s rows in %.1f s; %s; wrote %s",
+        f"{rows.scored:,}",
+        f"{rows.total:,}",
+        manifest.duration_seconds,
+        f"mean {scores.mean:.4f}, from {scores.minimum:.4f} to {scores.maximum:.4f}" if scores else "no scores",
+        display(manifest.output.uri),
+    )
+    if rows.failures:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in rows.failures.items())
+        log.warning("%s rows have no score (%s)", f"{rows.failed:,}", reasons)
+    if rows.truncated_texts:
+        log.warning(
+            "%s texts were longer than the model's %d tokens and were cut",
+            f"{rows.truncated_texts:,}",
+            manifest.model.max_text_tokens,
+        )

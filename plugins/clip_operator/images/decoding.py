@@ -1,0 +1,112 @@
+"""The bytes of an image file → RGB pixels."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from clip_operator.errors import Reason, RowError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# The formats that image data sets are made of, by Pillow's plugin. Everything else stays out of reach of untrusted
+# bytes: EPS starts Ghostscript, QOI is decoded in Python pixel by pixel, ICO holds whole images of another size than
+# its directory says, and PSD, FLI, FITS, … are seldom-used parsers. TGA has no signature, so it is asked last.
+_PLUGINS = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "AVIF": "AvifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "TGA": "TgaImagePlugin",
+}
+
+_MAX_ASPECT_RATIO = 200
+
+
+def decode(data: bytes, max_pixels: int) -> Image.Image:
+    """Return the first frame of an image file, fully loaded, in mode ``RGB``.
+
+    The pixels are exactly those of Pillow's ``Image.open(file).convert("RGB")``: no rotation by EXIF, no colour
+    management, transparency dropped, 16-bit values clipped. Peak memory is about 8 bytes a pixel.
+
+    :param max_pixels: the most pixels (width x height). Pillow's own limit of 178,956,970 holds beside it.
+    :raises RowError: ``IMAGE_UNREADABLE`` if the bytes are not a whole image in a format read here;
+        ``IMAGE_TOO_LARGE`` if it has too many pixels or one side is over 200 times the other.
+    """
+    if not data:
+        raise RowError(Reason.IMAGE_UNREADABLE, "the image file is empty")
+    formats = _load_plugins()
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(data), formats=formats) as image:
+            # Only the header has been read by now.
+            _check_shape(image.size, max_pixels)
+            image.load()
+            return image.convert("RGB")
+    except RowError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RowError(Reason.IMAGE_TOO_LARGE, "the image has more pixels than Pillow accepts") from None
+    except MemoryError:
+        # Nearly always one allocation whose size the file itself chose; a machine that is really out of memory kills
+        # the process instead. As the job's error, one such file would stop every run of the data set.
+        raise RowError(Reason.IMAGE_TOO_LARGE, "the image needs more memory to decode than there is") from None
+    except UnidentifiedImageError:
+        raise RowError(
+            Reason.IMAGE_UNREADABLE, f"the {len(data):,} bytes are not an image in {', '.join(formats)} format"
+        ) from None
+    except Exception as error:
+        # Parsers meet hostile bytes here, and Pillow lets through whatever they stumble over: OSError, SyntaxError,
+        # ValueError, EOFError, struct.error, zlib.error, but also KeyError, TypeError, OverflowError, RuntimeError.
+        # The block does nothing but decode, so whatever is raised in it is said of this image.
+        raise RowError(
+            Reason.IMAGE_UNREADABLE, f"the image is broken or cut short ({type(error).__name__}: {_short(error)})"
+        ) from None
+
+
+def _check_shape(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise RowError(
+            Reason.IMAGE_TOO_LARGE,
+            f"the image has {width:,} x {height:,} pixels, more than the {max_pixels:,} accepted",
+        )
+    if max(width, height) > _MAX_ASPECT_RATIO * min(width, height):
+        raise RowError(
+            Reason.IMAGE_TOO_LARGE,
+            f"the image has {width:,} x {height:,} pixels, a shape thinner than {_MAX_ASPECT_RATIO}:1, which would "
+            "explode when its short side is resized for the model",
+        )
+
+
+@functools.cache
+def _load_plugins() -> tuple[str, ...]:
+    """Register the formats above and return their names; no other parser is even imported."""
+    from PIL import Image
+
+    # Pillow warns about odd metadata file by file, which over a data set floods the log, and of bombs, which are
+    # judged above. warnings.catch_warnings swaps state that all threads share, so the filters are set once and for
+    # good: for the whole process, but only for what Pillow's own modules say.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
+    for plugin in _PLUGINS.values():
+        try:
+            importlib.import_module(f"PIL.{plugin}")
+        except ImportError:  # AVIF came with Pillow 11.3
+            continue
+    return tuple(name for name in _PLUGINS if name in Image.OPEN)
+
+
+def _short(error: Exception) -> str:
+    text = str(error)[:80]
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

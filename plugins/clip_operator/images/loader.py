@@ -1,0 +1,161 @@
+"""Finds, fetches and decodes the image that a row refers to, within what the policy allows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from numbers import Real
+from typing import TYPE_CHECKING
+
+from clip_operator.errors import Reason, RowError
+from clip_operator.images.decoding import decode
+from clip_operator.images.inline import locate_bytes, locate_data_uri
+from clip_operator.images.local_root import LocalRoot, file_uri_path
+from clip_operator.images.location import ImageLocation, shown
+from clip_operator.images.object_store import StoreRoot, locate_object
+from clip_operator.images.policy import ImagePolicy
+from clip_operator.storage import AccessDenied, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clip_operator.images.web import WebImages
+
+# A colon may stand in a file's name ("12:30.jpg", "scene:1/a.jpg"), so without "//" only what is surely meant as a
+# URI is taken for one.
+_OPAQUE = re.compile(r"(about|blob|cid|file|ftp|https?|javascript|mailto|s3|urn|vbscript):", re.IGNORECASE)
+
+
+class ImageLoader:
+    """Loads images from references in an untrusted data set. One instance serves many threads.
+
+    A reference is a path relative to the policy's root; an absolute path or ``file://`` URI below a local root; the
+    URI of an object, as in ``s3://bucket/key``; an http(s) URL of an allowed host; a ``data:`` URI; the bytes of an
+    image file; or Hugging Face's ``{"bytes": …, "path": …}``, where bytes win.
+
+    :param storage: reads files and objects.
+    :param policy: what may be read.
+    """
+
+    def __init__(self, storage: Storage, policy: ImagePolicy) -> None:
+        self._storage = storage
+        self._policy = policy
+        self._root = LocalRoot(policy.root) if scheme_of(policy.root) == "file" else StoreRoot(policy.root)
+        self._web: WebImages | None = None
+        if policy.allowed_hosts:
+            from clip_operator.images.web import WebImages  # a job without web images needs no urllib3
+
+            self._web = WebImages(policy)
+
+    def load(self, reference: object) -> Image.Image:
+        """Return the image as loaded RGB pixels; raises what the three steps raise."""
+        return decode(self.fetch(self.locate(reference)), self._policy.max_pixels)
+
+    def locate(self, reference: object) -> ImageLocation:
+        """Return where the image is, without looking there.
+
+        :raises RowError: ``IMAGE_MISSING``: nothing is named; ``IMAGE_UNREADABLE``: something is there that cannot
+            name an image, such as a number (kept apart from a missing one, because it hints at a wrong column);
+            ``IMAGE_FORBIDDEN``, ``IMAGE_NOT_FOUND``, ``IMAGE_TOO_LARGE``: as far as the reference alone tells.
+        """
+        if isinstance(reference, Mapping):
+            reference = _from_struct(reference)
+        if _is_missing(reference):
+            raise RowError(Reason.IMAGE_MISSING, "the row names no image")
+        if isinstance(reference, str):
+            return self._locate_text(reference)
+        if isinstance(reference, bytes | bytearray | memoryview):
+            return locate_bytes(reference, self._policy.max_bytes)
+        raise RowError(
+            Reason.IMAGE_UNREADABLE, f"a value of type {type(reference).__name__} neither names nor holds an image"
+        )
+
+    def fetch(self, location: ImageLocation) -> bytes:
+        """Return the bytes of the image file.
+
+        :raises RowError: the image cannot be had: not found, forbidden, too large, unavailable.
+        :raises StorageError: the storage fails in a way that other rows would meet, too; as
+            :class:`CredentialsError` for missing or refused credentials.
+        """
+        if location.data is not None:
+            return location.data
+        if scheme_of(location.key) in ("http", "https"):
+            return self._allowed_web(location.key).fetch(location)
+        uri = location.key
+        if scheme_of(uri) == "file":
+            uri = self._local_root(uri).real_path(uri)
+        try:
+            return self._storage.read(uri, self._policy.max_bytes)
+        except ObjectNotFound:
+            raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {location}") from None
+        except AccessDenied:
+            raise RowError(Reason.IMAGE_FORBIDDEN, f"the access to {location} was denied") from None
+        except ObjectTooLarge:
+            raise RowError(
+                Reason.IMAGE_TOO_LARGE, f"{location} has more than the {self._policy.max_bytes:,} bytes accepted"
+            ) from None
+
+    def _locate_text(self, reference: str) -> ImageLocation:
+        if reference[:5].lower() == "data:":
+            return locate_data_uri(reference, self._policy.max_bytes)
+        _check_characters(reference)
+        opaque = _OPAQUE.match(reference)
+        scheme = scheme_of(reference)
+        if scheme in ("http", "https"):
+            return self._allowed_web(reference).locate(reference)
+        if reference[:7].lower() == "file://":
+            try:
+                path = file_uri_path(reference)
+            except ValueError as error:
+                raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is not a local file: {error}") from None
+            return self._local_root(reference).absolute(path, reference)
+        if scheme != "file":
+            return locate_object(reference, self._root if isinstance(self._root, StoreRoot) else None)
+        if opaque is not None:
+            raise RowError(Reason.IMAGE_FORBIDDEN, f"images are not read from '{opaque[0]}' references")
+        if reference.startswith("/"):
+            return self._local_root(reference).absolute(reference, reference)
+        return self._root.relative(reference)
+
+    def _local_root(self, reference: str) -> LocalRoot:
+        if isinstance(self._root, StoreRoot):
+            raise RowError(
+                Reason.IMAGE_FORBIDDEN,
+                f"{shown(reference)} is on the local disk, but the image root is {shown(self._root.uri)}",
+            )
+        return self._root
+
+    def _allowed_web(self, url: str) -> WebImages:
+        if self._web is None:
+            raise RowError(
+                Reason.IMAGE_FORBIDDEN, f"{shown(url)}: no web host is allowed; name it in allowed_hosts to fetch it"
+            )
+        return self._web
+
+
+def _from_struct(struct: Mapping[object, object]) -> object:
+    """Return the bytes or the path of Hugging Face's image struct."""
+    if "bytes" not in struct and "path" not in struct:
+        raise RowError(Reason.IMAGE_UNREADABLE, "a struct that names an image has a field 'bytes' or 'path'")
+    data = struct.get("bytes")
+    return struct.get("path") if _is_missing(data) else data
+
+
+def _is_missing(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    # A missing value of pandas: NaN, or NA and NaT, which do not compare like numbers.
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, Real) and value != value)
+    )
+
+
+def _check_characters(reference: str) -> None:
+    if "\0" in reference:
+        raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} holds a NUL character")
+    try:
+        reference.encode()
+    except UnicodeEncodeError:
+        raise RowError(
+            Reason.IMAGE_NOT_FOUND, f"{shown(reference)} is not valid Unicode, so nothing has this name"
+        ) from None

@@ -1,0 +1,73 @@
+"""The local folder that references are resolved against, and the only one that is read."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from clip_operator.errors import Reason, RequestError, RowError
+from clip_operator.images.location import ImageLocation, shown
+from clip_operator.images.paths import resolve
+
+
+class LocalRoot:
+    """A folder on this machine; it may itself be reached through symbolic links.
+
+    :param uri: a path or a ``file://`` URI.
+    """
+
+    def __init__(self, uri: str) -> None:
+        try:
+            path = file_uri_path(uri) if uri.lower().startswith("file://") else uri
+        except ValueError as error:
+            raise RequestError(f"the image root {shown(uri)} is not a local folder: {error}") from None
+        # Both names of the root may stand before an absolute reference; locations use the real one, so that two
+        # spellings of one file have one key.
+        self._real = _with_slash(os.path.realpath(path))
+        self._names = (_with_slash(os.path.normpath(Path(path).absolute())), self._real)
+
+    def relative(self, reference: str) -> ImageLocation:
+        """Resolve a relative path, without I/O; raise :class:`RowError`."""
+        return ImageLocation(self._real + resolve(reference, reference))
+
+    def absolute(self, path: str, reference: str) -> ImageLocation:
+        """Resolve the absolute path that ``reference`` names, without I/O; raise :class:`RowError` outside the root."""
+        resolved = "/" + resolve(path, reference)
+        for name in self._names:
+            if resolved.startswith(name):
+                return ImageLocation(self._real + resolved[len(name) :])
+        raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is outside the image root {shown(self._real)}")
+
+    def real_path(self, path: str) -> str:
+        """Follow every symbolic link in the path of a location; raise :class:`RowError` outside the root.
+
+        The result is what to read: opening the path as it was named would follow its links a second time.
+        """
+        real = os.path.realpath(path)
+        if not real.startswith(self._real):
+            raise RowError(
+                Reason.IMAGE_FORBIDDEN, f"{shown(path)} leads out of the image root by a symbolic link to elsewhere"
+            )
+        try:
+            Path(real).stat()
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # the row's fault; other errors are for the storage
+                raise RowError(Reason.IMAGE_NOT_FOUND, f"{shown(path)} cannot exist: {error.strerror}") from None
+        return real
+
+
+def file_uri_path(uri: str) -> str:
+    """Return the absolute path in a ``file://`` URI, percent-decoded; raise ``ValueError`` if it names none."""
+    parts = urlsplit(uri)
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ValueError("a file:// URI that names another host")
+    path = unquote(parts.path, errors="strict")
+    if not path or "\0" in path:
+        raise ValueError("a file:// URI without a path")
+    return path
+
+
+def _with_slash(folder: str) -> str:
+    return folder.rstrip("/") + "/"

@@ -1,0 +1,54 @@
+"""What a data set may make the job read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clip_operator.errors import RequestError
+from clip_operator.images.hosts import HostRule
+from clip_operator.storage import display, scheme_of
+
+
+@dataclass(frozen=True)
+class ImagePolicy:
+    """The limits within which references from an untrusted data set are followed.
+
+    :param root: URI or path of the folder that relative references are resolved against. A local root is also the
+        only place on the local disk that is read; with a root in an object store the local disk is not read at all.
+    :param allowed_hosts: the hosts that http(s) references and their redirects may name: ``"example.org"``,
+        ``"*.example.org"`` (every subdomain, not the domain itself), either with a ``":port"``. Without one, only
+        the scheme's own port (80, 443) is meant. Empty, the default, refuses every http(s) reference.
+    :param max_bytes: the most bytes of one image file; 64 MiB by default.
+    :param max_pixels: the most pixels (width x height) of one image. The default, 178,956,970, is where Pillow itself
+        refuses an image as a decompression bomb, so every image that plain Pillow opens is scored; a larger value
+        has no effect. One image at the limit needs about 1.4 GB while it is decoded: lower it on small workers.
+    :param http_timeout_seconds: how long a web host may stay silent; 30 by default. A whole image, with its redirects
+        and retries, may take ten times that.
+    :raises RequestError: a value that can never work.
+    """
+
+    root: str
+    allowed_hosts: tuple[str, ...] = ()
+    max_bytes: int = 64 << 20
+    max_pixels: int = 178_956_970
+    http_timeout_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.root.strip() or "\0" in self.root:
+            raise RequestError(
+                "the image root is empty; name a folder or an object-store prefix, as in s3://bucket/dir"
+            )
+        if scheme_of(self.root) in ("http", "https"):
+            raise RequestError(
+                f"the image root {display(self.root)} is a web address; images on the web are named by whole URLs and "
+                "allowed by host, the root is a folder or an object-store prefix"
+            )
+        if scheme_of(self.root) != "file" and not self.root.partition("://")[2].strip("/"):
+            raise RequestError(f"the image root {self.root} names no bucket; write s3://bucket or s3://bucket/dir")
+        if isinstance(self.allowed_hosts, str):
+            raise RequestError(f"allowed_hosts is a list of host names, not the text '{self.allowed_hosts}'")
+        for host in self.allowed_hosts:
+            HostRule.parse(host)
+        for name in ("max_bytes", "max_pixels", "http_timeout_seconds"):
+            if not getattr(self, name) > 0:
+                raise RequestError(f"{name} must be positive, not {getattr(self, name)}")

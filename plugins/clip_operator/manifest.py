@@ -1,0 +1,102 @@
+"""The proof that an output is complete, and of what it was made: written beside it, after it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clip_operator.request import EvaluationRequest
+
+
+class _Record(BaseModel):
+    # a manifest of a later version may have more fields; what is known of it can still be read
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ObjectVersion(_Record):
+    """One version of one object in the store."""
+
+    uri: str
+    size: int = Field(description="Bytes.")
+    etag: str
+
+
+class RowCounts(_Record):
+    """How many rows the input has, and what became of them. Every row is in the output, whatever its fate."""
+
+    total: int
+    scored: int
+    failed: int
+    failures: dict[str, int] = Field(description="Rows without a score, by reason.")
+    truncated_texts: int = Field(description="Scored rows whose text was longer than the model reads.")
+
+
+class ScoreStatistics(_Record):
+    """The scored rows' scores: exact mean, deviation and extremes; quantiles to 0.0001."""
+
+    count: int
+    mean: float
+    standard_deviation: float
+    minimum: float
+    maximum: float
+    quantiles: dict[str, float] = Field(description="Keys p01, p05, p25, p50, p75, p95, p99.")
+
+
+class ModelProvenance(_Record):
+    """Which model gave the scores, exactly enough to load the same again."""
+
+    name: str
+    source: str = Field(description="Where it was found: builtin, folder, s3, hub.")
+    revision: str | None = Field(description="The hub commit, where it came from the hub.")
+    digest: str = Field(description="SHA-256 over the checkpoint's files.")
+    architecture: str
+    image_processor: str
+    tokenizer: str
+    max_text_tokens: int
+    parameters: int
+    precision: str
+
+
+class DeviceProvenance(_Record):
+    """Where the model ran, and why there."""
+
+    name: str
+    reason: str
+
+
+class EvaluationManifest(_Record):
+    """What one evaluation read, did and wrote. ``status`` is there for readers of the JSON; it has one value."""
+
+    manifest_version: Literal[1] = 1
+    status: Literal["complete"] = "complete"
+    input: ObjectVersion
+    output: ObjectVersion
+    output_columns: list[str]
+    rows: RowCounts
+    scores: ScoreStatistics | None = Field(description="None where no row was scored.")
+    model: ModelProvenance
+    device: DeviceProvenance
+    libraries: dict[str, str] = Field(description="Versions of what computed the scores.")
+    request: EvaluationRequest
+    started_at: datetime
+    finished_at: datetime
+    duration_seconds: float
+
+    def proves(self, request: EvaluationRequest, source: ObjectVersion, output: ObjectVersion, digest: str) -> bool:
+        """Tell whether ``output`` is what ``request`` would write from ``source`` with the model of this digest."""
+        return (
+            self.request.fingerprint() == request.fingerprint()
+            and self.input == source
+            and self.output == output
+            and self.model.digest == digest
+        )
+
+
+def parse_manifest(data: bytes) -> EvaluationManifest | None:
+    """Return the manifest that the JSON text holds, or None if it is not one of ours."""
+    try:
+        return EvaluationManifest.model_validate_json(data)
+    except ValidationError:
+        return None

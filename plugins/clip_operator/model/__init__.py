@@ -1,0 +1,41 @@
+"""A CLIP-family checkpoint: found by name, loaded safely, turned into an encoder of images and texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_operator.model.checkpoint import Checkpoint, find_checkpoint
+    from clip_operator.model.device import Device, choose_device
+    from clip_operator.model.encoder import ClipEncoder, EncodedTexts, Pixels, load_encoder
+
+__all__ = [
+    "Checkpoint",
+    "ClipEncoder",
+    "Device",
+    "EncodedTexts",
+    "Pixels",
+    "choose_device",
+    "find_checkpoint",
+    "load_encoder",
+]
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "find_checkpoint": "checkpoint",
+    "Device": "device",
+    "choose_device": "device",
+    "ClipEncoder": "encoder",
+    "EncodedTexts": "encoder",
+    "Pixels": "encoder",
+    "load_encoder": "encoder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: finding a checkpoint, and skipping work already done, must not cost the import of torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,147 @@
+"""Where a local task's scoring runs: in the task's own process, or under another Python interpreter."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Protocol
+
+import clip_operator
+from clip_operator.errors import Cancelled, JobError, RequestError
+from clip_operator.manifest import EvaluationManifest, parse_manifest
+from clip_operator.request import EvaluationRequest
+from clip_operator.storage import Storage
+
+log = logging.getLogger(__name__)
+
+# From SIGTERM to SIGKILL. A batch is over in far less; a model that is being loaded may not be.
+_GRACE_SECONDS = 15.0
+
+_LEVELS = logging.getLevelNamesMapping()
+_LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL): (.*)", re.DOTALL)
+
+
+class Execution(Protocol):
+    """One run of one request."""
+
+    def run(self, request: EvaluationRequest) -> EvaluationManifest:
+        """Carry out the request.
+
+        :raises RequestError: the request is wrong.
+        :raises JobError: the job failed, or was stopped.
+        """
+
+    def stop(self) -> None:
+        """End the run soon. May be called from a signal handler, while ``run`` is running."""
+
+
+class InProcess:
+    """Scores in this process, which must have torch and the rest of the scoring side's packages."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._stop = threading.Event()
+
+    def run(self, request: EvaluationRequest) -> EvaluationManifest:
+        try:
+            from clip_operator.evaluation import evaluate
+
+            return evaluate(request, self._storage, self._stop)
+        except ModuleNotFoundError as error:
+            raise JobError(
+                f"Airflow's Python has no {error.name!r}, which scoring needs: pip install "
+                "'airflow-clip-operator[scoring]' there, or set python= to an interpreter that has it"
+            ) from None
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+class Subprocess:
+    """Scores under another interpreter: the command line as a child process, its log lines in this process's log.
+
+    :param python: path of the interpreter. It runs this very package's files, with its own third-party packages.
+    :param variables: environment variables to add, such as credentials.
+    """
+
+    def __init__(self, python: str, variables: Mapping[str, str]) -> None:
+        self._python = python
+        self._variables = variables
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def run(self, request: EvaluationRequest) -> EvaluationManifest:
+        with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, tempfile.TemporaryFile("w+") as stdout:
+            # The child imports this package and nothing else of this interpreter's: the folder holds one link to it.
+            (Path(folder) / "clip_operator").symlink_to(Path(clip_operator.__file__).parent, target_is_directory=True)
+            process = self._start(request, folder, stdout)
+            last_error = self._relay(process)
+            code = process.wait()
+            stdout.seek(0)
+            output = stdout.read()
+        if self._stopped:
+            raise Cancelled("stopped before the output was written")
+        manifest = parse_manifest(output.encode()) if code == 0 else None
+        if manifest is not None:
+            return manifest
+        reason = last_error or f"{self._python} ended with exit code {code} and no message"
+        raise RequestError(reason) if code == 2 else JobError(reason)
+
+    def stop(self) -> None:
+        self._stopped = True
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            killer = threading.Timer(_GRACE_SECONDS, process.kill)
+            killer.daemon = True
+            killer.start()
+
+    def _start(self, request: EvaluationRequest, folder: str, stdout: IO[str]) -> subprocess.Popen[str]:
+        # Airflow's own settings and secrets are none of the child's business.
+        inherited = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
+        if self._variables:
+            inherited.pop("AWS_PROFILE", None)  # it would win over the connection's keys
+        try:
+            self._process = process = subprocess.Popen(
+                [self._python, "-m", "clip_operator", "evaluate", "--request", "-"],
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**inherited, **self._variables, "PYTHONPATH": folder, "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            raise RequestError(f"python={self._python!r} cannot be run: {error.strerror or error}") from None
+        if self._stopped:  # between the constructor and here
+            process.terminate()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(request.model_dump_json())
+            process.stdin.close()
+        except BrokenPipeError:
+            log.debug("the child ended before it read the request; its own words say why")
+        return process
+
+    def _relay(self, process: subprocess.Popen[str]) -> str | None:
+        """Log what the child logs, at its levels, until it ends. Return its last error, or its last line if it has
+        none."""
+        assert process.stderr is not None
+        last_error = last_line = None
+        for line in process.stderr:
+            text = line.rstrip()
+            if not text:
+                continue
+            match = _LEVEL.fullmatch(text)
+            level, message = (_LEVELS[match[1]], match[2]) if match else (logging.INFO, text)
+            log.log(level, "%s", message)
+            last_line = message
+            if level >= logging.ERROR:
+                last_error = message
+        return last_error or last_line

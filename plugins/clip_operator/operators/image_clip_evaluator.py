@@ -1,0 +1,212 @@
+"""The operator: reads step n of a data set, has it scored, and hands the name of the new column to the next task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from clip_operator.errors import ClipOperatorError, RequestError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from clip_operator.manifest import EvaluationManifest
+    from clip_operator.operators.execution import Execution
+    from clip_operator.request import Requester
+
+EXECUTION_MODES = ("local",)
+
+
+class ImageCLIPEvaluatorOperator(BaseOperator):
+    """Score how well each row's image and text agree with a CLIP model, and write the rows with the scores as the
+    next step of the data set.
+
+    Reads step *n*: ``first_entry_file_name`` if n is 0, else ``{cache_path}/{file_name_prefix}_step{n}.{cache_type}``.
+    Writes step *n+1* with one column more, and beside it a manifest that proves what was done. Rows are never lost,
+    reordered or altered; a row that cannot be scored gets null and a reason. If the manifest shows that the same input
+    was scored by the same request with the same model, the task succeeds at once.
+
+    Returns the names of the added columns, ``["clip_score"]``. Further XComs: ``output_path`` (URI), ``output_step``
+    (int) and ``summary`` (row counts, score statistics, model and device).
+
+    All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.
+
+    :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
+        the format: ``jsonl``, ``json``, ``csv`` (each also ``.gz``) or ``parquet``. May be left out for ``step >= 1``.
+    :param cache_path: URI of the folder that holds the steps from 1 on.
+    :param file_name_prefix: what their names start with.
+    :param cache_type: their format, by suffix.
+    :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task instance has
+        not written itself. Default: 0.
+    :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
+        URI, or image bytes. Default: ``image_path``.
+    :param input_text_key: column that holds the caption. Default: ``text``.
+    :param output_key: column to add. Default: ``clip_score``.
+    :param model_name: any CLIP-family checkpoint that transformers loads: a hub id, a local folder, an ``s3://``
+        prefix, or ``builtin://shapes-clip`` (for demos and tests). Default: ``openai/clip-vit-base-patch32``.
+    :param model_revision: a hub branch, tag or commit. Default: the hub's main branch.
+    :param device: ``cuda``, ``cuda:1``, ``cpu``, … Default: CUDA where there is a GPU, else the CPU; the log and the
+        manifest say which and why.
+    :param image_root: folder that relative image paths start from. Default: the folder of ``first_entry_file_name``,
+        or of the step that is read where there is none.
+    :param image_hosts: hosts from which ``http(s)`` images may be fetched. Default: none.
+    :param on_error: what a row that cannot be scored gets: ``null``, ``zero``, or ``fail`` to fail the task at the
+        first one. If no row at all can be scored the task fails in any case. Default: ``null``.
+    :param error_key: column to add with the reason why a row has no score. Default: no such column.
+    :param batch_size: rows that go through the model together. Default: 32.
+    :param precision: ``fp32``, ``bf16`` or ``fp16``; the cosine is always computed in fp32. Default: ``fp32``.
+    :param overwrite: replace an output that another task wrote, replace score columns that the input has already, and
+        score again what is scored already. Default: False.
+    :param aws_conn_id: Airflow connection with the S3 credentials. None leaves it to boto3 (environment, service
+        account). Default: ``aws_default``.
+    :param execution_mode: ``local``: on the worker, in the task's own process or under ``python``.
+    :param python: path of another Python interpreter to run the scoring under, one that has torch and the rest of
+        ``airflow-clip-operator[scoring]``, so that Airflow's own environment need not have them. Default: the task's
+        own process.
+    """
+
+    template_fields: Sequence[str] = (
+        "first_entry_file_name",
+        "cache_path",
+        "file_name_prefix",
+        "cache_type",
+        "step",
+        "input_image_key",
+        "input_text_key",
+        "output_key",
+        "model_name",
+        "model_revision",
+        "device",
+        "image_root",
+        "image_hosts",
+        "on_error",
+        "error_key",
+        "batch_size",
+        "precision",
+        "overwrite",
+        "aws_conn_id",
+        "execution_mode",
+        "python",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"image_hosts": "json", "python": "bash"}
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self,
+        *,
+        first_entry_file_name: str = "",
+        cache_path: str,
+        file_name_prefix: str = "dataflow_cache_step",
+        cache_type: str = "jsonl",
+        step: int | str = 0,
+        input_image_key: str = "image_path",
+        input_text_key: str = "text",
+        output_key: str = "clip_score",
+        model_name: str = "openai/clip-vit-base-patch32",
+        model_revision: str | None = None,
+        device: str | None = None,
+        image_root: str | None = None,
+        image_hosts: Sequence[str] = (),
+        on_error: str = "null",
+        error_key: str | None = None,
+        batch_size: int | str = 32,
+        precision: str = "fp32",
+        overwrite: bool | str = False,
+        aws_conn_id: str | None = "aws_default",
+        execution_mode: str = "local",
+        python: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.first_entry_file_name = first_entry_file_name
+        self.cache_path = cache_path
+        self.file_name_prefix = file_name_prefix
+        self.cache_type = cache_type
+        self.step = step
+        self.input_image_key = input_image_key
+        self.input_text_key = input_text_key
+        self.output_key = output_key
+        self.model_name = model_name
+        self.model_revision = model_revision
+        self.device = device
+        self.image_root = image_root
+        self.image_hosts = image_hosts
+        self.on_error = on_error
+        self.error_key = error_key
+        self.batch_size = batch_size
+        self.precision = precision
+        self.overwrite = overwrite
+        self.aws_conn_id = aws_conn_id
+        self.execution_mode = execution_mode
+        self.python = python
+        self._execution: Execution | None = None
+
+    def execute(self, context: Context) -> list[str]:
+        """Score the step; see the class for what is returned and pushed.
+
+        :raises AirflowFailException: a parameter is wrong, so another try would not help.
+        :raises AirflowException: the job failed.
+        """
+        # Imported when a task runs: a DAG file that imports the operator must stay cheap to parse.
+        from clip_operator.operators.aws import environment, s3_access
+        from clip_operator.operators.execution import InProcess, Subprocess
+        from clip_operator.operators.plan import plan
+        from clip_operator.storage import Storage
+
+        parameters = {name: _none_if_blank(getattr(self, name)) for name in self.template_fields}
+        try:
+            if parameters["execution_mode"] not in EXECUTION_MODES:
+                modes = " or ".join(map(repr, EXECUTION_MODES))
+                raise RequestError(f"execution_mode must be {modes}, not {self.execution_mode!r}")
+            access = s3_access(parameters["aws_conn_id"], [v for v in parameters.values() if isinstance(v, str)])
+            storage = Storage(access)
+            planned = plan(parameters, _requester(context), storage)
+            if parameters["python"]:
+                self._execution = Subprocess(parameters["python"], environment(access) if access else {})
+            else:
+                self._execution = InProcess(storage)
+            manifest = self._execution.run(planned.request)
+        except RequestError as error:
+            raise AirflowFailException(str(error)) from None
+        except ClipOperatorError as error:
+            raise AirflowException(str(error)) from None
+        self._push(context, manifest, planned.output_step)
+        return manifest.output_columns
+
+    def on_kill(self) -> None:
+        """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
+        if self._execution is not None:
+            self._execution.stop()
+
+    def _push(self, context: Context, manifest: EvaluationManifest, output_step: int) -> None:
+        ti = context["ti"]
+        ti.xcom_push(key="output_path", value=manifest.output.uri)
+        ti.xcom_push(key="output_step", value=output_step)
+        ti.xcom_push(key="summary", value=_summary(manifest))
+
+
+def _none_if_blank(value: Any) -> Any:
+    """Return None for a blank string: what a template leaves of a parameter that is not set."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _requester(context: Context) -> Requester:
+    from clip_operator.request import Requester
+
+    ti = context["ti"]
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return Requester(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
+
+
+def _summary(manifest: EvaluationManifest) -> Mapping[str, Any]:
+    """Return what a person or the next task wants to know, small enough for XCom."""
+    return {
+        "rows": manifest.rows.model_dump(),
+        "scores": manifest.scores and manifest.scores.model_dump(),
+        "model": manifest.model.name,
+        "device": manifest.device.name,
+        "duration_seconds": manifest.duration_seconds,
+    }

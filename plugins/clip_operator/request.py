@@ -1,0 +1,108 @@
+"""The one thing that crosses from the Airflow side to the scoring side: what to score, how, and where to put it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from clip_operator.errors import RequestError
+
+NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+ColumnName = Annotated[str, StringConstraints(min_length=1)]
+OnError = Literal["null", "zero", "fail"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Requester(BaseModel):
+    """Which Airflow task instance asked. Two tries of one task instance are the same requester."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+
+class EvaluationRequest(BaseModel):
+    """One evaluation: read ``input``, score every row, write ``output``. Everything in it may be logged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: NonBlank = Field(description="URI of the step file to read: jsonl, json, csv (also .gz) or parquet.")
+    output: NonBlank = Field(description="URI of the step file to write.")
+    input_image_key: ColumnName = Field("image_path", description="Column that holds or names the image.")
+    input_text_key: ColumnName = Field("text", description="Column that holds the caption.")
+    output_key: ColumnName = Field("clip_score", description="Column to add: (cos + 1) / 2, in [0, 1].")
+    model: NonBlank = Field(
+        "openai/clip-vit-base-patch32",
+        description="A hub id, a local folder, an s3:// prefix, or builtin://shapes-clip.",
+    )
+    revision: NonBlank | None = Field(None, description="Hub revision: a branch, tag or commit.")
+    device: NonBlank | None = Field(None, description="cuda, cuda:1, cpu, …; by default cuda if there is one.")
+    image_root: NonBlank | None = Field(
+        None, description="Folder that relative image paths start from; by default the folder of the input."
+    )
+    image_hosts: tuple[NonBlank, ...] = Field((), description="Hosts from which http(s) images may be fetched.")
+    on_error: OnError = Field(
+        "null", description="A row that cannot be scored: null score, score 0.0, or fail the job."
+    )
+    error_key: ColumnName | None = Field(None, description="Column to add with the reason why a row has no score.")
+    batch_size: int = Field(32, ge=1, le=65536, description="Rows that go through the model together.")
+    precision: Precision = Field("fp32", description="Arithmetic of the model; the cosine is always fp32.")
+    max_image_bytes: int = Field(64 << 20, ge=1, description="Largest image file accepted, in bytes.")
+    max_image_pixels: int = Field(100_000_000, ge=1, description="Largest image accepted, in pixels.")
+    overwrite: bool = Field(
+        False, description="Replace an output that another job wrote, and columns that the input has already."
+    )
+    requested_by: Requester | None = Field(None, description="The Airflow task instance that asked.")
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        added = self.output_columns
+        if len(set(added)) < len(added):
+            raise ValueError(f"output_key and error_key are both {self.output_key!r}; give them different names")
+        if self.input == self.output:
+            raise ValueError(
+                "input and output are the same object; a step is never written over the one it is read from"
+            )
+        for key in added:
+            if key in (self.input_image_key, self.input_text_key):
+                raise ValueError(f"the column {key!r} is read and written; choose another output_key or error_key")
+        return self
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        """The columns that the output has and the input has not: the score, then the reason if asked for."""
+        return (self.output_key,) if self.error_key is None else (self.output_key, self.error_key)
+
+    def fingerprint(self) -> str:
+        """Return a digest of all that decides what the output holds.
+
+        Left out: who asks, whether to overwrite, and what changes only the speed.
+        """
+        decisive = self.model_dump(mode="json", exclude={"requested_by", "overwrite", "batch_size", "device"})
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] | None = None) -> EvaluationRequest:
+    """Return the validated request from its fields or its JSON text.
+
+    :param called: what the user calls some of the fields, for the message.
+    :raises RequestError: names every field that is wrong, and what is wrong with it.
+    """
+    try:
+        if isinstance(data, dict):
+            return EvaluationRequest.model_validate(data)
+        return EvaluationRequest.model_validate_json(data)
+    except ValidationError as error:
+        called = called or {}
+        problems = [
+            f"{'.'.join(called.get(str(part), str(part)) for part in problem['loc']) or 'request'}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        ]
+        raise RequestError("the request is not valid: " + "; ".join(problems)) from None

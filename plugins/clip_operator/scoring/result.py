@@ -1,0 +1,21 @@
+"""What scoring says of one row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clip_operator.errors import RowError
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """One row's score, or the reason why it has none.
+
+    :param score: (cos + 1) / 2 in [0, 1]; None exactly where there is an ``error``.
+    :param truncated: the text was longer than the model reads.
+    :param error: why the row cannot be scored.
+    """
+
+    score: float | None
+    truncated: bool = False
+    error: RowError | None = None

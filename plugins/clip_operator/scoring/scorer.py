@@ -1,0 +1,130 @@
+"""The pipeline: prepare rows in threads, encode them in batches, give results back in order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from clip_operator.errors import Cancelled, JobError, Reason, RowError
+from clip_operator.scoring.result import RowResult
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from clip_operator.model import ClipEncoder, Pixels
+
+BatchT = TypeVar("BatchT")
+
+# Threads that fetch, decode and resize: enough to hide an object store's latency, few enough to bound the memory of
+# images that are being decoded at once.
+_PREPARING_THREADS = 16
+
+# Batches that are being prepared while one is in the model.
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A row that is ready for the model."""
+
+    pixels: Pixels
+    text: str
+
+
+class Scorer:
+    """Scores image-text pairs with one encoder.
+
+    :param encoder: the model.
+    :param load_image: turns a row's image reference into an RGB image or raises :class:`RowError`; called from many
+        threads.
+    :param stop: when set, scoring raises :class:`Cancelled` before the next batch.
+    """
+
+    def __init__(
+        self, encoder: ClipEncoder, load_image: Callable[[object], Image.Image], stop: threading.Event
+    ) -> None:
+        self._encoder = encoder
+        self._load_image = load_image
+        self._stop = stop
+
+    def score(
+        self, batches: Iterable[tuple[BatchT, Sequence[object], Sequence[object]]]
+    ) -> Iterator[tuple[BatchT, list[RowResult]]]:
+        """Yield each batch with the results of its rows, in order.
+
+        :param batches: whatever the caller calls a batch, its rows' image references, and its rows' texts.
+        :raises Cancelled: ``stop`` was set.
+        :raises JobError: what is not one row's fault, such as a store that does not answer.
+        """
+        ahead: deque[tuple[BatchT, list[Future[_Pair | RowError]]]] = deque()
+        threads = ThreadPoolExecutor(_PREPARING_THREADS, thread_name_prefix="clip-prepare")
+        try:
+            for batch, references, texts in batches:
+                ahead.append(
+                    (batch, [threads.submit(self._prepare, r, t) for r, t in zip(references, texts, strict=True)])
+                )
+                if len(ahead) > _BATCHES_AHEAD:
+                    yield self._finish(*ahead.popleft())
+            while ahead:
+                yield self._finish(*ahead.popleft())
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, reference: object, text: object) -> _Pair | RowError:
+        if self._stop.is_set():
+            raise Cancelled("stopped before all rows were scored; nothing was written")
+        try:
+            # The text first: it costs nothing, and a row without one needs no image.
+            caption = _checked(text)
+            return _Pair(self._encoder.preprocess(self._load_image(reference)), caption)
+        except RowError as error:
+            return error
+
+    def _finish(self, batch: BatchT, prepared: list[Future[_Pair | RowError]]) -> tuple[BatchT, list[RowResult]]:
+        rows = [future.result() for future in prepared]
+        pairs = [row for row in rows if isinstance(row, _Pair)]
+        scored = iter(self._score(pairs) if pairs else [])
+        return batch, [next(scored) if isinstance(row, _Pair) else RowResult(None, error=row) for row in rows]
+
+    def _score(self, pairs: list[_Pair]) -> list[RowResult]:
+        images = self._encoder.encode_images([pair.pixels for pair in pairs])
+        texts = self._encoder.encode_texts([pair.text for pair in pairs])
+        scores = alignment(images, texts.embeddings)
+        if not np.isfinite(scores).all():
+            raise JobError(
+                "the model gave a score that is not a number; its weights are damaged, or the precision is too low: "
+                "try precision fp32"
+            )
+        # The shortest decimal of the float32 is what the computation knows; its float64 expansion would pretend more.
+        return [RowResult(float(str(s)), truncated=t) for s, t in zip(scores, texts.truncated, strict=True)]
+
+
+def alignment(images: torch.Tensor, texts: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Return (cos + 1) / 2 for each pair of rows.
+
+    The formula of DataFlow's ``ImageCLIPEvaluator``: the cosine of CLIP embeddings, mapped from [-1, 1] to [0, 1].
+
+    :param images: float32 [pairs, dimensions], rows of length 1.
+    :param texts: float32 [pairs, dimensions], rows of length 1.
+    :returns: float32 [pairs], within [0, 1].
+    """
+    cosine = (images * texts).sum(dim=-1)
+    scores: np.ndarray[tuple[int], np.dtype[np.float32]] = ((cosine + 1) / 2).clamp(0, 1).numpy()
+    return scores
+
+
+def _checked(text: object) -> str:
+    if text is None or (isinstance(text, float) and text != text):
+        raise RowError(Reason.TEXT_MISSING, "the caption is absent or null")
+    if not isinstance(text, str):
+        raise RowError(Reason.TEXT_INVALID, f"the caption is of type {type(text).__name__}, not a string")
+    if not text.strip():
+        raise RowError(Reason.TEXT_EMPTY, "the caption is empty")
+    return text

@@ -1,0 +1,88 @@
+"""Writes Parquet with added columns, row group by row group as in the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clip_operator.tables.added_columns import checked_columns
+from clip_operator.tables.file_types import FileType
+from clip_operator.tables.parquet_reader import ParquetChunk, ParquetReader, column_index
+from clip_operator.tables.parquet_schema import ARROW_TYPES, leaf_options, with_columns
+from clip_operator.tables.table import AddedType, AddedValue, Chunk
+
+
+class ParquetWriter:
+    """Parquet to Parquet. Holds the rows of one row group, as large as the input's.
+
+    :param like: the input, whose schema, metadata, row groups and codecs the output takes over.
+    :raises JobError: if the input has several columns of an added name.
+    """
+
+    def __init__(self, path: Path, file_type: FileType, added: Mapping[str, AddedType], like: ParquetReader) -> None:
+        self._path = path
+        self._file_type = file_type
+        self._added = dict(added)
+        self._schema = with_columns(like.schema, added)
+        self._file = pq.ParquetWriter(path, self._schema, **leaf_options(like.metadata, like.schema))
+        self._group_sizes = _group_sizes(like.metadata)
+        self._group_size = next(self._group_sizes, None)
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append the chunk's rows with their new values.
+
+        :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
+        """
+        if not isinstance(chunk, ParquetChunk):
+            raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
+        batch = self._with_columns(chunk.batch, checked_columns(self._added, added, len(chunk)))
+        while batch.num_rows:
+            taken = batch.slice(0, self._room())
+            self._pending.append(taken)
+            self._pending_rows += taken.num_rows
+            batch = batch.slice(taken.num_rows)
+            if self._room() == 0:
+                self._end_group()
+
+    def _with_columns(self, batch: pa.RecordBatch, columns: Sequence[Sequence[AddedValue]]) -> pa.RecordBatch:
+        arrays = list(batch.columns)
+        for (name, column_type), values in zip(self._added.items(), columns, strict=True):
+            array = pa.array(values, ARROW_TYPES[column_type])
+            index = column_index(batch.schema, name)
+            if index is None:
+                arrays.append(array)
+            else:
+                arrays[index] = array
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _room(self) -> int:
+        return (self._group_size or 0) - self._pending_rows
+
+    def _end_group(self) -> None:
+        pending = pa.Table.from_batches(self._pending, self._schema)
+        self._file.write_table(pending, row_group_size=max(1, self._pending_rows))
+        self._pending = []
+        self._pending_rows = 0
+        self._group_size = next(self._group_sizes, None)
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""What every format offers: a reader that scans and gives chunks, a chunk of rows, a writer that adds columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+from clip_operator.tables.file_types import FileType
+
+CHUNK_BYTES = 64 * 1024 * 1024
+"""A chunk of rows ends early when it holds about this much (characters of text, encoded bytes of Parquet)."""
+
+AddedValue = float | str | None
+
+
+class AddedType(StrEnum):
+    """The type of a column that a writer adds."""
+
+    FLOAT64 = "float64"
+    STRING = "string"
+
+
+@dataclass(frozen=True)
+class TableScan:
+    """What one pass over a table tells.
+
+    :param rows: the number of rows.
+    :param columns: the top-level field names. Parquet: the schema's; CSV: the header's; JSON and JSONL: every name seen
+        in any row, in order of first appearance, up to a bound (names given to ``open_table`` are past that bound too).
+    """
+
+    rows: int
+    columns: tuple[str, ...]
+
+
+class Chunk(Protocol):
+    """Consecutive rows of a table, still in their own encoding."""
+
+    @property
+    def first_row(self) -> int:
+        """The index of the first row in the table, from 0."""
+
+    def __len__(self) -> int: ...
+
+    def column(self, name: str) -> list[object]:
+        """The Python values of one top-level field, one a row; None where it is absent or null."""
+
+
+class TableReader(Protocol):
+    """A table in a local file. Every pass starts from the beginning."""
+
+    @property
+    def file_type(self) -> FileType: ...
+
+    def scan(self) -> TableScan:
+        """Count the rows and name the columns. Text formats: parses every row; Parquet: reads the footer.
+
+        :raises JobError: at the first thing that cannot be read, naming the line or element.
+        """
+
+    def chunks(self, rows: int) -> Iterator[Chunk]:
+        """All rows in order, at most `rows` in a chunk, fewer where rows are large (``CHUNK_BYTES``); none is empty.
+
+        :raises JobError: at the first thing that cannot be read, naming the line or element.
+        """
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class TableWriter(Protocol):
+    """A local file that grows chunk by chunk. Left by an exception, its context manager removes the file."""
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append the chunk's rows with their new values, one a row for each added column.
+
+        :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
+        """
+
+    def close(self) -> None:
+        """Complete the file. It is not a table before this returns."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

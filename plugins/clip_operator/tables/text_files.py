@@ -1,0 +1,148 @@
+"""Opens plain and gzip text files: strict UTF-8 in lines or blocks, bounded, and deterministic bytes out."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, cast
+
+from clip_operator.errors import JobError
+
+MAX_ROW_LENGTH = 256 * 1024 * 1024
+"""The longest row that is accepted, so that memory stays bounded: bytes of a line, characters of anything longer."""
+
+BYTE_ORDER_MARK = "\ufeff"
+
+_BLOCK_BYTES = 1024 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
+_COMPRESSION_LEVEL = 6
+_EXCERPT_LENGTH = 80
+
+
+def excerpt(text: str) -> str:
+    """The start of a text on one line, for an error message."""
+    start = "".join(char if char.isprintable() else " " for char in text[:_EXCERPT_LENGTH])
+    return f"{start}…" if len(text) > _EXCERPT_LENGTH else start
+
+
+def row_too_long(place: str, hint: str = "") -> JobError:
+    """The error for a row over ``MAX_ROW_LENGTH``."""
+    return JobError(f"{place} is larger than {MAX_ROW_LENGTH // 1024**2} MiB, the largest row this job accepts{hint}.")
+
+
+def read_lines(path: Path, compressed: bool) -> Iterator[str]:
+    """The lines of a file, each with its own ending; only a line feed ends a line.
+
+    :raises JobError: if the gzip data is broken, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
+    """
+    with _opened(path, compressed) as stream:
+        number = 0
+        for line in iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""):
+            number += 1
+            if len(line) > MAX_ROW_LENGTH:
+                raise row_too_long(f"line {number}", "; if the rows are elements of one JSON array, name the file .json")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf8(number, error) from error
+            yield text
+
+
+def read_blocks(path: Path, compressed: bool) -> Iterator[str]:
+    """The text of a file in blocks of about 1 MiB, cut anywhere between two characters.
+
+    :raises JobError: if the gzip data is broken, or the text is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    with _opened(path, compressed) as stream:
+        block = b"start"
+        while block:
+            block = stream.read(_BLOCK_BYTES)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(line + error.object.count(b"\n", 0, error.start), error) from error
+            line += block.count(b"\n")
+            yield text
+
+
+def _not_utf8(line: int, error: UnicodeDecodeError) -> JobError:
+    text = f"line {line} is not UTF-8 text ({error.reason}, byte 0x{error.object[error.start]:02x})"
+    if line == 1 and error.object.startswith(_GZIP_MAGIC):
+        return JobError(f"{text}. The data is gzip-compressed: let the file name end in .gz, or unpack it once.")
+    return JobError(f"{text}: {excerpt(error.object[:400].decode(errors='replace'))}")
+
+
+@contextmanager
+def _opened(path: Path, compressed: bool) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if not compressed:
+            yield file
+            return
+        try:
+            # The outer buffer is the one in C: lines straight from GzipFile cost a Python call each.
+            yield cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=file), _BLOCK_BYTES))
+        except gzip.BadGzipFile as error:
+            raise JobError(f"The file name ends in .gz but the data is not whole gzip data ({error}).") from error
+        except EOFError as error:
+            raise JobError("The gzip data ends too early: the file was cut off. Write or upload it again.") from error
+        except zlib.error as error:
+            raise JobError(f"The gzip data is damaged ({error}). Write or upload the file again.") from error
+
+
+class TextOutput:
+    """A new text file, plain or gzip. The gzip header holds neither time nor name: the same text, the same bytes."""
+
+    def __init__(self, path: Path, compressed: bool) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._stream: BinaryIO | gzip.GzipFile = self._file
+        if compressed:
+            self._stream = gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, fileobj=self._file, mtime=0)
+
+    def write(self, text: str) -> None:
+        """Append text, encoded as UTF-8."""
+        self._stream.write(text.encode())
+
+    def close(self) -> None:
+        """Complete the file."""
+        try:
+            self._stream.close()
+        finally:
+            self._file.close()
+
+    def discard(self) -> None:
+        """Close and remove the file, whatever state it is in."""
+        with suppress(OSError):
+            self.close()
+        self._path.unlink(missing_ok=True)
+
+
+class TextWriter:
+    """What the writers of the text formats share: one output, completed at the end or removed after an error."""
+
+    def __init__(self, path: Path, compressed: bool) -> None:
+        self._output = TextOutput(path, compressed)
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._output.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._output.discard()
