@@ -148,8 +148,8 @@ def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
 def _plane_waves(side: int, width: int) -> torch.Tensor:
     """Sines and cosines of a patch's column and row, shape (side * side, width).
 
-    As first values of the position embeddings they let the model tell places apart from the start (Beyer et al.,
-    2022, arXiv:2205.01580); the usual small noise takes it thousands of steps to grow out of.
+    As first values of the position embeddings they let the model tell places apart from the start (Beyer et
+    al., 2022, arXiv:2205.01580); the usual small noise takes it thousands of steps to grow out of.
     """
     frequencies = 100.0 ** -(torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * frequencies
@@ -202,7 +202,7 @@ def truth_table(scenes: list[Scene], descriptions: list[Description]) -> npt.NDA
 
 
 def labels_at(points: npt.NDArray[np.float64], scenes: list[Scene]) -> Labels:
-    """What is to be seen near each of `points`, (points, 2) fractions of the side: each field (scenes, points)."""
+    """What is to be seen near `points`, (points, 2) fractions of the side: each field (scenes, points)."""
     shapes, colours, sizes = (np.zeros((len(scenes), len(points)), dtype=np.int64) for _ in range(3))
     for row, scene in enumerate(scenes):
         for thing in scene.things:
@@ -225,8 +225,8 @@ class Objective(nn.Module):
     """What training minimises: CLIP's contrastive loss, and helpers that the saved model does not keep.
 
     The sigmoid loss (Zhai et al., 2023, arXiv:2303.15343) asks for one threshold that fits all pairs, which
-    is what the AUC measures. Two heads name what lies under each patch (from its state) and what stands at each
-    place (from the pooled state): they teach the vision tower shapes long before captions could.
+    is what the AUC measures. Two heads name what lies under each patch (from its state) and what stands at
+    each place (from the pooled state): they teach the vision tower shapes long before captions could.
     """
 
     def __init__(self, model: CLIPModel) -> None:
@@ -262,8 +262,9 @@ class Objective(nn.Module):
 
 def _naming(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
     """Cross-entropy of shape, colour and size, from logits (rows, spots, classes of all three)."""
-    named = zip(logits.split(_LABEL_COUNTS, dim=-1), (labels.shapes, labels.colours, labels.sizes), strict=True)
-    losses = [functional.cross_entropy(part.flatten(0, 1), label.flatten()) for part, label in named]
+    parts = logits.flatten(0, 1).split(_LABEL_COUNTS, dim=-1)
+    named = zip(parts, (labels.shapes, labels.colours, labels.sizes), strict=True)
+    losses = [functional.cross_entropy(part, label.flatten()) for part, label in named]
     return torch.stack(losses).sum()
 
 

@@ -130,7 +130,7 @@ def _check_columns(scan: TableScan, request: EvaluationRequest) -> None:
             f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
             f"its columns are {', '.join(map(repr, scan.columns[:50]))}{' …' if len(scan.columns) > 50 else ''}"
         )
-    present = [key for key in request.output_columns if key in scan.columns]
+    present = [key for key in request.added_columns if key in scan.columns]
     if present and not request.overwrite:
         raise JobError(
             f"{display(request.input)} has a column {' and a column '.join(map(repr, present))} already; "
@@ -156,7 +156,7 @@ def _manifest(
     return EvaluationManifest(
         input=version(source),
         output=version(output),
-        output_columns=list(request.output_columns),
+        output_columns=[request.output_key],
         rows=tally.row_counts(),
         scores=tally.statistics(),
         model=encoder.provenance,

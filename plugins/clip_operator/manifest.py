@@ -73,7 +73,7 @@ class EvaluationManifest(_Record):
     status: Literal["complete"] = "complete"
     input: ObjectVersion
     output: ObjectVersion
-    output_columns: list[str]
+    output_columns: list[str] = Field(description="Columns with scores; the reasons are in request.error_key.")
     rows: RowCounts
     scores: ScoreStatistics | None = Field(description="None where no row was scored.")
     model: ModelProvenance

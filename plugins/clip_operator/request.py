@@ -63,7 +63,7 @@ class EvaluationRequest(BaseModel):
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:
-        added = self.output_columns
+        added = self.added_columns
         if len(set(added)) < len(added):
             raise ValueError(f"output_key and error_key are both {self.output_key!r}; give them different names")
         if self.input == self.output:
@@ -76,7 +76,7 @@ class EvaluationRequest(BaseModel):
         return self
 
     @property
-    def output_columns(self) -> tuple[str, ...]:
+    def added_columns(self) -> tuple[str, ...]:
         """The columns that the output has and the input has not: the score, then the reason if asked for."""
         return (self.output_key,) if self.error_key is None else (self.output_key, self.error_key)
 

@@ -27,6 +27,7 @@ class StoreRoot:
 
     def __init__(self, uri: str) -> None:
         self.uri = _canonical(uri).rstrip("/")
+        self.bucket_uri = "/".join(self.uri.split("/", 3)[:3])
 
     def relative(self, reference: str) -> ImageLocation:
         """Resolve a relative path, without I/O; raise :class:`RowError`."""
@@ -51,7 +52,7 @@ def locate_object(reference: str, root: StoreRoot | None) -> ImageLocation:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)}: images are not read from {scheme}:// here")
         if scheme not in _BUCKET_STORES:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is outside the image root")
-        if _BUCKET.fullmatch(bucket) is None:
+        if _BUCKET.fullmatch(bucket) is None and not (root is not None and uri.startswith(root.bucket_uri + "/")):
             raise RowError(
                 Reason.IMAGE_FORBIDDEN, f"{shown(reference)} does not name a bucket as in {scheme}://bucket/key"
             )

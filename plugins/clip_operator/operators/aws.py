@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from clip_operator.errors import JobError
 from clip_operator.storage import S3Access, scheme_of
 

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
-import clip_operator
 from clip_operator.errors import Cancelled, JobError, RequestError
 from clip_operator.manifest import EvaluationManifest, parse_manifest
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
 
 log = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).parents[1]
 
 # From SIGTERM to SIGKILL. A batch is over in far less; a model that is being loaded may not be.
 _GRACE_SECONDS = 15.0
@@ -79,7 +80,7 @@ class Subprocess:
     def run(self, request: EvaluationRequest) -> EvaluationManifest:
         with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, tempfile.TemporaryFile("w+") as stdout:
             # The child imports this package and nothing else of this interpreter's: the folder holds one link to it.
-            (Path(folder) / "clip_operator").symlink_to(Path(clip_operator.__file__).parent, target_is_directory=True)
+            (Path(folder) / "clip_operator").symlink_to(_PACKAGE, target_is_directory=True)
             process = self._start(request, folder, stdout)
             last_error = self._relay(process)
             code = process.wait()

@@ -29,7 +29,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     reordered or altered; a row that cannot be scored gets null and a reason. If the manifest shows that the same input
     was scored by the same request with the same model, the task succeeds at once.
 
-    Returns the names of the added columns, ``["clip_score"]``. Further XComs: ``output_path`` (URI), ``output_step``
+    Returns the list of score columns, ``["clip_score"]``. Further XComs: ``output_path`` (URI), ``output_step``
     (int) and ``summary`` (row counts, score statistics, model and device).
 
     All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.

@@ -6,14 +6,14 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from clip_operator.errors import JobError
 from clip_operator.tables import table, text_files
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.json_members import json_string
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long
+from clip_operator.tables.text_table import TextReader
 
 
 class _Record(NamedTuple):
@@ -35,7 +35,9 @@ class Header:
         :raises JobError: if several columns have the name.
         """
         if self.names.count(name) > 1:
-            raise JobError(f"The CSV header names the column {name!r} {self.names.count(name)} times; rename all but one.")
+            raise JobError(
+                f"The CSV header names the column {name!r} {self.names.count(name)} times; rename all but one."
+            )
         return self.names.index(name) if name in self.names else None
 
 
@@ -91,23 +93,16 @@ def _cell(cells: Sequence[str], index: int | None) -> str | None:
     return cells[index] if index is not None and index < len(cells) else None
 
 
-class CsvReader:
+class CsvReader(TextReader):
     """A CSV file with a header. Blank lines are not rows and are dropped; a short row lacks its last cells.
 
     :param columns: the names whose cells chunks hold ready; each may occur only once in the header.
     """
 
     def __init__(self, path: Path, file_type: FileType, columns: Sequence[str] | None) -> None:
-        self._path = path
-        self._file_type = file_type
-        self._columns = tuple(dict.fromkeys(columns or ()))
+        super().__init__(path, file_type, columns)
         # The limit is the whole process's, so it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), text_files.MAX_ROW_LENGTH))
-
-    @property
-    def file_type(self) -> FileType:
-        """The format and compression of the file."""
-        return self._file_type
 
     def header(self) -> Header:
         """The first record.
@@ -140,17 +135,6 @@ class CsvReader:
                 chunk = CsvChunk(chunk.first_row + len(chunk), header, self._columns)
         if len(chunk):
             yield chunk
-
-    def close(self) -> None:
-        """Nothing stays open between passes."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _header_of(self, records: Iterator[_Record]) -> Header:
         first = next(records, None)

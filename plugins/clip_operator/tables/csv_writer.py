@@ -10,7 +10,7 @@ from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.csv_reader import CsvChunk, CsvReader
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
-from clip_operator.tables.text_files import TextWriter
+from clip_operator.tables.text_table import TextWriter
 
 _CELL = re.compile(r'"[^"]*(?:""[^"]*)*"|[^,]*')
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
@@ -28,7 +28,7 @@ class CsvWriter(TextWriter):
         self._added = dict(added)
         self._width = len(header.names)
         self._indices = [header.index(name) for name in added]
-        super().__init__(path, file_type.gzip)
+        super().__init__(path, file_type)
         new_names = [_cell_text(name) for name, index in zip(added, self._indices, strict=True) if index is None]
         if header.names:
             body = header.text.rstrip("\r\n")

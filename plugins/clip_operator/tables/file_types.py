@@ -86,7 +86,7 @@ def check_conversion(source: FileType, target: FileType) -> None:
     if target.format in choices:
         return
     if target.format is TableFormat.PARQUET:
-        why = "Parquet has one type a column, so numbers, missing fields and nested values would be guessed at and altered"
+        why = "Parquet has one type a column, so numbers, missing fields and nested values would be altered"
     elif source.format is TableFormat.PARQUET:
         why = "text has no place for Parquet's column types, binary values and metadata"
     else:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import count
-from json.decoder import scanstring
 from pathlib import Path
 
 from clip_operator.errors import JobError
@@ -116,7 +115,9 @@ def _not_an_array(window: _Window) -> JobError:
             found = "text that is not JSON"
     hint = " If it has one object a line, name it .jsonl." if window.next == "{" else ""
     start = excerpt(window.text[window.position : window.position + 100])
-    return JobError(f"The file holds {found} at top level, expected one JSON array of objects.{hint} It starts: {start}")
+    return JobError(
+        f"The file holds {found} at top level, expected one JSON array of objects.{hint} It starts: {start}"
+    )
 
 
 def _element(window: _Window, place: str) -> tuple[str, dict[str, object]]:
@@ -143,7 +144,7 @@ def _is_cut_off(error: json.JSONDecodeError) -> bool:
     if error.doc[error.pos] != '"':
         return False
     try:
-        scanstring(error.doc, error.pos + 1, True)
+        parse(error.doc, error.pos)
     except json.JSONDecodeError:
         return True
     return False

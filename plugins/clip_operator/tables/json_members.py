@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from json.decoder import scanstring
 from typing import NamedTuple
 
 from clip_operator.tables.table import AddedValue
@@ -89,7 +88,7 @@ def members(text: str) -> list[Member]:
         return found
     end = len(text)
     while position < end:
-        key, key_end = scanstring(text, position + 1, True)
+        key, key_end = _span_decoder.raw_decode(text, position)
         value_start = _match_end(_COLON, text, key_end)
         value_end = _span_decoder.raw_decode(text, value_start)[1]
         found.append(Member(key, position, key_end, value_start, value_end))
@@ -156,7 +155,7 @@ def _style(text: str, found: Sequence[Member]) -> tuple[str, str]:
 
 
 def _spliced(text: str, edits: Sequence[tuple[int, int, str]]) -> str:
-    pieces = []
+    pieces: list[str] = []
     position = 0
     for start, end, replacement in edits:
         pieces += (text[position:start], replacement)

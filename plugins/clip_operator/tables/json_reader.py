@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from clip_operator.errors import JobError
 from clip_operator.tables import table
-from clip_operator.tables.file_types import FileType
 from clip_operator.tables.json_members import parse
 from clip_operator.tables.text_files import excerpt
+from clip_operator.tables.text_table import TextReader
 
 MAX_COLUMN_NAMES = 10_000
 """How many field names a scan remembers, so that rows keyed by their own ids do not fill the memory."""
@@ -73,21 +71,8 @@ class JsonChunk:
         return self.texts
 
 
-class JsonReader(ABC):
-    """A file of JSON objects.
-
-    :param columns: the names whose values chunks hold ready, and which a scan reports past ``MAX_COLUMN_NAMES`` too.
-    """
-
-    def __init__(self, path: Path, file_type: FileType, columns: Sequence[str] | None) -> None:
-        self._path = path
-        self._file_type = file_type
-        self._columns = tuple(dict.fromkeys(columns or ()))
-
-    @property
-    def file_type(self) -> FileType:
-        """The format and compression of the file."""
-        return self._file_type
+class JsonReader(TextReader, ABC):
+    """A file of JSON objects. A scan reports the announced columns past ``MAX_COLUMN_NAMES`` too."""
 
     @abstractmethod
     def _rows(self) -> Iterator[JsonRow]:
@@ -125,17 +110,6 @@ class JsonReader(ABC):
                 chunk = JsonChunk(chunk.first_row + len(chunk), self._columns)
         if len(chunk):
             yield chunk
-
-    def close(self) -> None:
-        """Nothing stays open between passes."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def parse_object(text: str, place: str) -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from clip_operator.tables.json_array import JsonArrayReader
 from clip_operator.tables.json_members import MemberWriter, json_literal, without_line_breaks
 from clip_operator.tables.json_reader import JsonChunk
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
-from clip_operator.tables.text_files import TextWriter
+from clip_operator.tables.text_table import TextWriter
 
 
 @runtime_checkable
@@ -24,40 +24,36 @@ class ObjectChunk(Chunk, Protocol):
     def objects(self) -> Sequence[str]: ...
 
 
-class _JsonWriter(TextWriter, ABC):
+class _JsonWriter(TextWriter):
     def __init__(self, path: Path, file_type: FileType, added: Mapping[str, AddedType]) -> None:
-        super().__init__(path, file_type.gzip)
+        super().__init__(path, file_type)
         self._added = dict(added)
         self._members = MemberWriter(list(added))
 
-    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's objects with their new members.
+    def _objects(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> Sequence[str]:
+        """The chunk's objects with their new members.
 
         :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
         """
         if not isinstance(chunk, ObjectChunk):
             raise TypeError(f"a {type(chunk).__name__} does not hold rows that can be JSON objects")
         columns = checked_columns(self._added, added, len(chunk))
-        texts = chunk.objects()
-        if columns:
-            literals = zip(*([json_literal(value) for value in values] for values in columns), strict=True)
-            set_members = self._members.set
-            texts = [set_members(text, row) for text, row in zip(texts, literals, strict=True)]
-        self._output.write("".join(self._laid_out(chunk, texts)))
-
-    @abstractmethod
-    def _laid_out(self, chunk: Chunk, texts: Sequence[str]) -> Iterable[str]:
-        """The pieces of text to write, in order."""
+        if not columns:
+            return chunk.objects()
+        literals = zip(*([json_literal(value) for value in values] for values in columns), strict=True)
+        set_members = self._members.set
+        return [set_members(text, row) for text, row in zip(chunk.objects(), literals, strict=True)]
 
 
 class SameLayoutWriter(_JsonWriter):
     """JSONL to JSONL: the text around every object is the input's."""
 
-    def _laid_out(self, chunk: Chunk, texts: Sequence[str]) -> Iterable[str]:
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append the chunk's rows with their new members."""
         if not isinstance(chunk, JsonChunk):
             raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
-        for pieces in zip(chunk.before, texts, chunk.after, strict=True):
-            yield from pieces
+        rows = zip(chunk.before, self._objects(chunk, added), chunk.after, strict=True)
+        self._output.write("".join(chain.from_iterable(rows)))
 
 
 class SameArrayWriter(SameLayoutWriter):
@@ -69,21 +65,22 @@ class SameArrayWriter(SameLayoutWriter):
     def __init__(self, path: Path, file_type: FileType, added: Mapping[str, AddedType], like: JsonArrayReader) -> None:
         super().__init__(path, file_type, added)
         self._like = like
-        self._last_after: str | None = None
+        self._end: str | None = None
 
-    def _laid_out(self, chunk: Chunk, texts: Sequence[str]) -> Iterable[str]:
-        yield from super()._laid_out(chunk, texts)
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append the chunk's rows with their new members."""
+        super().write(chunk, added)
         if isinstance(chunk, JsonChunk) and chunk.after:
-            self._last_after = chunk.after[-1]
+            self._end = chunk.after[-1]
 
     def close(self) -> None:
         """Complete the file.
 
-        :raises JobError: if the array's last element was not written, so that it would not be closed.
+        :raises JobError: if the input's last element was not written, so that the array would stay open.
         """
-        if self._last_after is None:
+        if self._end is None:
             self._output.write(self._like.empty_text())
-        elif not self._last_after:
+        elif not self._end:
             self._output.discard()
             raise JobError("The output was closed before the last element of the input's array was written.")
         super().close()
@@ -92,22 +89,24 @@ class SameArrayWriter(SameLayoutWriter):
 class LinesWriter(_JsonWriter):
     """JSON or CSV to JSONL: one object a line."""
 
-    def _laid_out(self, chunk: Chunk, texts: Sequence[str]) -> Iterable[str]:
-        return (f"{without_line_breaks(text)}\n" for text in texts)
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append the chunk's rows with their new members."""
+        self._output.write("".join([f"{without_line_breaks(text)}\n" for text in self._objects(chunk, added)]))
 
 
 class ArrayWriter(_JsonWriter):
     """JSONL or CSV to JSON: one array with an object a line."""
 
-    _rows = 0
+    _separator = "[\n"
 
-    def _laid_out(self, chunk: Chunk, texts: Sequence[str]) -> Iterable[str]:
-        for text in texts:
-            yield ",\n" if self._rows else "[\n"
-            yield text
-            self._rows += 1
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append the chunk's rows with their new members."""
+        objects = self._objects(chunk, added)
+        if objects:
+            self._output.write(self._separator + ",\n".join(objects))
+            self._separator = ",\n"
 
     def close(self) -> None:
         """Complete the file."""
-        self._output.write("\n]\n" if self._rows else "[]")
+        self._output.write("[]" if self._separator == "[\n" else "\n]\n")
         super().close()

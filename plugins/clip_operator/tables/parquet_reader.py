@@ -17,11 +17,12 @@ from clip_operator.tables.file_types import FileType
 
 
 class ParquetChunk:
-    """Consecutive rows as one record batch of all columns."""
+    """Consecutive rows of all columns, in one or more record batches: row groups may be smaller than a chunk."""
 
-    def __init__(self, first_row: int, batch: pa.RecordBatch) -> None:
+    def __init__(self, first_row: int, batches: Sequence[pa.RecordBatch]) -> None:
         self._first_row = first_row
-        self.batch = batch
+        self._rows: int = sum(batch.num_rows for batch in batches)
+        self.batches = tuple(batches)
 
     @property
     def first_row(self) -> int:
@@ -29,13 +30,14 @@ class ParquetChunk:
         return self._first_row
 
     def __len__(self) -> int:
-        return int(self.batch.num_rows)
+        return self._rows
 
     def column(self, name: str) -> list[object]:
         """The Python values of one column (binary as bytes, struct as dict); None where null or without the column."""
-        if column_index(self.batch.schema, name) is None:
-            return [None] * len(self)
-        values: list[object] = self.batch.column(name).to_pylist()
+        values: list[object] = []
+        for batch in self.batches:
+            index = column_index(batch.schema, name)
+            values += [None] * batch.num_rows if index is None else batch.column(index).to_pylist()
         return values
 
 
@@ -48,6 +50,7 @@ class ParquetReader:
 
     def __init__(self, path: Path, file_type: FileType, columns: Sequence[str] | None) -> None:
         self._file_type = file_type
+        self._path = path
         with _in_words():
             self._file = pq.ParquetFile(path)
             self.metadata: pq.FileMetaData = self._file.metadata
@@ -69,16 +72,50 @@ class ParquetReader:
 
         :raises JobError: if the data is damaged.
         """
+        rows = min(rows, self._rows_that_fit())
         first_row = 0
-        batches = self._file.iter_batches(batch_size=min(rows, self._rows_that_fit()))
-        while True:
-            with _in_words():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            if batch.num_rows:
-                yield ParquetChunk(first_row, batch)
-                first_row += batch.num_rows
+        batches: list[pa.RecordBatch] = []
+        room = rows
+        for batch in self._batches(rows):
+            while batch.num_rows:
+                batches.append(batch.slice(0, room))
+                room -= batches[-1].num_rows
+                batch = batch.slice(batches[-1].num_rows)
+                if room == 0:
+                    yield ParquetChunk(first_row, batches)
+                    first_row += rows
+                    batches, room = [], rows
+        if batches:
+            yield ParquetChunk(first_row, batches)
+
+    def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        # Row group by row group, because Arrow cannot put nested dictionaries of two row groups into one batch.
+        for group in range(self.metadata.num_row_groups):
+            self._check_int96(group)
+            batches = self._file.iter_batches(batch_size=rows, row_groups=[group])
+            while True:
+                with _in_words():
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                yield batch
+
+    def _check_int96(self, group: int) -> None:
+        """Refuse what Arrow alters silently: an INT96 time outside the range of 64-bit nanoseconds wraps around."""
+        leaves = [self.metadata.schema.column(index) for index in range(self.metadata.num_columns)]
+        paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+        if not paths:
+            return
+        with _in_words(), pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as in_microseconds:
+            for batch in in_microseconds.iter_batches(row_groups=[group], columns=paths):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    try:
+                        column.cast(_in_nanoseconds(column.type))
+                    except pa.ArrowInvalid as error:
+                        raise JobError(
+                            f"The Parquet column {name!r} holds times before 1677 or after 2262 in the deprecated type "
+                            "INT96, which cannot be read exactly. Write the column as TIMESTAMP(MICROS)."
+                        ) from error
 
     def _rows_that_fit(self) -> int:
         """How many rows of the average size of the heaviest row group make up a full chunk."""
@@ -108,6 +145,17 @@ def column_index(schema: pa.Schema, name: str) -> int | None:
     if len(indices) > 1:
         raise JobError(f"The Parquet schema names the column {name!r} {len(indices)} times; rename all but one.")
     return int(indices[0]) if indices else None
+
+
+def _in_nanoseconds(data_type: pa.DataType) -> pa.DataType:
+    """The type with nanoseconds in place of microseconds, for what INT96 columns nest in."""
+    if pa.types.is_timestamp(data_type):
+        return pa.timestamp("ns", data_type.tz)
+    if pa.types.is_struct(data_type):
+        return pa.struct([field.with_type(_in_nanoseconds(field.type)) for field in data_type])
+    if pa.types.is_list(data_type):
+        return pa.list_(data_type.value_field.with_type(_in_nanoseconds(data_type.value_type)))
+    return data_type
 
 
 @contextmanager

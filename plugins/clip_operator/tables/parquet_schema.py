@@ -75,7 +75,7 @@ def _json_object(raw: bytes) -> dict[str, Any]:
 
 
 def leaf_options(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, Any]:
-    """The writer's options that keep each leaf column's codec, and its dictionary where it has one.
+    """The writer's options that keep each leaf column's codec, its dictionary, and INT96 where all times are INT96.
 
     :param metadata: the input's footer.
     :param schema: the input's schema.
@@ -95,7 +95,15 @@ def leaf_options(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, Any]
             for path, leaf in zip(paths, leaves, strict=True)
             if any("DICTIONARY" in encoding for encoding in leaf.encodings)
         ],
+        "use_deprecated_int96_timestamps": _only_int96(metadata.schema),
     }
+
+
+def _only_int96(leaves: pq.ParquetSchema) -> bool:
+    """Whether all columns of times have the deprecated type, for which the writer has a single switch."""
+    columns = [leaves.column(index) for index in range(len(leaves.names))]
+    times = {column.physical_type for column in columns if column.logical_type.type == "TIMESTAMP"}
+    return not times and any(column.physical_type == "INT96" for column in columns)
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:

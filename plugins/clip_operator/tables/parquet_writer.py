@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clip_operator.errors import JobError
 from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.parquet_reader import ParquetChunk, ParquetReader, column_index
@@ -30,10 +32,11 @@ class ParquetWriter:
         self._added = dict(added)
         self._schema = with_columns(like.schema, added)
         self._file = pq.ParquetWriter(path, self._schema, **leaf_options(like.metadata, like.schema))
-        self._group_sizes = _group_sizes(like.metadata)
-        self._group_size = next(self._group_sizes, None)
+        groups = range(like.metadata.num_row_groups)
+        self._group_sizes: list[int] = [like.metadata.row_group(group).num_rows for group in groups]
+        self._group = 0
         self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
+        self._pending_rows: int = 0
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         """Append the chunk's rows with their new values.
@@ -42,14 +45,12 @@ class ParquetWriter:
         """
         if not isinstance(chunk, ParquetChunk):
             raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
-        batch = self._with_columns(chunk.batch, checked_columns(self._added, added, len(chunk)))
-        while batch.num_rows:
-            taken = batch.slice(0, self._room())
-            self._pending.append(taken)
-            self._pending_rows += taken.num_rows
-            batch = batch.slice(taken.num_rows)
-            if self._room() == 0:
-                self._end_group()
+        columns = checked_columns(self._added, added, len(chunk))
+        start = 0
+        for batch in chunk.batches:
+            end = start + batch.num_rows
+            self._append(self._with_columns(batch, [values[start:end] for values in columns]))
+            start = end
 
     def _with_columns(self, batch: pa.RecordBatch, columns: Sequence[Sequence[AddedValue]]) -> pa.RecordBatch:
         arrays = list(batch.columns)
@@ -62,19 +63,35 @@ class ParquetWriter:
                 arrays[index] = array
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
-    def _room(self) -> int:
-        return (self._group_size or 0) - self._pending_rows
+    def _append(self, batch: pa.RecordBatch) -> None:
+        while batch.num_rows:
+            self._end_full_groups()
+            taken = batch.slice(0, self._room())
+            self._pending.append(taken)
+            self._pending_rows += taken.num_rows
+            batch = batch.slice(taken.num_rows)
 
-    def _end_group(self) -> None:
-        pending = pa.Table.from_batches(self._pending, self._schema)
-        self._file.write_table(pending, row_group_size=max(1, self._pending_rows))
-        self._pending = []
-        self._pending_rows = 0
-        self._group_size = next(self._group_sizes, None)
+    def _room(self) -> int:
+        """How many rows the current row group still takes."""
+        return self._group_sizes[self._group] - self._pending_rows
+
+    def _end_full_groups(self) -> None:
+        while self._group < len(self._group_sizes) and self._room() == 0:
+            self._file.write_table(pa.Table.from_batches(self._pending, self._schema), self._pending_rows or None)
+            self._pending = []
+            self._pending_rows = 0
+            self._group += 1
 
     def close(self) -> None:
-        """Complete the file."""
+        """Complete the file.
+
+        :raises JobError: if not all row groups of the input were written.
+        """
+        self._end_full_groups()
         self._file.close()
+        if self._group < len(self._group_sizes):
+            self._path.unlink()
+            raise JobError("The output was closed before all row groups of the input were written.")
 
     def __enter__(self) -> Self:
         return self
@@ -85,4 +102,7 @@ class ParquetWriter:
         if error is None:
             self.close()
         else:
+            # Only to let go of the file: what it holds is not all.
+            with suppress(pa.ArrowException, OSError):
+                self._file.close()
             self._path.unlink(missing_ok=True)

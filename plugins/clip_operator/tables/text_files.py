@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 
 from clip_operator.errors import JobError
 
@@ -43,11 +42,11 @@ def read_lines(path: Path, compressed: bool) -> Iterator[str]:
     :raises JobError: if the gzip data is broken, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
     """
     with _opened(path, compressed) as stream:
-        number = 0
-        for line in iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""):
-            number += 1
+        for number, line in enumerate(iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""), 1):
             if len(line) > MAX_ROW_LENGTH:
-                raise row_too_long(f"line {number}", "; if the rows are elements of one JSON array, name the file .json")
+                raise row_too_long(
+                    f"line {number}", "; if the rows are elements of one JSON array, name the file .json"
+                )
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
@@ -124,25 +123,3 @@ class TextOutput:
         with suppress(OSError):
             self.close()
         self._path.unlink(missing_ok=True)
-
-
-class TextWriter:
-    """What the writers of the text formats share: one output, completed at the end or removed after an error."""
-
-    def __init__(self, path: Path, compressed: bool) -> None:
-        self._output = TextOutput(path, compressed)
-
-    def close(self) -> None:
-        """Complete the file."""
-        self._output.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self._output.discard()

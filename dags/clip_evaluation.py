@@ -1,0 +1,204 @@
+"""
+### Score a data set with CLIP
+
+Reads one step of a data set from object storage, scores how well each row's image and text agree, writes the next step
+beside it with a `clip_score` column, and fails if the result is worse than the limits allow.
+
+**Run it by hand** (*Trigger*) to score your own file: every parameter below is explained in the form.
+**Let the schedule run it** to keep a scored copy up to date: if neither the file, the parameters nor the model have
+changed since the last run, the task sees that from the manifest beside its output and does nothing.
+
+| XCom of `score` | |
+|---|---|
+| `return_value` | the score columns: `["clip_score"]` |
+| `output_path` | where the scored step is |
+| `output_step` | its number |
+| `summary` | row counts, score statistics, model, device |
+
+A score is (cos + 1) / 2. Real CLIP models put matching pairs at about 0.60 to 0.70 and unrelated ones at about 0.55 to
+0.60, so compare scores of one model with each other, not with 1.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from clip_operator.operators import ImageCLIPEvaluatorOperator
+
+PARAMS = {
+    "first_entry_file_name": Param(
+        "s3://clip-demo/shapes/captions.jsonl",
+        type="string",
+        minLength=1,
+        title="Data set",
+        description="URI of step 0: jsonl, json, csv (also .gz) or parquet.",
+        section="Data",
+    ),
+    "cache_path": Param(
+        "s3://clip-demo/shapes/steps",
+        type="string",
+        minLength=1,
+        title="Folder of the steps",
+        description="URI of the folder where scored steps are written.",
+        section="Data",
+    ),
+    "file_name_prefix": Param(
+        "captions",
+        type="string",
+        minLength=1,
+        title="Name of the steps",
+        description="Steps are called {name}_step{number}.{format}.",
+        section="Data",
+    ),
+    "cache_type": Param(
+        "jsonl",
+        type="string",
+        enum=["jsonl", "json", "csv", "parquet", "jsonl.gz", "json.gz", "csv.gz"],
+        title="Format of the steps",
+        description="The data set's own format, or one that can hold it without loss (json and csv fit into jsonl).",
+        section="Data",
+    ),
+    "step": Param(
+        "0",
+        type="string",
+        pattern="^([0-9]+|latest)$",
+        title="Step to read",
+        description="0 is the data set itself; a number, or latest for the highest complete step.",
+        section="Data",
+    ),
+    "input_image_key": Param(
+        "image_path",
+        type="string",
+        minLength=1,
+        title="Image column",
+        description="Holds a path relative to the data set, a URI, a data: URI, or image bytes (parquet).",
+        section="Columns",
+    ),
+    "input_text_key": Param("text", type="string", minLength=1, title="Text column", section="Columns"),
+    "output_key": Param("clip_score", type="string", minLength=1, title="Score column to add", section="Columns"),
+    "error_key": Param(
+        "clip_error",
+        type=["null", "string"],
+        title="Reason column to add",
+        description="Says why a row has no score. Leave empty for no such column.",
+        section="Columns",
+    ),
+    "image_root": Param(
+        None,
+        type=["null", "string"],
+        title="Folder of the images",
+        description="Where relative image paths start. By default the data set's own folder.",
+        section="Columns",
+    ),
+    "model_name": Param(
+        "builtin://shapes-clip",
+        type="string",
+        minLength=1,
+        title="Model",
+        description="A hub id such as openai/clip-vit-base-patch32, a folder, an s3:// prefix, or "
+        "builtin://shapes-clip, which knows drawn shapes only.",
+        section="Model",
+    ),
+    "model_revision": Param(
+        None, type=["null", "string"], title="Revision", description="Hub branch, tag or commit.", section="Model"
+    ),
+    "device": Param(
+        None,
+        type=["null", "string"],
+        title="Device",
+        description="cuda, cpu, … By default a GPU if there is one.",
+        examples=["cuda", "cpu"],
+        section="Model",
+    ),
+    "precision": Param("fp32", type="string", enum=["fp32", "bf16", "fp16"], title="Precision", section="Model"),
+    "batch_size": Param(32, type="integer", minimum=1, maximum=65536, title="Batch size", section="Model"),
+    "on_error": Param(
+        "null",
+        type="string",
+        enum=["null", "zero", "fail"],
+        title="Rows that cannot be scored",
+        description="Get null, get 0.0, or fail the task at the first one.",
+        section="Limits",
+    ),
+    "maximum_failed_share": Param(
+        0.1,
+        type="number",
+        minimum=0,
+        maximum=1,
+        title="Share of rows that may have no score",
+        description="More than this fails the run; 1 accepts any.",
+        section="Limits",
+    ),
+    "minimum_mean_score": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=1,
+        title="Lowest mean score",
+        description="A lower mean fails the run. Leave empty for no limit.",
+        section="Limits",
+    ),
+    "overwrite": Param(
+        False,
+        type="boolean",
+        title="Overwrite",
+        description="Score again, and replace an output or a column that something else wrote.",
+        section="Limits",
+    ),
+}
+
+
+@dag(
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    default_args={"owner": "data-platform", "retries": 2, "retry_delay": timedelta(minutes=1)},
+    tags=["clip", "image-text", "data-quality"],
+    doc_md=__doc__,
+)
+def clip_evaluation() -> None:
+    score = ImageCLIPEvaluatorOperator(
+        task_id="score",
+        doc_md="Reads the step, scores every row, writes the next step and its manifest.",
+        first_entry_file_name="{{ params.first_entry_file_name }}",
+        cache_path="{{ params.cache_path }}",
+        file_name_prefix="{{ params.file_name_prefix }}",
+        cache_type="{{ params.cache_type }}",
+        step="{{ params.step }}",
+        input_image_key="{{ params.input_image_key }}",
+        input_text_key="{{ params.input_text_key }}",
+        output_key="{{ params.output_key }}",
+        error_key="{{ params.error_key or '' }}",
+        image_root="{{ params.image_root or '' }}",
+        model_name="{{ params.model_name }}",
+        model_revision="{{ params.model_revision or '' }}",
+        device="{{ params.device or '' }}",
+        precision="{{ params.precision }}",
+        batch_size="{{ params.batch_size }}",
+        on_error="{{ params.on_error }}",
+        overwrite="{{ params.overwrite }}",
+    )
+
+    @task(doc_md="Fails the run if too many rows have no score, or the mean score is too low.")
+    def check(summary: dict[str, Any], params: dict[str, Any]) -> None:
+        rows, scores = summary["rows"], summary["scores"]
+        failed_share = rows["failed"] / rows["total"] if rows["total"] else 0.0
+        if failed_share > params["maximum_failed_share"]:
+            raise AirflowFailException(
+                f"{rows['failed']} of {rows['total']} rows have no score ({rows['failures']}): {failed_share:.1%}, "
+                f"and maximum_failed_share is {params['maximum_failed_share']:.1%}"
+            )
+        limit = params["minimum_mean_score"]
+        if limit is not None and scores is not None and scores["mean"] < limit:
+            raise AirflowFailException(f"the mean score is {scores['mean']:.4f}, and minimum_mean_score is {limit}")
+
+    check(score.output["summary"])
+
+
+clip_evaluation()

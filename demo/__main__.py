@@ -1,0 +1,113 @@
+"""Runs the whole thing on this machine: ``make demo``, or ``python -m demo``.
+
+Starts an S3 server on loopback, puts the demo data set into a bucket, scores it with the evaluation DAG through
+Airflow, and shows what came of it. Everything it makes is in ``.demo``; what it starts, it stops.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from demo.airflow_home import REPOSITORY, AirflowHome
+from demo.dataset import write_dataset
+from demo.object_store import ObjectStore, object_store
+
+FOLDER = REPOSITORY / ".demo"
+BUCKET = "clip-demo"
+DAG = "clip_evaluation"
+
+
+def main() -> int:
+    """Run the demo; return 0 if it worked."""
+    began = time.monotonic()
+    with object_store(FOLDER / "store") as store:
+        with _step("Draw the data set and put it into a bucket"):
+            s3 = _client(store)
+            _upload(write_dataset(FOLDER / "dataset").parent, s3)
+        airflow = AirflowHome(FOLDER / "airflow", {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection})
+        with _step("Prepare Airflow's database"):
+            airflow.migrate()
+        log = FOLDER / "dag-run.log"
+        try:
+            with _step(f"Run the DAG {DAG} with Airflow"):
+                airflow.run(["dags", "test", DAG], log)
+        except subprocess.CalledProcessError as error:
+            print(f"\n{error.output}\nThe DAG run failed; its whole log is {log}", file=sys.stderr)
+            return 1
+        _show(airflow.xcoms(DAG), s3, log)
+    print(f"\nDone in {time.monotonic() - began:.0f} s. The store's data, Airflow's home and the logs are in {FOLDER}")
+    return 0
+
+
+@contextmanager
+def _step(title: str) -> Iterator[None]:
+    print(f"{title} … ", end="", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"{time.monotonic() - began:.1f} s", flush=True)
+
+
+def _client(store: ObjectStore) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=store.endpoint_url,
+        aws_access_key_id=store.access_key,
+        aws_secret_access_key=store.secret_key,
+        region_name="us-east-1",
+    )
+
+
+def _upload(dataset: Path, s3: Any) -> None:
+    if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=BUCKET)
+    for path in sorted(dataset.rglob("*")):
+        if path.is_file():
+            s3.put_object(Bucket=BUCKET, Key=f"shapes/{path.relative_to(dataset).as_posix()}", Body=path.read_bytes())
+
+
+def _show(xcoms: dict[tuple[str, str], str], s3: Any, log: Path) -> None:
+    value, output, summary = (json.loads(xcoms["score", key]) for key in ("return_value", "output_path", "summary"))
+    bucket, _, key = output.removeprefix("s3://").partition("/")
+    lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode().splitlines()
+    rows = [json.loads(line) for line in lines]
+    scored = sorted((row for row in rows if row["clip_score"] is not None), key=lambda row: row["clip_score"])
+    counts, scores = summary["rows"], summary["scores"]
+    reused = "is complete already" in log.read_text(errors="replace")
+
+    print("\nWhat the next task gets")
+    print(f"  XCom           {json.dumps(value)}")
+    print(f"  output step    {output}")
+    print(f"  manifest       {output}.manifest.json")
+    if reused:
+        print("  (an earlier run had scored this data set already, so this one had nothing to score)")
+    print("\nScores, (cos + 1) / 2")
+    print(f"  rows           {counts['total']}, of which {counts['scored']} scored")
+    for reason, count in counts["failures"].items():
+        print(f"                 {count} without a score: {reason}")
+    print(f"  mean           {scores['mean']:.3f} ± {scores['standard_deviation']:.3f}")
+    quantiles = scores["quantiles"]
+    print(f"  range          {scores['minimum']:.3f} … {scores['maximum']:.3f}")
+    print(f"  quartiles      {quantiles['p25']:.3f}  {quantiles['p50']:.3f}  {quantiles['p75']:.3f}")
+    print(f"  model          {summary['model']}, a small one that knows drawn shapes only; on {summary['device']}")
+    _table("Best pairs", scored[:-6:-1])
+    _table("Worst pairs", scored[:5])
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> None:
+    print(f"\n{title}")
+    print("  score   made as    image              caption")
+    for row in rows:
+        print(f"  {row['clip_score']:.3f}   {row['label']:<10} {row['image_path']:<18} {row['text']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

