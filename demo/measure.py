@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=FRESH_SEED, help="seed of the scenes")
     asked = parser.parse_args()
     model = AutoModel.from_pretrained(asked.model, local_files_only=True)
-    processor = AutoProcessor.from_pretrained(asked.model, local_files_only=True)  # type: ignore[no-untyped-call]
+    processor = AutoProcessor.from_pretrained(asked.model, local_files_only=True)
     print(json.dumps(asdict(measure(model, processor, pairs=asked.pairs, seed=asked.seed)), indent=2))
 
 

@@ -112,7 +112,7 @@ def make_processor(rng: random.Random) -> CLIPProcessor:
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": _PIXELS}, crop_size={"height": _PIXELS, "width": _PIXELS}
     )
-    return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)  # type: ignore[no-untyped-call]
+    return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)
 
 
 def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:

@@ -18,6 +18,8 @@ from demo.object_store import ObjectStore, object_store, weed_command
 
 SHAPES = "builtin://shapes-clip"
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's library is imported
+
 
 def missing_part(part: str) -> None:
     """Skip the test because this machine lacks a part; where CI runs, fail instead."""
@@ -34,7 +36,6 @@ def _no_outside_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("CLIP_OPERATOR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

@@ -35,8 +35,8 @@ def ring(x: float = 0.75) -> Thing:
     return Thing("ring", "blue", "small", x=x, y=0.5, radius=0.12, turn_degrees=0, shade=1)
 
 
-def claim(first: Mention, *rest: Mention, relation: str | None = None, background: str | None = None) -> Description:
-    return Description((first, *rest), relation, background)
+def claim(*mentions: Mention, relation: str | None = None, background: str | None = None) -> Description:
+    return Description(mentions, relation, background)
 
 
 RED_STAR = Mention("star", "red", None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.storage import Storage

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from clip_operator.errors import Reason, RowError
-from clip_operator.images import ImagePolicy, decode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from clip_operator.errors import Reason, RowError
+from clip_operator.images import ImagePolicy, decode
 from tests.images.conftest import Refusal
 from tests.images.pictures import drawn, encoded, png, png_that_claims
 
@@ -90,6 +90,12 @@ def test_bytes_that_are_no_image_are_unreadable(data: bytes, refused: Refusal) -
 def test_a_file_cut_in_half_is_unreadable(name: str, refused: Refusal) -> None:
     data = FILES[name]
     refused(Reason.IMAGE_UNREADABLE, decode, data[: len(data) // 2], LIMIT)
+
+
+@pytest.mark.skipif("avif" not in FILES, reason="this Pillow reads no AVIF")
+def test_what_is_not_an_os_error_to_pillow_is_unreadable_too(refused: Refusal) -> None:
+    error = refused(Reason.IMAGE_UNREADABLE, decode, FILES["avif"][:-5], LIMIT)
+    assert "OSError" not in error.detail
 
 
 def test_a_large_jpeg_that_lost_its_end_is_unreadable_and_not_padded_grey(refused: Refusal) -> None:

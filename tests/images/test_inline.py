@@ -7,10 +7,10 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 import pytest
+
 from clip_operator.errors import Reason
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.storage import Storage
-
 from tests.images.conftest import Refusal
 from tests.images.pictures import drawn, encoded, png
 

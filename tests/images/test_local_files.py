@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from clip_operator.errors import Reason, RowError
-from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
-from clip_operator.storage import Storage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_operator.errors import Reason, RowError
+from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
+from clip_operator.storage import Storage
 from tests.images.conftest import Refusal
 from tests.images.pictures import drawn, encoded, png
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import boto3
 import pytest
+
 from clip_operator.errors import Reason
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.storage import CredentialsError, S3Access, Storage, StorageError
-
 from tests.images.conftest import Answer, Refusal, WebServer, status
 from tests.images.pictures import drawn, encoded
 

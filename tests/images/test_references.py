@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy
 import pytest
+
 from clip_operator.errors import Reason, RequestError
 from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
 from clip_operator.storage import Storage
-
 from tests.images.conftest import Refusal
 
 FORBIDDEN, NOT_FOUND = Reason.IMAGE_FORBIDDEN, Reason.IMAGE_NOT_FOUND

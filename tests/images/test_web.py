@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_operator.errors import Reason
 from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
 from clip_operator.storage import Storage
-
 from tests.images.conftest import Answer, Refusal, WebServer, status
 from tests.images.pictures import drawn, encoded, png
 

@@ -162,7 +162,7 @@ def test_cells_are_strings_and_missing_ones_none(tmp_path):
 
 
 def test_large_cells_are_read(tmp_path):
-    uri = "data:image/png;base64," + "A" * 5_000_000
+    uri = '"data:image/png;base64,' + "A" * 5_000_000 + '"'
     output = rewritten(tmp_path, "t.csv", f"image,text\n{uri},a\n".encode(), {"s": [1.0]})
     assert output == f"image,text,s\n{uri},a,1.0\n".encode()
 
@@ -196,7 +196,7 @@ def test_a_row_over_the_limit_stops_the_job(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "MAX_ROW_LENGTH", 1024 * 1024)
     message = failure(tmp_path, b'a,b\n1,2\n"never closed\n' + b"line,of,text\n" * 100_000)
     assert message.startswith("the row that starts in line 3 is larger than 1 MiB")
-    assert message.endswith("is a quote left open?.")
+    assert message.endswith("Is a quote left open?")
 
 
 def test_a_name_twice_in_the_header_matters_only_for_a_column_that_is_used(tmp_path):

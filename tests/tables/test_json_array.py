@@ -41,7 +41,7 @@ def failure(folder: Path, content: bytes) -> str:
 )
 def test_only_the_new_member_is_added(tmp_path, rows, ends, mark, chunk):
     elements = ",".join(before + text + after for text, before, after in rows)
-    content = f"{'\ufeff' if mark else ''}{ends[0]}[{elements}{ends[1]}]{ends[2]}" if True else ""
+    content = ("\ufeff" if mark else "") + f"{ends[0]}[{elements}{ends[1]}]{ends[2]}"
     # A value that occurs nowhere else shows where the new members stand.
     scores = [(1_000_003 + number) / 1_000_000_007 for number in range(len(rows))]
 
@@ -95,9 +95,9 @@ def test_an_empty_array_stays_as_it_is(tmp_path, content):
 
 def test_elements_and_gaps_longer_than_a_block_are_read(tmp_path):
     long = "é" * 3_000_000
-    content = f'[{{"a":"{long}"}}{" " * 2_500_000},{{"b":{{"c":"{long}"}}}}]'.encode()
-    output = rewritten(tmp_path, "t.json", content, {"s": [1.0, 2.0]})
-    assert output == content.replace(b'"}', b'","s":1.0}', 1).replace(b'""', b'"', 1).replace(b'"}}', b'"},"s":2.0}')[:]
+    content = f'[{{"a":"{long}"%s}}{" " * 2_500_000},{{"b":{{"c":"{long}"}}%s}}]'
+    output = rewritten(tmp_path, "t.json", (content % ("", "")).encode(), {"s": [1.0, 2.0]})
+    assert output == (content % (',"s":1.0', ',"s":2.0')).encode()
 
 
 def test_many_elements_across_blocks_are_all_there(tmp_path):
@@ -133,7 +133,7 @@ def test_many_elements_across_blocks_are_all_there(tmp_path):
         (b"[{}", "The file ends after element 1, before its array is closed"),
         (b"[{},", "element 2 is not valid JSON (Expecting value at character 1)"),
         (b"[", "element 1 is not valid JSON"),
-        (b'[{"a": "x', "element 1 is not valid JSON (Unterminated string starting at at character 7)"),
+        (b'[{"a": "x', "element 1 is not valid JSON (Unterminated string starting at character 7)"),
         (b'[\n{},\n{"a":"\xff"}]', "line 3 is not UTF-8 text (invalid start byte, byte 0xff)"),
         (b'[{"a":"\xc3', "line 1 is not UTF-8 text (unexpected end of data"),
         (b'[{"a":' + b"[" * 100_000, "element 1 is nested too deeply"),

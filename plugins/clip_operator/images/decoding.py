@@ -96,7 +96,8 @@ def _load_plugins() -> tuple[str, ...]:
 
     # Pillow warns about odd metadata file by file, which over a data set floods the log, and of bombs, which are
     # judged above. warnings.catch_warnings swaps state that all threads share, so the filters are set once and for
-    # good: for the whole process, but only for what Pillow's own modules say.
+    # good: for the whole process, but only for what Pillow's own modules say. What libtiff, below Pillow, writes to
+    # stderr about a broken file is out of Python's reach.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
     for plugin in _PLUGINS.values():

@@ -182,7 +182,7 @@ def _fed(lines: Iterator[str], remembered: list[str]) -> Iterator[str]:
         length = length + len(line) if remembered else len(line)
         remembered.append(line)
         if length > text_files.MAX_ROW_LENGTH:
-            raise row_too_long(f"the row that starts in line {number - len(remembered) + 1}", "; is a quote left open?")
+            raise row_too_long(f"the row that starts in line {number - len(remembered) + 1}", "Is a quote left open?")
         yield line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
 
 

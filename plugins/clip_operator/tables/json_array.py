@@ -25,6 +25,8 @@ class JsonArrayReader(JsonReader):
     def _rows(self) -> Iterator[JsonRow]:
         window = _Window(self._path, self._file_type.gzip)
         before = _opening(window)
+        if not before:
+            return
         if window.next == "]":
             _closing(window, 0)
             return
@@ -122,19 +124,20 @@ def _not_an_array(window: _Window) -> JobError:
 
 def _element(window: _Window, place: str) -> tuple[str, dict[str, object]]:
     while True:
+        start = window.position
         try:
-            value, end = parse(window.text, window.position)
+            value, end = parse(window.text, start)
         except json.JSONDecodeError as error:
             if _is_cut_off(error) and window.more(place):
                 continue
-            raise not_valid(place, error, window.text, window.position) from error
+            raise not_valid(place, error, error.doc, start) from error
         except RecursionError as error:
-            raise nested_too_deeply(place, window.text[window.position :][:100]) from error
+            raise nested_too_deeply(place, window.text[start : start + 100]) from error
         if not isinstance(value, dict):
-            raise not_an_object(place, value, window.text[window.position : end])
-        if end - window.position > text_files.MAX_ROW_LENGTH:
+            raise not_an_object(place, value, window.text[start:end])
+        if end - start > text_files.MAX_ROW_LENGTH:
             raise row_too_long(place)
-        return window.take(end - window.position), value
+        return window.take(end - start), value
 
 
 def _is_cut_off(error: json.JSONDecodeError) -> bool:

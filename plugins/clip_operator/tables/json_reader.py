@@ -133,7 +133,7 @@ def parse_object(text: str, place: str) -> dict[str, object]:
 
 def not_valid(place: str, error: json.JSONDecodeError, text: str, start: int = 0) -> JobError:
     """The error for broken JSON in the row that begins at `start`."""
-    problem = f"{error.msg} at character {error.pos - start + 1}"
+    problem = f"{error.msg.removesuffix(' at')} at character {error.pos - start + 1}"
     return JobError(f"{place} is not valid JSON ({problem}): {excerpt(text[start : start + 100])}")
 
 

@@ -33,7 +33,8 @@ def excerpt(text: str) -> str:
 
 def row_too_long(place: str, hint: str = "") -> JobError:
     """The error for a row over ``MAX_ROW_LENGTH``."""
-    return JobError(f"{place} is larger than {MAX_ROW_LENGTH // 1024**2} MiB, the largest row this job accepts{hint}.")
+    limit = f"{MAX_ROW_LENGTH // 1024**2} MiB"
+    return JobError(f"{place} is larger than {limit}, the largest row that is accepted. {hint}".rstrip())
 
 
 def read_lines(path: Path, compressed: bool) -> Iterator[str]:
@@ -44,9 +45,7 @@ def read_lines(path: Path, compressed: bool) -> Iterator[str]:
     with _opened(path, compressed) as stream:
         for number, line in enumerate(iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""), 1):
             if len(line) > MAX_ROW_LENGTH:
-                raise row_too_long(
-                    f"line {number}", "; if the rows are elements of one JSON array, name the file .json"
-                )
+                raise row_too_long(f"line {number}", "If the rows are elements of one JSON array, name the file .json.")
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:

@@ -1,0 +1,172 @@
+"""File names, gzip and conversions: what is accepted, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from itertools import product
+
+import pytest
+
+from clip_operator.errors import JobError, RequestError
+from clip_operator.tables import FileType, TableFormat, check_conversion, create_table, file_type_of, open_table
+from tests.tables.rewriting import rewritten
+
+JSONL, JSON, CSV, PARQUET = (FileType(table_format) for table_format in TableFormat)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("s3://bucket/a.b/step_step1.jsonl", FileType(TableFormat.JSONL)),
+        ("/data/rows.NDJSON.GZ", FileType(TableFormat.JSONL, gzip=True)),
+        ("rows.json", FileType(TableFormat.JSON)),
+        ("rows.json.gz", FileType(TableFormat.JSON, gzip=True)),
+        ("rows.csv", FileType(TableFormat.CSV)),
+        ("rows.v2.csv.gz", FileType(TableFormat.CSV, gzip=True)),
+        ("rows.parquet", FileType(TableFormat.PARQUET)),
+        ("rows.pq", FileType(TableFormat.PARQUET)),
+        ("jsonl", FileType(TableFormat.JSONL)),
+    ],
+)
+def test_a_name_tells_the_file_type(name, expected):
+    assert file_type_of(name) == expected
+
+
+def test_a_file_type_reads_as_the_ending_of_its_name():
+    assert [str(file_type_of(ending)) for ending in ("csv.gz", "ndjson")] == ["csv.gz", "jsonl"]
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/rows.pkl", "rows.pickle", "pickle", "rows.pkl.gz"])
+def test_pickle_is_refused_with_the_reason(name):
+    with pytest.raises(RequestError, match="runs whatever code the file holds.*parquet.*jsonl"):
+        file_type_of(name)
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "", "rows.gz", "gz", "jsonl/", "rows.jsonl.zst"])
+def test_other_names_are_refused_with_the_formats_there_are(name):
+    with pytest.raises(RequestError, match="jsonl, json, csv .* and parquet"):
+        file_type_of(name)
+
+
+def test_gzip_around_parquet_is_refused():
+    with pytest.raises(RequestError, match="compresses inside"):
+        file_type_of("rows.parquet.gz")
+
+
+LOSSLESS = [(JSONL, JSONL), (JSONL, JSON), (JSON, JSON), (JSON, JSONL)]
+LOSSLESS += [(CSV, CSV), (CSV, JSON), (CSV, JSONL), (PARQUET, PARQUET)]
+
+
+@pytest.mark.parametrize(("source", "target"), list(product([JSONL, JSON, CSV, PARQUET], repeat=2)))
+def test_only_lossless_conversions_are_accepted(source, target):
+    if (source, target) in LOSSLESS:
+        check_conversion(source, target)
+    else:
+        with pytest.raises(RequestError, match=rf"{source} table cannot be written as {target} .*: .+ Choose {source}"):
+            check_conversion(source, target)
+
+
+def test_a_writer_refuses_a_conversion_with_loss(tmp_path):
+    (tmp_path / "t.jsonl").touch()
+    with open_table(tmp_path / "t.jsonl", JSONL) as reader, pytest.raises(RequestError, match="Choose jsonl or json"):
+        create_table(tmp_path / "out.csv", CSV, reader, {})
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_pretty_json_becomes_one_object_a_line_with_its_literals_kept(tmp_path):
+    content = b'\xef\xbb\xbf[\n  {\n    "a": 1.10,\r\n    "b": ["x  \\n  y",\n      {\n\n}, 1e400 ]\n  },\n  {"c":"00"},\n  {\n  }\n]\n'
+    output = rewritten(tmp_path, "t.json", content, {"s": [0.5, None, 1.0]}, target="t.jsonl")
+    assert output == (b'{"a": 1.10, "b": ["x  \\n  y", {}, 1e400 ], "s": 0.5}\n{"c":"00","s":null}\n{"s": 1.0}\n')
+
+
+def test_lines_become_an_array_with_their_text_kept(tmp_path):
+    content = b'\xef\xbb\xbf {"a":1.10}\r\n\n{"b": 1e400} '
+    for rows in (1, 10):
+        output = rewritten(tmp_path, "t.jsonl", content, {"s": [0.5, None]}, rows, target="t.json")
+        assert output == b'[\n{"a":1.10,"s":0.5},\n{"b": 1e400, "s": null}\n]\n'
+    assert rewritten(tmp_path, "t.jsonl", b"\n", {"s": []}, target="t.json") == b"[]"
+
+
+@pytest.mark.parametrize("target", ["t.jsonl", "t.json"])
+def test_csv_becomes_objects_of_strings_in_the_order_of_the_header(tmp_path, target):
+    content = '\ufeffb,"a,x",t\r\n007,"x\n""y""",é\r\n1.10\r\n'.encode()
+    output = rewritten(tmp_path, "t.csv", content, {"s": [0.5, None], "t": ["new", None]}, 1, target)
+    first = '{"b": "007", "a,x": "x\\n\\"y\\"", "t": "new", "s": 0.5}'
+    second = '{"b": "1.10", "a,x": "", "t": null, "s": null}'
+    lines = f"{first}\n{second}\n" if target == "t.jsonl" else f"[\n{first},\n{second}\n]\n"
+    assert output.decode() == lines
+
+
+def test_csv_with_a_name_twice_cannot_become_objects(tmp_path):
+    with pytest.raises(JobError, match="names the column 'a' 2 times"):
+        rewritten(tmp_path, "t.csv", b"a,b,a\n1,2,3\n", {"s": [1.0]}, target="t.jsonl")
+
+
+@pytest.mark.parametrize(("source", "target"), list(product(["", ".gz"], repeat=2)))
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("t.jsonl", b'{"a":1}\r\n{"a":2}', b'{"a":1,"s":0.5}\r\n{"a":2,"s":null}'),
+        ("t.json", b'[{"a":1},\n{"a":2}]', b'[{"a":1,"s":0.5},\n{"a":2,"s":null}]'),
+        ("t.csv", b"a\r\n1\r\n2", b"a,s\r\n1,0.5\r\n2,"),
+    ],
+)
+def test_gzip_of_input_and_output_are_independent(tmp_path, name, content, expected, source, target):
+    packed = gzip.compress(content) if source else content
+    output = rewritten(tmp_path, name + source, packed, {"s": [0.5, None]}, target=name + target)
+    assert (gzip.decompress(output) if target else output) == expected
+
+
+def test_gzip_output_holds_neither_time_nor_name(tmp_path):
+    output = rewritten(tmp_path, "t.jsonl", b"{}", {"s": [1.0]}, target="t.jsonl.gz")
+    assert output[3] == 0
+    assert output[4:8] == bytes(4)
+
+
+def test_gzip_of_several_members_is_one_table(tmp_path):
+    packed = gzip.compress(b'{"a":1}\n{"a"') + gzip.compress(b":2}\n")
+    assert rewritten(tmp_path, "t.jsonl.gz", packed, {"s": [1.0, 2.0]}, target="t.jsonl").count(b"\n") == 2
+
+
+TEXTS = {
+    "t.jsonl": "".join(f'{{"n": {number}, "square": {number**2}}}\n' for number in range(2000)),
+    "t.json": json.dumps([{"n": number, "square": number**2} for number in range(2000)]),
+    "t.csv": "n,square\n" + "".join(f"{number},{number**2}\n" for number in range(2000)),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize(
+    ("breaking", "problem"),
+    [
+        (gzip.decompress, "The file name ends in .gz but the data is not whole gzip data"),
+        (lambda packed: packed[: len(packed) // 2], "The gzip data ends too early"),
+        (lambda packed: packed + b"rest", "The file name ends in .gz but the data is not whole gzip data"),
+        (lambda packed: packed[:10] + b"\xff" * 40 + packed[50:], "The gzip data is damaged"),
+        (gzip.compress, "line 1 is not UTF-8 text .* is gzip-compressed"),
+    ],
+)
+def test_broken_gzip_is_named_in_words(tmp_path, name, breaking, problem):
+    path = tmp_path / f"{name}.gz"
+    path.write_bytes(breaking(gzip.compress(TEXTS[name].encode(), mtime=0)))
+    with pytest.raises(JobError, match=problem), open_table(path, file_type_of(path.name)) as reader:
+        reader.scan()
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv"])
+def test_compressed_data_without_gz_in_the_name_is_recognised(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(TEXTS[name].encode()))
+    with (
+        pytest.raises(JobError, match="gzip-compressed: let the file name end in .gz"),
+        open_table(path, file_type_of(name)) as reader,
+    ):
+        reader.scan()
+
+
+def test_text_formats_do_not_import_pyarrow():
+    code = "import sys, clip_operator.tables; sys.exit('pyarrow' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

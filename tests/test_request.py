@@ -1,0 +1,76 @@
+"""A request is checked whole, and its fingerprint covers just what decides the output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clip_operator.errors import RequestError
+from clip_operator.request import EvaluationRequest, parse_request
+
+GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"on_error": "ignore"}, "on_error: .*'null', 'zero' or 'fail'"),
+        ({"batch_size": 0}, "batch_size: .*greater than or equal to 1"),
+        ({"precision": "fp8"}, "precision"),
+        ({"input": " "}, "input"),
+        ({"out_put": "x"}, "out_put: Extra inputs are not permitted"),
+        ({"output": "s3://b/in.jsonl"}, "input and output are the same object"),
+        ({"error_key": "clip_score"}, "output_key and error_key are both 'clip_score'"),
+        ({"output_key": "text"}, "the column 'text' is read and written"),
+        ({"model": ""}, "model"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(RequestError, match=named):
+        parse_request({**GOOD, **wrong})
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(RequestError, match=r"(?s)output.*batch_size"):
+        parse_request({"input": "s3://b/in.jsonl", "batch_size": "many"})
+
+
+def test_text_that_is_not_json_is_refused() -> None:
+    with pytest.raises(RequestError, match="Invalid JSON"):
+        parse_request(b"{not json")
+
+
+def test_a_request_survives_its_own_json() -> None:
+    request = parse_request({**GOOD, "error_key": "why", "image_hosts": ["images.example.org"]})
+    assert parse_request(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 7}, {"device": "cpu"}, {"overwrite": True}, {"requested_by": None}])
+def test_what_cannot_change_the_output_leaves_the_fingerprint(change: dict[str, Any]) -> None:
+    requester = {"dag_id": "d", "run_id": "r", "task_id": "t"}
+    before = parse_request({**GOOD, "requested_by": requester})
+    assert parse_request({**GOOD, "requested_by": requester, **change}).fingerprint() == before.fingerprint()
+
+
+def test_what_can_change_the_output_changes_the_fingerprint() -> None:
+    other = {
+        "input": "s3://b/other.jsonl",
+        "output": "s3://b/elsewhere.jsonl",
+        "input_image_key": "picture",
+        "input_text_key": "caption",
+        "output_key": "score",
+        "model": "m/n",
+        "revision": "v2",
+        "image_root": "s3://images",
+        "image_hosts": ["images.example.org"],
+        "on_error": "zero",
+        "error_key": "why",
+        "precision": "bf16",
+        "max_image_bytes": 5,
+        "max_image_pixels": 6,
+    }
+    speed_only = {"batch_size", "device", "overwrite", "requested_by"}
+    assert set(other) | speed_only == set(EvaluationRequest.model_fields), "a new field needs a decision here"
+    fingerprints = {parse_request({**GOOD, name: value}).fingerprint() for name, value in other.items()}
+    assert len(fingerprints | {parse_request(GOOD).fingerprint()}) == len(other) + 1
