@@ -74,8 +74,8 @@ def _upload(dataset: Path, s3: Any) -> None:
             s3.put_object(Bucket=BUCKET, Key=f"shapes/{path.relative_to(dataset).as_posix()}", Body=path.read_bytes())
 
 
-def _show(xcoms: dict[tuple[str, str], str], s3: Any, log: Path) -> None:
-    value, output, summary = (json.loads(xcoms["score", key]) for key in ("return_value", "output_path", "summary"))
+def _show(xcoms: dict[tuple[str, str], Any], s3: Any, log: Path) -> None:
+    value, output, summary = (xcoms["score", key] for key in ("return_value", "output_path", "summary"))
     bucket, _, key = output.removeprefix("s3://").partition("/")
     lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode().splitlines()
     rows = [json.loads(line) for line in lines]

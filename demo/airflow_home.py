@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -61,22 +63,35 @@ class AirflowHome:
         :raises subprocess.CalledProcessError: it failed; ``output`` holds the end of the log.
         """
         log = log or self.folder / f"{'-'.join(arguments[:2])}.log"
+        process = self.start(arguments, log)
+        if process.wait():
+            end = log.read_text(errors="replace")[-6000:]
+            raise subprocess.CalledProcessError(process.returncode, process.args, output=end)
+
+    def start(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+        """Start an ``airflow`` command, its output going to a log file."""
         command = [str(Path(sys.executable).with_name("airflow")), *arguments]
         with log.open("wb") as out:
-            done = subprocess.run(command, env=self.environment, stdout=out, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            end = log.read_text(errors="replace")[-6000:]
-            raise subprocess.CalledProcessError(done.returncode, command, output=end)
+            return subprocess.Popen(command, env=self.environment, stdout=out, stderr=subprocess.STDOUT)
 
-    def xcoms(self, dag_id: str, run_id: str | None = None) -> dict[tuple[str, str], str]:
-        """Return the XComs of the latest run of a DAG, as JSON text by (task id, key)."""
-        query = """
-            SELECT task_id, key, value FROM xcom WHERE dag_id = :dag AND run_id = COALESCE(:run,
-                (SELECT run_id FROM dag_run WHERE dag_id = :dag ORDER BY id DESC LIMIT 1))
-        """
+    def xcoms(self, dag_id: str, map_index: int = -1) -> dict[tuple[str, str], Any]:
+        """Return the XComs that the latest run of a DAG left, by (task id, key)."""
+        rows = self._of_latest_run("task_id, key, value", "xcom", dag_id, map_index)
+        # SQLite keeps a number as a number, whatever the column's declared type
+        return {(task_id, key): json.loads(value) if isinstance(value, str) else value for task_id, key, value in rows}
+
+    def task_states(self, dag_id: str) -> dict[str, str]:
+        """Return how the tasks of the latest run of a DAG ended, by task id."""
+        return dict(self._of_latest_run("task_id, state", "task_instance", dag_id, map_index=-1))
+
+    def _of_latest_run(self, columns: str, table: str, dag_id: str, map_index: int) -> list[Any]:
+        # The names are this module's own; values are bound.
+        query = f"""
+            SELECT {columns} FROM {table} WHERE dag_id = :dag AND map_index = :map_index
+            AND run_id = (SELECT run_id FROM dag_run WHERE dag_id = :dag ORDER BY id DESC LIMIT 1)
+        """  # noqa: S608
         with closing(sqlite3.connect(self._database)) as database:
-            rows = database.execute(query, {"dag": dag_id, "run": run_id}).fetchall()
-        return {(task_id, key): value for task_id, key, value in rows}
+            return database.execute(query, {"dag": dag_id, "map_index": map_index}).fetchall()
 
     @property
     def _database(self) -> Path:

@@ -355,7 +355,12 @@ BAD_INPUT: list[tuple[str, bytes, dict[str, Any], str]] = [
         {},
         "no column 'text'; its columns are 'image_path', 'txt'",
     ),
-    ("captions.csv", b"img;text\na.png;a\n", {"input": "captions.csv", "output": "out.csv"}, "'img;text'"),
+    (
+        "captions.csv",
+        b"img;text\na.png;a\n",
+        {"input": "captions.csv", "output": "out.csv"},
+        "'img;text'. Is ';' its delimiter",
+    ),
     ("captions.jsonl", b'{"image_path": "a.png", "text": "a"}\n{"image_pa', {}, r"line 2 .*\{\"image_pa"),
     ("captions.jsonl", b"\xff\xfe{}\n", {}, "line 1.*UTF-8"),
     ("captions.jsonl", b"\x89PNG\r\n\x1a\n", {}, "line 1"),

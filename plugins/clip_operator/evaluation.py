@@ -66,7 +66,8 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, claimed(storage, request):
         read, written = Path(folder) / "input", Path(folder) / "output"
         storage.download(source, read)
-        with open_table(read, input_type, [request.input_image_key, request.input_text_key]) as table:
+        columns = (request.input_image_key, request.input_text_key, *request.added_columns)
+        with open_table(read, input_type, columns) as table:
             scan = table.scan()
             _check_columns(scan, request)
             _check_not_stopped(stop)
@@ -126,14 +127,18 @@ def _check_columns(scan: TableScan, request: EvaluationRequest) -> None:
         return  # an empty file has no columns to miss
     missing = [key for key in (request.input_image_key, request.input_text_key) if key not in scan.columns]
     if missing:
+        present = ", ".join(map(repr, scan.columns[:50])) + (" …" if len(scan.columns) > 50 else "")
+        hint = ""
+        if len(scan.columns) == 1 and (delimiter := next((d for d in ";\t|" if d in scan.columns[0]), None)):
+            hint = f". Is {delimiter!r} its delimiter? CSV files need commas"
         raise JobError(
             f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
-            f"its columns are {', '.join(map(repr, scan.columns[:50]))}{' …' if len(scan.columns) > 50 else ''}"
+            f"its columns are {present}{hint}"
         )
-    present = [key for key in request.added_columns if key in scan.columns]
-    if present and not request.overwrite:
+    occupied = [key for key in request.added_columns if key in scan.columns]
+    if occupied and not request.overwrite:
         raise JobError(
-            f"{display(request.input)} has a column {' and a column '.join(map(repr, present))} already; "
+            f"{display(request.input)} has a column {' and a column '.join(map(repr, occupied))} already; "
             "choose another output_key or error_key, or set overwrite=True to replace its values"
         )
 

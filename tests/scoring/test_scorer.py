@@ -102,3 +102,23 @@ def test_only_a_few_batches_are_read_ahead(encoder: model.ClipEncoder) -> None:
     for expected in range(5):
         assert next(scored)[0] == expected
         assert len(read) <= expected + 4
+
+
+def test_an_image_that_does_not_come_does_not_hold_up_the_end(encoder: model.ClipEncoder) -> None:
+    asked, stop, release = threading.Event(), threading.Event(), threading.Event()
+
+    def hangs(reference: object) -> Image.Image:
+        asked.set()
+        release.wait()
+        return colour(reference)
+
+    def stop_once_asked() -> None:
+        asked.wait()
+        stop.set()
+
+    threading.Thread(target=stop_once_asked).start()
+    try:
+        with pytest.raises(Cancelled):
+            list(Scorer(encoder, hangs, stop).score([(None, ["red"], ["a red square"])]))
+    finally:
+        release.set()

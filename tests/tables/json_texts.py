@@ -1,4 +1,4 @@
-"""Generated JSON texts as people and programs write them: compact, spaced or wild, with values that are easy to ruin."""
+"""Generated JSON texts as people and programs write them, with values that are easy to ruin."""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from clip_operator.errors import JobError
 from clip_operator.tables import TableScan, file_type_of, open_table, text_files
-from tests.tables.rewriting import rewritten
+from tests.tables.rewriting import Added, rewritten
+
+Table = tuple[str, list[tuple[str, str]]]
 
 CELLS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     ["", "00123", '"', '""', "a,b", "x\ny", "x\r\ny", "\r", " ", "\ufeff", "NaN", "0.10", "\u2028", "'", ";"]
@@ -43,7 +45,7 @@ def parsed(content: bytes) -> list[list[str]]:
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> tuple[str, list[tuple[str, str]]]:
+def tables(draw: st.DrawFn) -> Table:
     """A byte order mark or nothing, and the records with their line endings, the header first; all of full width."""
     width = draw(st.integers(1, 4))
     ending = draw(st.sampled_from(["\n", "\r\n"]))
@@ -63,11 +65,11 @@ def tables(draw: st.DrawFn) -> tuple[str, list[tuple[str, str]]]:
     max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(table=tables(), chunk=st.integers(1, 7), error=CELLS)
-def test_only_the_new_cells_are_added(tmp_path, table, chunk, error):
+def test_only_the_new_cells_are_added(tmp_path: Path, table: Table, chunk: int, error: str) -> None:
     mark, records = table
     content = mark + "".join(text + ending for text, ending in records)
     rows = len(records) - 1
-    added = {"clip_score": [number / 7 for number in range(rows)], "clip_error": [error] * rows}
+    added: Added = {"clip_score": [number / 7 for number in range(rows)], "clip_error": [error] * rows}
 
     output = rewritten(tmp_path, "t.csv", content.encode(), added, chunk)
 
@@ -83,7 +85,9 @@ def test_only_the_new_cells_are_added(tmp_path, table, chunk, error):
     max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(table=tables(), chunk=st.integers(1, 7), data=st.data(), value=st.none() | CELLS)
-def test_replacing_touches_only_its_column(tmp_path, table, chunk, data, value):
+def test_replacing_touches_only_its_column(
+    tmp_path: Path, table: Table, chunk: int, data: st.DataObject, value: str | None
+) -> None:
     mark, records = table
     content = (mark + "".join(text + ending for text, ending in records)).encode()
     old = parsed(content)
@@ -114,42 +118,42 @@ def text_cells(record: str) -> list[str]:
     return cells
 
 
-def test_short_rows_are_padded_so_that_no_cell_shifts(tmp_path):
+def test_short_rows_are_padded_so_that_no_cell_shifts(tmp_path: Path) -> None:
     content = b'a,b,c\r\n1\r\n1,2\r\n1,2,3\r\n"x"'
     output = rewritten(tmp_path, "t.csv", content, {"s": [0.5, None, 1.0, 0.25]})
     assert output == b'a,b,c,s\r\n1,,,0.5\r\n1,2,,\r\n1,2,3,1.0\r\n"x",,,0.25'
 
 
-def test_short_rows_are_padded_when_a_later_cell_is_replaced(tmp_path):
+def test_short_rows_are_padded_when_a_later_cell_is_replaced(tmp_path: Path) -> None:
     assert rewritten(tmp_path, "t.csv", b"a,b,c\n1\n1,2,3\n", {"b": [0.5, 0.25]}) == b"a,b,c\n1,0.5,\n1,0.25,3\n"
 
 
-def test_a_single_replaced_cell_does_not_become_a_blank_line(tmp_path):
+def test_a_single_replaced_cell_does_not_become_a_blank_line(tmp_path: Path) -> None:
     assert rewritten(tmp_path, "t.csv", b"s\n1\n2\n", {"s": [None, 0.5]}) == b's\n""\n0.5\n'
 
 
-def test_blank_lines_are_dropped_and_not_counted(tmp_path):
+def test_blank_lines_are_dropped_and_not_counted(tmp_path: Path) -> None:
     output = rewritten(tmp_path, "t.csv", b"\xef\xbb\xbf\n\na,b\n\n1,2\n\r\n3,4\n\n", {"s": [1.0, 2.0]})
     assert output == b"\xef\xbb\xbfa,b,s\n1,2,1.0\n3,4,2.0\n"
     assert scan(tmp_path / "t.csv") == TableScan(2, ("a", "b"))
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     output = rewritten(tmp_path, "t.csv", b'\xef\xbb\xbf"a,x",b\n1,2\n', {"a,x": ["new"]})
     assert output == b'\xef\xbb\xbf"a,x",b\nnew,2\n'
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\n"])
-def test_a_file_without_records_is_an_empty_table(tmp_path, content):
+def test_a_file_without_records_is_an_empty_table(tmp_path: Path, content: bytes) -> None:
     assert rewritten(tmp_path, "t.csv", content, {"s": [], "e,f": []}) == b's,"e,f"\n'
     assert scan(tmp_path / "t.csv") == TableScan(0, ())
 
 
-def test_a_header_without_rows_gets_the_new_names(tmp_path):
+def test_a_header_without_rows_gets_the_new_names(tmp_path: Path) -> None:
     assert rewritten(tmp_path, "t.csv", b"a,b", {"s": []}) == b"a,b,s"
 
 
-def test_cells_are_strings_and_missing_ones_none(tmp_path):
+def test_cells_are_strings_and_missing_ones_none(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b'a,b\n007,"x\r\n""y"""\n,\n1\n')
     for announced in (None, ["a"], ["b"], ["nowhere"]):
@@ -161,13 +165,13 @@ def test_cells_are_strings_and_missing_ones_none(tmp_path):
             assert chunks[0].column("nowhere") == [None, None]
 
 
-def test_large_cells_are_read(tmp_path):
+def test_large_cells_are_read(tmp_path: Path) -> None:
     uri = '"data:image/png;base64,' + "A" * 5_000_000 + '"'
     output = rewritten(tmp_path, "t.csv", f"image,text\n{uri},a\n".encode(), {"s": [1.0]})
     assert output == f"image,text,s\n{uri},a,1.0\n".encode()
 
 
-def test_a_chunk_ends_early_where_rows_are_large(tmp_path, monkeypatch):
+def test_a_chunk_ends_early_where_rows_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clip_operator.tables.table.CHUNK_BYTES", 100)
     path = tmp_path / "t.csv"
     path.write_text("a\n" + ("x" * 60 + "\n") * 5)
@@ -188,18 +192,18 @@ def test_a_chunk_ends_early_where_rows_are_large(tmp_path, monkeypatch):
         (b"a,b\n1,2\n1,\xe9\n", "line 3 is not UTF-8 text (invalid continuation byte, byte 0xe9)"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, content, problem):
+def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
     assert failure(tmp_path, content).startswith(problem)
 
 
-def test_a_row_over_the_limit_stops_the_job(tmp_path, monkeypatch):
+def test_a_row_over_the_limit_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_files, "MAX_ROW_LENGTH", 1024 * 1024)
     message = failure(tmp_path, b'a,b\n1,2\n"never closed\n' + b"line,of,text\n" * 100_000)
     assert message.startswith("the row that starts in line 3 is larger than 1 MiB")
     assert message.endswith("Is a quote left open?")
 
 
-def test_a_name_twice_in_the_header_matters_only_for_a_column_that_is_used(tmp_path):
+def test_a_name_twice_in_the_header_matters_only_for_a_column_that_is_used(tmp_path: Path) -> None:
     content = b"a,b,a\n1,2,3\n"
     assert rewritten(tmp_path, "t.csv", content, {"s": [1.0]}) == b"a,b,a,s\n1,2,3,1.0\n"
     assert "names the column 'a' 2 times" in failure(tmp_path, content, ["a"])

@@ -6,7 +6,9 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -31,27 +33,27 @@ JSONL, JSON, CSV, PARQUET = (FileType(table_format) for table_format in TableFor
         ("jsonl", FileType(TableFormat.JSONL)),
     ],
 )
-def test_a_name_tells_the_file_type(name, expected):
+def test_a_name_tells_the_file_type(name: str, expected: FileType) -> None:
     assert file_type_of(name) == expected
 
 
-def test_a_file_type_reads_as_the_ending_of_its_name():
+def test_a_file_type_reads_as_the_ending_of_its_name() -> None:
     assert [str(file_type_of(ending)) for ending in ("csv.gz", "ndjson")] == ["csv.gz", "jsonl"]
 
 
 @pytest.mark.parametrize("name", ["s3://bucket/rows.pkl", "rows.pickle", "pickle", "rows.pkl.gz"])
-def test_pickle_is_refused_with_the_reason(name):
-    with pytest.raises(RequestError, match="runs whatever code the file holds.*parquet.*jsonl"):
+def test_pickle_is_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(RequestError, match=r"runs whatever code the file holds.*parquet.*jsonl"):
         file_type_of(name)
 
 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows", "", "rows.gz", "gz", "jsonl/", "rows.jsonl.zst"])
-def test_other_names_are_refused_with_the_formats_there_are(name):
-    with pytest.raises(RequestError, match="jsonl, json, csv .* and parquet"):
+def test_other_names_are_refused_with_the_formats_there_are(name: str) -> None:
+    with pytest.raises(RequestError, match=r"jsonl, json, csv .* and parquet"):
         file_type_of(name)
 
 
-def test_gzip_around_parquet_is_refused():
+def test_gzip_around_parquet_is_refused() -> None:
     with pytest.raises(RequestError, match="compresses inside"):
         file_type_of("rows.parquet.gz")
 
@@ -61,7 +63,7 @@ LOSSLESS += [(CSV, CSV), (CSV, JSON), (CSV, JSONL), (PARQUET, PARQUET)]
 
 
 @pytest.mark.parametrize(("source", "target"), list(product([JSONL, JSON, CSV, PARQUET], repeat=2)))
-def test_only_lossless_conversions_are_accepted(source, target):
+def test_only_lossless_conversions_are_accepted(source: FileType, target: FileType) -> None:
     if (source, target) in LOSSLESS:
         check_conversion(source, target)
     else:
@@ -69,20 +71,23 @@ def test_only_lossless_conversions_are_accepted(source, target):
             check_conversion(source, target)
 
 
-def test_a_writer_refuses_a_conversion_with_loss(tmp_path):
+def test_a_writer_refuses_a_conversion_with_loss(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").touch()
     with open_table(tmp_path / "t.jsonl", JSONL) as reader, pytest.raises(RequestError, match="Choose jsonl or json"):
         create_table(tmp_path / "out.csv", CSV, reader, {})
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_pretty_json_becomes_one_object_a_line_with_its_literals_kept(tmp_path):
-    content = b'\xef\xbb\xbf[\n  {\n    "a": 1.10,\r\n    "b": ["x  \\n  y",\n      {\n\n}, 1e400 ]\n  },\n  {"c":"00"},\n  {\n  }\n]\n'
+def test_pretty_json_becomes_one_object_a_line_with_its_literals_kept(tmp_path: Path) -> None:
+    content = (
+        b'\xef\xbb\xbf[\n  {\n    "a": 1.10,\r\n    "b": ["x  \\n  y",\n      {\n\n}, 1e400 ]\n  },\n'
+        b'  {"c":"00"},\n  {\n  }\n]\n'
+    )
     output = rewritten(tmp_path, "t.json", content, {"s": [0.5, None, 1.0]}, target="t.jsonl")
     assert output == (b'{"a": 1.10, "b": ["x  \\n  y", {}, 1e400 ], "s": 0.5}\n{"c":"00","s":null}\n{"s": 1.0}\n')
 
 
-def test_lines_become_an_array_with_their_text_kept(tmp_path):
+def test_lines_become_an_array_with_their_text_kept(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf {"a":1.10}\r\n\n{"b": 1e400} '
     for rows in (1, 10):
         output = rewritten(tmp_path, "t.jsonl", content, {"s": [0.5, None]}, rows, target="t.json")
@@ -91,7 +96,7 @@ def test_lines_become_an_array_with_their_text_kept(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["t.jsonl", "t.json"])
-def test_csv_becomes_objects_of_strings_in_the_order_of_the_header(tmp_path, target):
+def test_csv_becomes_objects_of_strings_in_the_order_of_the_header(tmp_path: Path, target: str) -> None:
     content = '\ufeffb,"a,x",t\r\n007,"x\n""y""",é\r\n1.10\r\n'.encode()
     output = rewritten(tmp_path, "t.csv", content, {"s": [0.5, None], "t": ["new", None]}, 1, target)
     first = '{"b": "007", "a,x": "x\\n\\"y\\"", "t": "new", "s": 0.5}'
@@ -100,7 +105,7 @@ def test_csv_becomes_objects_of_strings_in_the_order_of_the_header(tmp_path, tar
     assert output.decode() == lines
 
 
-def test_csv_with_a_name_twice_cannot_become_objects(tmp_path):
+def test_csv_with_a_name_twice_cannot_become_objects(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="names the column 'a' 2 times"):
         rewritten(tmp_path, "t.csv", b"a,b,a\n1,2,3\n", {"s": [1.0]}, target="t.jsonl")
 
@@ -114,19 +119,21 @@ def test_csv_with_a_name_twice_cannot_become_objects(tmp_path):
         ("t.csv", b"a\r\n1\r\n2", b"a,s\r\n1,0.5\r\n2,"),
     ],
 )
-def test_gzip_of_input_and_output_are_independent(tmp_path, name, content, expected, source, target):
+def test_gzip_of_input_and_output_are_independent(
+    tmp_path: Path, name: str, content: bytes, expected: bytes, source: str, target: str
+) -> None:
     packed = gzip.compress(content) if source else content
     output = rewritten(tmp_path, name + source, packed, {"s": [0.5, None]}, target=name + target)
     assert (gzip.decompress(output) if target else output) == expected
 
 
-def test_gzip_output_holds_neither_time_nor_name(tmp_path):
+def test_gzip_output_holds_neither_time_nor_name(tmp_path: Path) -> None:
     output = rewritten(tmp_path, "t.jsonl", b"{}", {"s": [1.0]}, target="t.jsonl.gz")
     assert output[3] == 0
     assert output[4:8] == bytes(4)
 
 
-def test_gzip_of_several_members_is_one_table(tmp_path):
+def test_gzip_of_several_members_is_one_table(tmp_path: Path) -> None:
     packed = gzip.compress(b'{"a":1}\n{"a"') + gzip.compress(b":2}\n")
     assert rewritten(tmp_path, "t.jsonl.gz", packed, {"s": [1.0, 2.0]}, target="t.jsonl").count(b"\n") == 2
 
@@ -149,7 +156,9 @@ TEXTS = {
         (gzip.compress, "line 1 is not UTF-8 text .* is gzip-compressed"),
     ],
 )
-def test_broken_gzip_is_named_in_words(tmp_path, name, breaking, problem):
+def test_broken_gzip_is_named_in_words(
+    tmp_path: Path, name: str, breaking: Callable[[bytes], bytes], problem: str
+) -> None:
     path = tmp_path / f"{name}.gz"
     path.write_bytes(breaking(gzip.compress(TEXTS[name].encode(), mtime=0)))
     with pytest.raises(JobError, match=problem), open_table(path, file_type_of(path.name)) as reader:
@@ -157,16 +166,16 @@ def test_broken_gzip_is_named_in_words(tmp_path, name, breaking, problem):
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv"])
-def test_compressed_data_without_gz_in_the_name_is_recognised(tmp_path, name):
+def test_compressed_data_without_gz_in_the_name_is_recognised(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(gzip.compress(TEXTS[name].encode()))
     with (
-        pytest.raises(JobError, match="gzip-compressed: let the file name end in .gz"),
+        pytest.raises(JobError, match=r"gzip-compressed: let the file name end in .gz"),
         open_table(path, file_type_of(name)) as reader,
     ):
         reader.scan()
 
 
-def test_text_formats_do_not_import_pyarrow():
+def test_text_formats_do_not_import_pyarrow() -> None:
     code = "import sys, clip_operator.tables; sys.exit('pyarrow' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

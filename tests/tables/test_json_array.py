@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def failure(folder: Path, content: bytes) -> str:
     mark=st.booleans(),
     chunk=st.integers(1, 7),
 )
-def test_only_the_new_member_is_added(tmp_path, rows, ends, mark, chunk):
+def test_only_the_new_member_is_added(
+    tmp_path: Path, rows: list[tuple[str, str, str]], ends: tuple[str, str, str], mark: bool, chunk: int
+) -> None:
     elements = ",".join(before + text + after for text, before, after in rows)
     content = ("\ufeff" if mark else "") + f"{ends[0]}[{elements}{ends[1]}]{ends[2]}"
     # A value that occurs nowhere else shows where the new members stand.
@@ -66,15 +69,15 @@ def test_only_the_new_member_is_added(tmp_path, rows, ends, mark, chunk):
     assert scan(tmp_path / "t.json").rows == len(rows)
 
 
-def test_a_pretty_printed_file_stays_pretty_printed(tmp_path):
-    rows = [{"id": "001", "tags": ["a", {"b": None}]}, {"id": "002"}]
+def test_a_pretty_printed_file_stays_pretty_printed(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"id": "001", "tags": ["a", {"b": None}]}, {"id": "002"}]
     scored = [{**row, "clip_score": 0.25} for row in rows]
     for style in ({"indent": 2}, {"indent": 4}, {"indent": "\t"}, {}, {"separators": (",", ":")}):
         output = rewritten(tmp_path, "t.json", json.dumps(rows, **style).encode(), {"clip_score": [0.25, 0.25]})
         assert output.decode() == json.dumps(scored, **style)
 
 
-def test_an_existing_member_has_only_its_value_replaced(tmp_path):
+def test_an_existing_member_has_only_its_value_replaced(tmp_path: Path) -> None:
     content = b'[\n  { "clip_score" : [1,\n 2], "a" : 1.0 }\n]\n'
     assert rewritten(tmp_path, "t.json", content, {"clip_score": [None]}) == (
         b'[\n  { "clip_score" : null, "a" : 1.0 }\n]\n'
@@ -82,25 +85,25 @@ def test_an_existing_member_has_only_its_value_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b" \n\t", b"\xef\xbb\xbf"])
-def test_a_file_without_text_is_an_empty_table(tmp_path, content):
+def test_a_file_without_text_is_an_empty_table(tmp_path: Path, content: bytes) -> None:
     assert rewritten(tmp_path, "t.json", content, {"s": []}) == b"[]"
     assert scan(tmp_path / "t.json") == TableScan(0, ())
 
 
 @pytest.mark.parametrize("content", [b"[]", b" [ \n ]\r\n", b"\xef\xbb\xbf[]\n"])
-def test_an_empty_array_stays_as_it_is(tmp_path, content):
+def test_an_empty_array_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     assert rewritten(tmp_path, "t.json", content, {"s": []}) == content
     assert scan(tmp_path / "t.json") == TableScan(0, ())
 
 
-def test_elements_and_gaps_longer_than_a_block_are_read(tmp_path):
+def test_elements_and_gaps_longer_than_a_block_are_read(tmp_path: Path) -> None:
     long = "é" * 3_000_000
     content = f'[{{"a":"{long}"%s}}{" " * 2_500_000},{{"b":{{"c":"{long}"}}%s}}]'
     output = rewritten(tmp_path, "t.json", (content % ("", "")).encode(), {"s": [1.0, 2.0]})
     assert output == (content % (',"s":1.0', ',"s":2.0')).encode()
 
 
-def test_many_elements_across_blocks_are_all_there(tmp_path):
+def test_many_elements_across_blocks_are_all_there(tmp_path: Path) -> None:
     rows = [{"id": number, "text": "x" * (number % 97)} for number in range(40_000)]
     path = tmp_path / "t.json"
     path.write_text(json.dumps(rows))
@@ -140,29 +143,28 @@ def test_many_elements_across_blocks_are_all_there(tmp_path):
         (b"[" * 100_000, "element 1 is nested too deeply"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, content, problem):
+def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
     assert failure(tmp_path, content).startswith(problem)
 
 
-def test_a_broken_element_is_reported_without_reading_to_the_end(tmp_path):
+@pytest.mark.parametrize("element", [b'{"a": 1 "b": 2}', b'{"a" 1}', b'{"a": tru}', b'{"a": "\\x"}'])
+def test_a_broken_element_is_reported_without_reading_to_the_end(tmp_path: Path, element: bytes) -> None:
     # The gzip data behind the broken element is cut off, which would be the error if it was read.
-    import gzip
-
     path = tmp_path / "t.json.gz"
-    broken = b'[{"a": 1 "b": 2},' + b" " * 5_000_000
+    broken = b"[" + element + b"," + b" " * 5_000_000
     path.write_bytes(gzip.compress(broken, compresslevel=0)[:-1_000_000])
     with pytest.raises(JobError, match="element 1 is not valid JSON"):
         scan(path)
 
 
-def test_an_element_over_the_limit_stops_the_job(tmp_path, monkeypatch):
+def test_an_element_over_the_limit_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_files, "MAX_ROW_LENGTH", 1024 * 1024)
     long = b'{"a":"' + b"x" * 2 * 1024 * 1024 + b'"}'
     assert failure(tmp_path, b"[{}," + long + b"]").startswith("element 2 is larger than 1 MiB")
     assert failure(tmp_path, b"[{}," + long).startswith("element 2 is larger than 1 MiB")
 
 
-def test_an_output_that_misses_elements_is_not_completed(tmp_path):
+def test_an_output_that_misses_elements_is_not_completed(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(b"[{}, {}]")
     target = tmp_path / "out.json"

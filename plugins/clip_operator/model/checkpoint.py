@@ -62,13 +62,13 @@ def find_checkpoint(name: str, revision: str | None, storage: Storage) -> Checkp
     :raises JobError: there is none; the message says which places were tried.
     """
     scheme = scheme_of(name)
-    if revision is not None and (scheme != "file" or Path(name).is_dir()):
+    if revision is not None and (scheme != "file" or path_of(name).is_dir()):
         raise JobError(
             f"model {display(name)!r} is not a hub id, so it has no revision {revision!r}; leave revision out"
         )
     if scheme == "builtin":
         shipped = sorted(folder.name for folder in _BUILTIN.iterdir() if folder.is_dir())
-        if name_of(name) not in shipped:
+        if name.partition("://")[2] not in shipped:
             raise JobError(f"model {name!r} not found: the models in the package are {', '.join(shipped)}")
         return _open(name, "builtin", _BUILTIN / name_of(name))
     if scheme != "file":

@@ -95,18 +95,12 @@ class ClipEncoder:
         )
         with self._autocast():
             output = self._model.get_text_features(**batch.to(self._device))
-        return EncodedTexts(_normalised(output), self._truncated(texts))
+        return EncodedTexts(_normalised(output), self._truncated(texts, batch))
 
-    def _truncated(self, texts: Sequence[str]) -> list[bool]:
-        # A token stands for at least one byte of text (SentencePiece adds one of its own at the start), so most texts
-        # are known to be short enough without a second look.
-        room = self._max_tokens - self._tokenizer.num_special_tokens_to_add()
-        suspects = [text for text in texts if len(text.encode(errors="replace")) >= room]
-        if not suspects:
-            return [False] * len(texts)
-        tokens = self._tokenizer(suspects, verbose=False)["input_ids"]
-        too_long = {text for text, ids in zip(suspects, tokens, strict=True) if len(ids) > self._max_tokens}
-        return [text in too_long for text in texts]
+    def _truncated(self, texts: Sequence[str], batch: Any) -> list[bool]:
+        if batch.encodings is not None:  # the fast tokenizers keep what they cut off
+            return [bool(encoding.overflowing) for encoding in batch.encodings]
+        return [len(ids) > self._max_tokens for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._precision == "fp32":

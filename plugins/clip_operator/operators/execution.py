@@ -106,8 +106,8 @@ class Subprocess:
     def _start(self, request: EvaluationRequest, folder: str, stdout: IO[str]) -> subprocess.Popen[str]:
         # Airflow's own settings and secrets are none of the child's business.
         inherited = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
-        if self._variables:
-            inherited.pop("AWS_PROFILE", None)  # it would win over the connection's keys
+        if "AWS_ACCESS_KEY_ID" in self._variables:  # a profile or a token of other keys would win or spoil them
+            inherited = {name: inherited[name] for name in inherited.keys() - {"AWS_PROFILE", "AWS_SESSION_TOKEN"}}
         try:
             self._process = process = subprocess.Popen(
                 [self._python, "-m", "clip_operator", "evaluate", "--request", "-"],

@@ -151,7 +151,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         :raises AirflowException: the job failed.
         """
         # Imported when a task runs: a DAG file that imports the operator must stay cheap to parse.
-        from clip_operator.operators.aws import environment, s3_access
+        from clip_operator.operators.aws import aws_connection
         from clip_operator.operators.execution import InProcess, Subprocess
         from clip_operator.operators.plan import plan
         from clip_operator.storage import Storage
@@ -161,11 +161,12 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             if parameters["execution_mode"] not in EXECUTION_MODES:
                 modes = " or ".join(map(repr, EXECUTION_MODES))
                 raise RequestError(f"execution_mode must be {modes}, not {self.execution_mode!r}")
-            access = s3_access(parameters["aws_conn_id"], [v for v in parameters.values() if isinstance(v, str)])
-            storage = Storage(access)
+            uris = [value for value in parameters.values() if isinstance(value, str)]
+            connection = aws_connection(parameters["aws_conn_id"], uris)
+            storage = Storage(connection.access)
             planned = plan(parameters, _requester(context), storage)
             if parameters["python"]:
-                self._execution = Subprocess(parameters["python"], environment(access) if access else {})
+                self._execution = Subprocess(parameters["python"], connection.environment())
             else:
                 self._execution = InProcess(storage)
             manifest = self._execution.run(planned.request)

@@ -16,7 +16,7 @@ from clip_operator.tables import file_type_of
 # The operator's parameters that are fields of the request under another name.
 _RENAMED = {"model": "model_name", "revision": "model_revision"}
 
-# … and those that carry the same name.
+# … those that carry the same name …
 _PASSED = (
     "input_image_key",
     "input_text_key",
@@ -30,6 +30,9 @@ _PASSED = (
     "precision",
     "overwrite",
 )
+
+# … and those of them that need not be set.
+_OPTIONAL = ("revision", "device", "image_root", "error_key")
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,18 @@ def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage) 
     if fields["image_root"] is None:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
         fields["image_root"] = parent(series.first_entry_file_name) if series.first_entry_file_name else None
-    request = parse_request({name: value for name, value in fields.items() if value is not None}, _RENAMED)
+    for name, value in fields.items():
+        if value is None and name not in _OPTIONAL:
+            raise RequestError(f"{_RENAMED.get(name, name)} must not be empty")
+    request = parse_request(fields, _RENAMED)
     return Plan(request, step + 1)
 
 
 def _series(parameters: Mapping[str, Any]) -> StepSeries:
     for name in ("cache_path", "file_name_prefix", "cache_type"):
         if not isinstance(parameters[name], str):
-            raise RequestError(f"{name} must be a string, not {parameters[name]!r}")
+            wrong = "be empty" if parameters[name] is None else f"be {parameters[name]!r}"
+            raise RequestError(f"{name} must be a string and must not {wrong}")
     if "/" in parameters["file_name_prefix"]:
         raise RequestError(
             f"file_name_prefix must not hold a slash: {parameters['file_name_prefix']!r}; that is cache_path"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +28,8 @@ _PREPARING_THREADS = 16
 
 # Batches that are being prepared while one is in the model.
 _BATCHES_AHEAD = 2
+
+_SECONDS_TO_NOTICE_STOP = 0.5
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,10 @@ class Scorer:
             while ahead:
                 yield self._finish(*ahead.popleft())
         finally:
-            threads.shutdown(wait=True, cancel_futures=True)
+            # Not waited for: a thread that hangs on a slow host must not hold up the end of a job that was stopped.
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self, reference: object, text: object) -> _Pair | RowError:
-        if self._stop.is_set():
-            raise Cancelled("stopped before all rows were scored; nothing was written")
         try:
             # The text first: it costs nothing, and a row without one needs no image.
             caption = _checked(text)
@@ -88,6 +89,13 @@ class Scorer:
             return error
 
     def _finish(self, batch: BatchT, prepared: list[Future[_Pair | RowError]]) -> tuple[BatchT, list[RowResult]]:
+        pending = set(prepared)
+        while pending:
+            done, pending = wait(pending, timeout=_SECONDS_TO_NOTICE_STOP, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()  # raises at once what is not one row's fault, without waiting for the rows before it
+            if self._stop.is_set():
+                raise Cancelled("stopped before all rows were scored; nothing was written")
         rows = [future.result() for future in prepared]
         pairs = [row for row in rows if isinstance(row, _Pair)]
         scored = iter(self._score(pairs) if pairs else [])

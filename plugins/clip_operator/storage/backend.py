@@ -23,7 +23,7 @@ class AccessDenied(StorageError):
 
 
 class ObjectNotFound(StorageError):
-    """There is no object, or no bucket, at this URI."""
+    """There is no object at this URI. (A bucket that does not exist is no such case: it is not one object's matter.)"""
 
 
 class ObjectTooLarge(StorageError):

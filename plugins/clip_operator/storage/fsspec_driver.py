@@ -76,15 +76,15 @@ class FsspecBackend:
                 self._fs.rm_file(uri)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        scheme = prefix.partition("://")[0]
         folder = prefix.rpartition("/")[0]
+        root = self._fs._strip_protocol(folder).rstrip("/")  # drivers list paths in their own form, without the scheme
         with _translating(prefix):
             self._fs.invalidate_cache()
-            found = self._fs.find(folder, detail=True) if self._fs.exists(folder) else {}
-        for path, details in sorted(found.items()):
-            uri = path if "://" in path else f"{scheme}://{path}"
+            found = self._fs.find(folder) if self._fs.exists(folder) else []
+        for path in sorted(found):
+            uri = folder + self._fs._strip_protocol(path).removeprefix(root)
             if uri.startswith(prefix):
-                yield _info(uri, details)
+                yield self.stat(uri)  # a listing may spell an object's version in another way than its own info
 
 
 def _info(uri: str, details: dict[str, Any]) -> ObjectInfo:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from clip_operator.storage.backend import AccessDenied, ObjectInfo, ObjectNotFound, ObjectTooLarge, StorageError
 
 
 def path_of(uri: str) -> Path:
     """Return the path that a plain path or a ``file://`` URI names."""
-    if not uri.lower().startswith("file://"):
+    if not _is_file_uri(uri):
         return Path(uri)
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost"):
-        raise StorageError(f"{uri}: a file:// URI names no host; write file:///{parts.netloc}{parts.path} for a path")
-    return Path(unquote(parts.path))
+    host, slash, path = uri[len("file://") :].partition("/")
+    if host not in ("", "localhost"):
+        raise StorageError(f"{uri}: a file:// URI names no host; write file:///{host}{slash}{path} for a path")
+    return Path(unquote(slash + path))
+
+
+def _is_file_uri(uri: str) -> bool:
+    return uri.lower().startswith("file://")
 
 
 class LocalBackend:
@@ -54,23 +59,20 @@ class LocalBackend:
 
     def upload(self, path: Path, uri: str) -> ObjectInfo:
         target = path_of(uri)
-        temporary: Path | None = None
+        temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.partial"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-            temporary = Path(name)
-            with os.fdopen(descriptor, "wb") as out, path.open("rb") as source:
+            # open() gives the mode that the umask allows, so that the next task's user can read the step
+            with temporary.open("xb") as out, path.open("rb") as source:
                 shutil.copyfileobj(source, out, 1 << 20)
                 out.flush()
                 os.fsync(out.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide the step from the next task's user
             temporary.replace(target)
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise StorageError(f"cannot write {uri}: {error.strerror or error}") from None
+        finally:  # also when a signal stops the task here
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return self.stat(uri)
 
     def delete(self, uri: str) -> None:
@@ -80,15 +82,17 @@ class LocalBackend:
             raise StorageError(f"cannot delete {uri}: {error.strerror or error}") from None
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        path = path_of(prefix)
-        folder, start = (path, "") if prefix.endswith("/") else (path.parent, path.name)
-        uri_folder = prefix[: len(prefix) - len(start)]
+        head, slash, last = prefix.rpartition("/")
+        folder, start = path_of(head + slash), last
+        if _is_file_uri(prefix):
+            start = unquote(last)
         if not folder.is_dir():
             return
         for found in sorted(folder.rglob("*")):
             relative = found.relative_to(folder).as_posix()
             if relative.startswith(start) and found.is_file():
-                yield self.stat(uri_folder + relative)
+                rest = relative[len(start) :]
+                yield self.stat(prefix + (quote(rest) if _is_file_uri(prefix) else rest))
 
 
 def _translated(uri: str, error: OSError) -> StorageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import boto3
 import boto3.exceptions
 from botocore import exceptions as botocore_exceptions
 from botocore.config import Config
+from s3transfer.exceptions import S3DownloadFailedError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from clip_operator.storage.backend import (
@@ -21,6 +22,7 @@ from clip_operator.storage.backend import (
     ObjectTooLarge,
     StorageError,
 )
+from clip_operator.storage.uri import display
 
 _REFUSED_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -51,6 +53,8 @@ def split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.partition("://")[2].partition("/")
     if not bucket:
         raise StorageError(f"{uri}: an S3 URI needs a bucket, as in s3://bucket/key")
+    if "@" in bucket:
+        raise StorageError(f"{display(uri)}: an S3 URI holds no credentials; set aws_conn_id or the AWS_ variables")
     return bucket, key
 
 
@@ -93,7 +97,7 @@ class S3Backend:
             for attempt in _retry_broken_body.copy():
                 with attempt:
                     response = self._client.get_object(Bucket=bucket, Key=key)
-                    with response["Body"] as body:
+                    with closing(response["Body"]) as body:  # "with body" would give the unguarded stream below it
                         size = response["ContentLength"]
                         if max_bytes is not None and size > max_bytes:
                             raise ObjectTooLarge(f"{uri} has {size:,} bytes, more than the {max_bytes:,} accepted")
@@ -147,6 +151,12 @@ class S3Backend:
             if isinstance(error.__context__, botocore_exceptions.ClientError):
                 raise self._translated(uri, error.__context__) from None
             raise StorageError(f"cannot write {uri}: {error}") from None
+        except S3DownloadFailedError:  # every part is asked for with the ETag of the first
+            raise StorageError(f"{uri} changed while it was being read; run the task again") from None
+        except boto3.exceptions.RetriesExceededError as error:
+            raise StorageError(
+                f"{uri}: the connection broke, and again at every retry: {error.last_exception}"
+            ) from None
         except (botocore_exceptions.EndpointConnectionError, botocore_exceptions.ConnectTimeoutError):
             raise StorageError(
                 f"{uri}: cannot connect to the S3 endpoint {self._endpoint}; check the address and the network"
@@ -155,10 +165,10 @@ class S3Backend:
             raise StorageError(f"{uri}: {type(error).__name__}: {error}") from None
 
     def _translated(self, uri: str, error: botocore_exceptions.ClientError) -> StorageError:
-        code = str(error.response.get("Error", {}).get("Code", ""))
         bucket, _ = split(uri)
-        if code == "NoSuchBucket" or (code in _NOT_FOUND and not self._bucket_exists(bucket)):
-            return ObjectNotFound(f"{uri}: the bucket '{bucket}' does not exist at {self._endpoint}")
+        code = self._code(uri, error)
+        if code == "NoSuchBucket":
+            return StorageError(f"{uri}: the bucket '{bucket}' does not exist at {self._endpoint}")
         if code in _NOT_FOUND:
             return ObjectNotFound(f"{uri} does not exist")
         if code in _REFUSED_CREDENTIALS:
@@ -169,12 +179,22 @@ class S3Backend:
             )
         return StorageError(f"{uri}: {error}")
 
-    def _bucket_exists(self, bucket: str) -> bool:
-        # A HEAD that fails has no body, so a missing key and a missing bucket look alike until asked apart.
+    def _code(self, uri: str, error: botocore_exceptions.ClientError) -> str:
+        """Return S3's own name for what went wrong, as in ``NoSuchBucket``."""
+        code = _code_in(error)
+        if not code.isdigit():
+            return code
+        # The answer to a HEAD has no body, only an HTTP status: a missing key looks like a missing bucket, and refused
+        # credentials like a forbidden object. A GET says which.
+        bucket, key = split(uri)
         try:
-            self._client.head_bucket(Bucket=bucket)
-        except botocore_exceptions.ClientError as error:
-            return str(error.response["Error"]["Code"]) not in {*_NOT_FOUND, "NoSuchBucket"}
+            self._client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+        except botocore_exceptions.ClientError as explained:
+            return _code_in(explained)
         except botocore_exceptions.BotoCoreError:
-            return True
-        return True
+            return code
+        return code
+
+
+def _code_in(error: botocore_exceptions.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

@@ -12,7 +12,7 @@ from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.json_array import JsonArrayReader
 from clip_operator.tables.json_members import MemberWriter, json_literal, without_line_breaks
-from clip_operator.tables.json_reader import JsonChunk
+from clip_operator.tables.json_reader import JsonChunk, nested_too_deeply
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
 from clip_operator.tables.text_table import TextWriter
 
@@ -34,6 +34,7 @@ class _JsonWriter(TextWriter):
         """The chunk's objects with their new members.
 
         :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
+        :raises JobError: if an object is nested too deeply.
         """
         if not isinstance(chunk, ObjectChunk):
             raise TypeError(f"a {type(chunk).__name__} does not hold rows that can be JSON objects")
@@ -41,8 +42,14 @@ class _JsonWriter(TextWriter):
         if not columns:
             return chunk.objects()
         literals = zip(*([json_literal(value) for value in values] for values in columns), strict=True)
-        set_members = self._members.set
-        return [set_members(text, row) for text, row in zip(chunk.objects(), literals, strict=True)]
+        texts: list[str] = []
+        for text, row in zip(chunk.objects(), literals, strict=True):
+            try:
+                texts.append(self._members.set(text, row))
+            except RecursionError as error:
+                # The reader followed the nesting, but from a place less deep in the program's own calls.
+                raise nested_too_deeply(f"row {chunk.first_row + len(texts)}", text) from error
+        return texts
 
 
 class SameLayoutWriter(_JsonWriter):

@@ -1,0 +1,135 @@
+"""What is particular to local files: names, modes, and writes that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError
+
+
+@pytest.fixture
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)], indirect=["umask"])
+def test_an_uploaded_file_has_the_mode_that_the_umask_allows(tmp_path: Path, umask: int, mode: int) -> None:
+    Storage().write(b"x", str(tmp_path / "step.jsonl"))
+    assert (tmp_path / "step.jsonl").stat().st_mode & 0o777 == mode
+
+
+def test_an_upload_leaves_the_umask_of_the_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other threads create files meanwhile; a umask of 0, even for a moment, would open theirs to everyone.
+    calls: list[int] = []
+    monkeypatch.setattr(os, "umask", calls.append)
+    Storage().write(b"x", str(tmp_path / "step.jsonl"))
+    assert calls == []
+
+
+def test_an_upload_makes_the_folders_on_its_way(tmp_path: Path) -> None:
+    Storage().write(b"x", str(tmp_path / "a" / "b" / "step.jsonl"))
+    assert (tmp_path / "a" / "b" / "step.jsonl").read_bytes() == b"x"
+
+
+def test_an_upload_leaves_nothing_else_beside_the_file(tmp_path: Path) -> None:
+    Storage().write(b"x", str(tmp_path / "step.jsonl"))
+    assert [path.name for path in tmp_path.iterdir()] == ["step.jsonl"]
+
+
+def test_an_upload_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out" / "step.jsonl").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot write .*step\.jsonl: Is a directory"):
+        Storage().write(b"x", str(tmp_path / "out" / "step.jsonl"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["step.jsonl"]
+
+
+def test_an_upload_of_a_file_that_is_gone_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "step.jsonl").write_bytes(b"old")
+    with pytest.raises(StorageError, match="cannot write"):
+        Storage().upload(tmp_path / "gone", str(tmp_path / "out" / "step.jsonl"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {"step.jsonl": b"old"}
+
+
+def test_an_upload_that_a_signal_interrupts_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "step.jsonl").write_bytes(b"old")
+
+    def interrupted(descriptor: int) -> None:  # stands in for a signal that arrives just before the rename
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Storage().write(b"new", str(tmp_path / "step.jsonl"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"step.jsonl": b"old"}
+
+
+def test_a_reader_that_has_the_old_file_open_reads_it_to_its_end(tmp_path: Path) -> None:
+    uri = str(tmp_path / "step.jsonl")
+    Storage().write(b"old and whole", uri)
+    with Path(uri).open("rb") as reader:
+        assert reader.read(3) == b"old"
+        Storage().write(b"new", uri)
+        assert reader.read() == b" and whole"
+
+
+def test_a_folder_where_a_file_stands_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot write"):
+        Storage().write(b"x", str(tmp_path / "file" / "step.jsonl"))
+    with pytest.raises(ObjectNotFound):
+        Storage().stat(str(tmp_path / "file" / "step.jsonl"))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ObjectNotFound, match="is not a file"):
+        Storage().read(str(tmp_path / "pipe"))
+
+
+def test_a_file_uri_and_its_path_are_the_same_file(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    Storage().write(b"x", str(folder / "c%d.txt"))
+    for uri in (f"file://{tmp_path}/a%20b/c%25d.txt", f"FILE://localhost{tmp_path}/a b/c%25d.txt"):
+        assert Storage().read(uri) == b"x"
+
+
+def test_a_file_uri_may_hold_marks_that_someone_forgot_to_quote(tmp_path: Path) -> None:
+    Storage().write(b"right", f"file://{tmp_path}/a#1?.txt")
+    assert (tmp_path / "a#1?.txt").read_bytes() == b"right"
+
+
+def test_a_file_uri_with_a_host_is_refused_with_what_was_meant() -> None:
+    with pytest.raises(StorageError, match="names no host; write file:///data/x.jsonl"):
+        Storage().stat("file://data/x.jsonl")
+
+
+def test_a_relative_path_starts_at_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Storage().write(b"x", "step.jsonl")
+    assert [info.uri for info in Storage().list("st")] == ["step.jsonl"]
+    assert Storage().read("./step.jsonl") == b"x"
+
+
+def test_a_list_of_a_file_uri_starts_with_the_prefix_as_it_was_written(tmp_path: Path) -> None:
+    Storage().write(b"x", str(tmp_path / "a b" / "step 1.jsonl"))
+    for prefix in (f"file://{tmp_path}/a b/step ", f"file://{tmp_path}/a%20b/step%20"):
+        (found,) = Storage().list(prefix)
+        assert found.uri == f"{prefix}1.jsonl"
+        assert Storage().read(found.uri) == b"x"
+
+
+def test_a_file_that_may_not_be_read_is_access_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+
+    def denied(path: Path) -> bytes:  # stands in for the mode 000, which does not stop root
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(AccessDenied, match="permission denied"):
+        Storage().read(str(tmp_path / "x"))

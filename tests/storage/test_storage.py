@@ -1,0 +1,169 @@
+"""What every kind of storage promises: the same tests for paths, file:// URIs, a real S3 server and an fsspec driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clip_operator.storage import ObjectInfo, ObjectNotFound, ObjectTooLarge, Storage, StorageError
+from tests.storage.conftest import Place
+
+NAMES = [
+    "plain.jsonl",
+    "deep/er/x.jsonl",
+    "two words.txt",
+    "größe-图.txt",
+    "a+b.txt",
+    "100%.txt",
+    "a%20b.txt",
+    "a#1.txt",
+    "a?b=c.txt",
+    "semi;colon&and=equals.txt",
+    "it's (1) [2] {3}~!@$,.txt",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_object_of_any_name_is_written_found_read_downloaded_listed_and_deleted(
+    place: Place, local: Path, name: str
+) -> None:
+    uri = place.uri(name)
+    assert place.storage.find(uri) is None
+
+    written = place.storage.write(b"one\ntwo\n", uri)
+
+    assert (written.uri, written.size) == (uri, 8)
+    assert place.storage.stat(uri) == place.storage.find(uri) == written
+    assert place.storage.read(uri) == b"one\ntwo\n"
+    place.storage.download(written, local / "copy")
+    assert (local / "copy").read_bytes() == b"one\ntwo\n"
+    assert list(place.storage.list(place.root + "/")) == [written]
+    assert list(place.storage.list(uri)) == [written]
+    place.storage.delete(uri)
+    assert place.storage.find(uri) is None
+
+
+def test_names_that_differ_only_in_their_quoting_are_different_objects(place: Place) -> None:
+    for name in ("a b", "a%20b", "a+b"):
+        place.storage.write(name.encode(), place.uri(name))
+    for name in ("a b", "a%20b", "a+b"):
+        assert place.storage.read(place.uri(name)) == name.encode()
+
+
+def test_an_empty_object_is_an_object(place: Place, local: Path) -> None:
+    info = place.storage.write(b"", place.uri("empty"))
+    assert info.size == 0
+    assert place.storage.read(place.uri("empty"), max_bytes=0) == b""
+    place.storage.download(info, local / "copy")
+    assert (local / "copy").read_bytes() == b""
+
+
+def test_an_upload_replaces_the_object_and_gives_another_version(place: Place) -> None:
+    uri = place.uri("step.jsonl")
+    first = place.storage.write(b"first, and longer", uri)
+    second = place.storage.write(b"second", uri)
+    assert second != first
+    assert place.storage.stat(uri) == second
+    assert place.storage.read(uri) == b"second"
+
+
+def test_an_upload_keeps_every_byte_of_a_large_file(place: Place, local: Path) -> None:
+    # 20 MiB and a bit: several parts of a multipart upload, the last one short
+    content = bytes(range(256)) * (20 << 12) + b"the end"
+    (local / "large").write_bytes(content)
+
+    written = place.storage.upload(local / "large", place.uri("large"))
+
+    assert written.size == len(content)
+    assert place.storage.stat(place.uri("large")) == written
+    place.storage.download(written, local / "copy")
+    assert (local / "copy").read_bytes() == content
+    assert place.storage.read(place.uri("large")) == content
+
+
+def test_a_list_is_of_the_objects_whose_uri_starts_with_the_prefix(place: Place) -> None:
+    written = {name: place.storage.write(name.encode(), place.uri(name)) for name in ("s_1", "s_2", "s/x y", "t", "z%")}
+
+    def listed(prefix: str) -> list[ObjectInfo]:
+        return sorted(place.storage.list(prefix), key=lambda info: info.uri)
+
+    def named(*names: str) -> list[ObjectInfo]:
+        return sorted((written[name] for name in names), key=lambda info: info.uri)
+
+    assert listed(place.uri("s_")) == named("s_1", "s_2")
+    assert listed(place.uri("s")) == named("s_1", "s_2", "s/x y")
+    assert listed(place.uri("s/")) == listed(place.uri("s/x y")) == named("s/x y")
+    assert listed(place.root + "/") == named(*written)
+    assert listed(place.uri("z%")) == named("z%")
+    assert listed(place.uri("nothing")) == listed(place.uri("no/thing/")) == []
+
+
+def test_what_is_not_there_is_said_by_name(place: Place, local: Path) -> None:
+    uri = place.uri("absent.jsonl")
+    place.storage.write(b"", place.uri("present"))
+    for action in (
+        lambda: place.storage.stat(uri),
+        lambda: place.storage.read(uri),
+        lambda: place.storage.download(ObjectInfo(uri, 1, "e"), local / "copy"),
+    ):
+        with pytest.raises(ObjectNotFound) as caught:
+            action()
+        assert str(caught.value) == f"{uri} does not exist"
+
+
+def test_to_delete_what_is_not_there_is_no_error(place: Place) -> None:
+    place.storage.write(b"", place.uri("present"))
+    place.storage.delete(place.uri("absent"))
+    place.storage.delete(place.uri("present"))
+    place.storage.delete(place.uri("present"))
+
+
+def test_a_folder_is_not_an_object(place: Place) -> None:
+    place.storage.write(b"", place.uri("folder/x"))
+    with pytest.raises(ObjectNotFound):
+        place.storage.stat(place.uri("folder"))
+    with pytest.raises(ObjectNotFound):
+        place.storage.read(place.uri("folder"))
+
+
+def test_an_object_with_more_bytes_than_accepted_is_refused_with_both_numbers(place: Place) -> None:
+    uri = place.uri("x")
+    place.storage.write(bytes(1234), uri)
+    assert place.storage.read(uri, max_bytes=1234) == bytes(1234)
+    with pytest.raises(ObjectTooLarge) as caught:
+        place.storage.read(uri, max_bytes=1233)
+    assert "1,234 bytes" in str(caught.value)
+    assert "1,233" in str(caught.value)
+    assert uri in str(caught.value)
+
+
+def test_an_object_that_changed_since_it_was_looked_at_is_not_downloaded(place: Place, local: Path) -> None:
+    uri = place.uri("x")
+    seen = place.storage.write(b"before", uri)
+    place.storage.write(b"after it all", uri)
+    with pytest.raises(StorageError, match="changed while it was being read; run the task again"):
+        place.storage.download(seen, local / "copy")
+
+
+def test_a_change_that_keeps_the_size_is_noticed_too(place: Place, local: Path) -> None:
+    uri = place.uri("x")
+    seen = place.storage.write(b"before", uri)
+    while place.storage.write(b"after!", uri) == seen:  # until the file system's clock has ticked
+        pass
+    with pytest.raises(StorageError, match="changed"):
+        place.storage.download(seen, local / "copy")
+
+
+@pytest.mark.parametrize(
+    ("uri", "package"),
+    [("gs://bucket/x", "gcsfs"), ("abfs://container@account.dfs.core.windows.net/x", "adlfs"), ("oci://b/x", "ocifs")],
+)
+def test_a_scheme_without_its_driver_names_the_package_to_install(uri: str, package: str) -> None:
+    with pytest.raises(StorageError, match=f"no driver is installed.*pip install {package}"):
+        Storage().stat(uri)
+
+
+def test_an_unknown_scheme_says_what_can_be_used_instead() -> None:
+    with pytest.raises(StorageError, match="cannot open nonsense:// URIs.*use s3://, a local path"):
+        Storage().stat("nonsense://bucket/x")

@@ -1,0 +1,118 @@
+"""The command line as another program meets it: exit codes, one line of output, logs on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clip_operator.manifest import parse_manifest
+from clip_operator.request import parse_request
+from tests.conftest import S3, SHAPES
+
+
+def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "clip_operator", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+
+
+def run(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
+    process = start(*arguments, **variables)
+    stdout, stderr = process.communicate(stdin)
+    return process.returncode, stdout, stderr
+
+
+def test_flags_make_the_request_and_the_manifest_is_the_only_output(shapes_dataset: Path, s3: S3) -> None:
+    folder = s3.put_folder(shapes_dataset, "shapes")
+    flags = {
+        "--input": f"{folder}/captions.jsonl",
+        "--output": f"{folder}/out.jsonl",
+        "--input-image-key": "image_path",
+        "--input-text-key": "alt_text",
+        "--output-key": "score",
+        "--error-key": "why",
+        "--model": SHAPES,
+        "--device": "cpu",
+        "--image-root": folder,
+        "--on-error": "zero",
+        "--batch-size": "7",
+        "--precision": "fp32",
+    }
+    arguments = [part for flag in flags.items() for part in flag]
+    code, stdout, stderr = run("evaluate", *arguments, **s3.store.environment)
+    assert code == 0, stderr
+    assert stdout.count("\n") == 1
+    manifest = parse_manifest(stdout.encode())
+    assert manifest is not None
+    assert manifest.request == parse_request(
+        {flag.removeprefix("--").replace("-", "_"): value for flag, value in flags.items()}
+    )
+    assert manifest.rows.failures == {"image_not_found": 1, "image_unreadable": 1}
+    assert "WARNING: Row 14 has no score: image_unreadable" in stderr
+    assert s3.store.secret_key not in stdout + stderr
+
+
+def test_a_request_comes_as_json_from_a_file_or_standard_input(shapes_dataset: Path, tmp_path: Path) -> None:
+    request = {"input": f"{shapes_dataset}/captions.jsonl", "output": f"{tmp_path}/out.jsonl", "model": SHAPES}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    code, first, stderr = run("evaluate", "--request", str(tmp_path / "request.json"))
+    assert code == 0, stderr
+    code, second, stderr = run("evaluate", "--request", "-", stdin=json.dumps(request))
+    assert (code, second) == (0, first)
+    assert "is complete already" in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        (["--input", "a.jsonl"], "", "output: Field required"),
+        (["--input", "a.jsonl", "--output", "b.jsonl", "--on-error", "ignore"], "", "invalid choice: 'ignore'"),
+        (["--request", "-"], "{", "Invalid JSON"),
+        (["--request", "-"], '{"input": "a.jsonl", "output": "b.jsonl", "modle": "x"}', "modle: Extra inputs"),
+        (["--request", "/no/such/file"], "", "cannot read the request file /no/such/file"),
+        (["--request", "-", "--device", "cpu"], "{}", r"--request holds the whole request.*--device"),
+        (["--input", "a.pkl", "--output", "b.jsonl"], "", "(?i)pickle"),
+    ],
+)
+def test_a_wrong_request_ends_with_2(arguments: list[str], stdin: str, message: str) -> None:
+    code, stdout, stderr = run("evaluate", *arguments, stdin=stdin)
+    assert (code, stdout) == (2, "")
+    assert re.search(message, stderr), stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_failed_job_ends_with_1_and_a_reason(tmp_path: Path) -> None:
+    code, stdout, stderr = run("evaluate", "--input", f"{tmp_path}/none.jsonl", "--output", f"{tmp_path}/out.jsonl")
+    assert (code, stdout) == (1, "")
+    assert f"ERROR: {tmp_path}/none.jsonl does not exist" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_terminated_job_ends_with_1_and_leaves_nothing(shapes_dataset: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(shapes_dataset, tmp_path / "data")
+    captions = data / "captions.jsonl"
+    captions.write_text(captions.read_text() * 500)
+    before = sorted(path.name for path in data.iterdir())
+    process = start("evaluate", "--input", str(captions), "--output", f"{data}/out.jsonl", "--model", SHAPES)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Row 14 has no score" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (1, "")
+    assert "stopped before all rows were scored" in stderr
+    assert sorted(path.name for path in data.iterdir()) == before
