@@ -1,6 +1,6 @@
 """Trains shapes-clip, the tiny CLIP that the demo and the tests use, from scratch on a CPU.
 
-    python -m demo.train --output DIR --minutes 35 --seed 7
+    python -m demo.train --output DIR --minutes 25 --seed 7
 
 Every batch is drawn anew, so no scene is seen twice. Scenes come in twins that differ in one attribute: a
 model that only counts colours cannot tell them apart. Which caption is true of which picture is computed from
@@ -338,7 +338,7 @@ def main() -> None:
     """Train as asked on the command line."""
     parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--minutes", type=float, default=35, help="wall-clock time to train for")
+    parser.add_argument("--minutes", type=float, default=25, help="wall-clock time to train for")
     parser.add_argument("--seed", type=int, default=7, help="seed of weights, tokenizer and scenes")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     asked = parser.parse_args()

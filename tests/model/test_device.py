@@ -28,8 +28,3 @@ def test_the_cpu_can_be_asked_for() -> None:
 def test_a_device_that_is_not_there_is_an_error_and_not_replaced(wanted: str) -> None:
     with pytest.raises(JobError, match=f"device '{wanted}' cannot be used here: .*leave device out"):
         choose_device(wanted)
-
-
-def test_a_device_that_holds_no_numbers_is_an_error() -> None:
-    with pytest.raises(JobError, match="device 'meta' cannot be used here"):
-        choose_device("meta")

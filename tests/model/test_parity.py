@@ -156,9 +156,10 @@ def test_an_image_that_was_of_any_mode_is_encoded_once_it_is_rgb(family: Family,
 def test_a_tiny_image_is_not_taken_for_one_with_its_channels_first(family: Family, size: tuple[int, int]) -> None:
     """One colour is one colour at any size: an image of three pixels' height has no other colours than a large one."""
     images = [Image.new("RGB", size, (200, 100, 0)), Image.new("RGB", (64, 64), (200, 100, 0))]
-    tiny, large = (family.encoder.preprocess(image)["pixel_values"] for image in images)
-    channels_last = (0, 1) if tiny.dim() == 3 else (0, 2, 3)
-    assert largest_difference(tiny.amax(channels_last), large.amax(channels_last)) < TOLERANCE
+    tiny, large = (family.encoder.preprocess(image)["pixel_values"][0] for image in images)
+    if tiny.dim() == 2:  # patches in rows, padded with rows of zeros
+        tiny, large = tiny[:1], large[:1]
+    assert largest_difference(tiny, large) < TOLERANCE
 
 
 def test_the_number_of_tokens_that_are_read_comes_from_the_checkpoint(family: Family) -> None:

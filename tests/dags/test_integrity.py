@@ -1,0 +1,123 @@
+"""Every DAG in dags/ parses without a murmur, says what a person wants to know of it, and parses cheaply."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions.param import Param
+
+from clip_operator.operators import ImageCLIPEvaluatorOperator
+from demo.airflow_home import REPOSITORY
+
+DAGS = REPOSITORY / "dags"
+IDS = ["clip_evaluation", "clip_two_captions"]
+
+
+@pytest.fixture(scope="module")
+def bag() -> DagBag:
+    return DagBag(DAGS, safe_mode=False)
+
+
+def test_all_dags_import_without_errors_or_warnings(bag: DagBag) -> None:
+    assert bag.import_errors == {}
+    assert bag.captured_warnings == {}
+    assert sorted(bag.dags) == IDS
+
+
+@pytest.mark.parametrize("dag_id", IDS)
+def test_a_dag_says_whose_it_is_and_what_it_does(bag: DagBag, dag_id: str) -> None:
+    dag: Any = bag.dags[dag_id]
+    assert dag.doc_md
+    assert "clip" in dag.tags
+    dag.check_cycle()
+    for task in dag.tasks:
+        assert task.owner not in ("", "airflow"), "an owner that was chosen"
+        assert task.retries >= 1
+        assert task.doc_md, f"{task.task_id} has no documentation"
+
+
+@pytest.mark.parametrize("dag_id", IDS)
+def test_the_form_explains_every_parameter_and_its_default_is_valid(bag: DagBag, dag_id: str) -> None:
+    params: Any = bag.dags[dag_id].params
+    for name, param in params.items():
+        assert isinstance(param, Param)
+        assert param.schema.get("title"), f"{name} has no title"
+        param.resolve()  # raises if the default is not valid
+
+
+def test_the_evaluation_dag_runs_daily_and_checks_what_it_scored(bag: DagBag) -> None:
+    dag: Any = bag.dags["clip_evaluation"]
+    assert dag.schedule == "@daily"
+    assert dag.task_dict["score"].downstream_task_ids == {"check"}
+    assert isinstance(dag.task_dict["score"], ImageCLIPEvaluatorOperator)
+
+
+def test_every_parameter_of_the_form_is_used(bag: DagBag) -> None:
+    source = (DAGS / "clip_evaluation.py").read_text()
+    for name in bag.dags["clip_evaluation"].params:
+        assert f"params.{name}" in source or f'params["{name}"]' in source, f"{name} does nothing"
+
+
+def test_the_chain_reads_what_the_first_task_says_it_wrote(bag: DagBag) -> None:
+    dag: Any = bag.dags["clip_two_captions"]
+    second = dag.task_dict["score_alt_text"]
+    assert second.upstream_task_ids == {"score_text"}
+    assert "output_step" in str(second.step)
+
+
+HEAVY = ("torch", "transformers", "pandas", "numpy", "pyarrow", "PIL", "boto3", "kubernetes")
+
+
+def loads(code: str, **variables: str) -> list[str]:
+    """Return the modules that some code loads in a fresh interpreter, beyond what Airflow's task SDK loads itself."""
+    program = f"""
+import sys
+import airflow.sdk, airflow.sdk.exceptions
+before = set(sys.modules)
+{code}
+print("loaded", *sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    )
+    assert "Failed to import plugin" not in done.stdout + done.stderr
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_importing_the_operator_loads_nothing_heavy() -> None:
+    loaded = loads("import clip_operator.operators")
+    assert "clip_operator.operators.image_clip_evaluator" in loaded
+    assert [name for name in loaded if name.startswith((*HEAVY, "airflow.providers"))] == []
+
+
+@pytest.mark.parametrize("dag_id", IDS)
+def test_parsing_a_dag_loads_nothing_heavy(dag_id: str) -> None:
+    path = str(DAGS / f"{dag_id}.py")
+    loaded = loads(f"import runpy; runpy.run_path({path!r})")
+    assert "clip_operator.operators.image_clip_evaluator" in loaded
+    assert [name for name in loaded if name.startswith(HEAVY)] == []
+
+
+def test_the_time_to_parse_the_dags_is_recorded(bag: DagBag, record_property: Callable[[str, object], None]) -> None:
+    durations = {Path(stat.file).name: stat.duration.total_seconds() for stat in bag.dagbag_stats}
+    assert {name.removesuffix(".py") for name in durations} == set(IDS)
+    record_property("parse_seconds", durations)
+
+
+def test_a_plugins_folder_imports_the_package_as_a_package_and_not_file_by_file(tmp_path: Path) -> None:
+    # Airflow runs every file of its plugins folder as a module of its own unless .airflowignore keeps it away.
+    loaded = loads(
+        "from airflow.plugins_manager import ensure_plugins_loaded; ensure_plugins_loaded()",
+        AIRFLOW__CORE__PLUGINS_FOLDER=str(REPOSITORY / "plugins"),
+        AIRFLOW_HOME=str(tmp_path),
+    )
+    own_files = {path.stem for path in (REPOSITORY / "plugins" / "clip_operator").rglob("*.py")}
+    assert "evaluation" in own_files
+    assert own_files & set(loaded) == set()
