@@ -15,14 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from demo.airflow_home import REPOSITORY, AirflowHome
 from demo.dataset import write_dataset
 from demo.object_store import ObjectStore, object_store
 
 FOLDER = REPOSITORY / ".demo"
-BUCKET = "clip-demo"
+DATASET = "s3://clip-demo/shapes"
 DAG = "clip_evaluation"
 
 
@@ -31,8 +29,7 @@ def main() -> int:
     began = time.monotonic()
     with object_store(FOLDER / "store") as store:
         with _step("Draw the data set and put it into a bucket"):
-            s3 = _client(store)
-            _upload(write_dataset(FOLDER / "dataset").parent, s3)
+            store.put_folder(write_dataset(FOLDER / "dataset").parent, DATASET)
         airflow = AirflowHome(FOLDER / "airflow", {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection})
         with _step("Prepare Airflow's database"):
             airflow.migrate()
@@ -43,7 +40,7 @@ def main() -> int:
         except subprocess.CalledProcessError as error:
             print(f"\n{error.output}\nThe DAG run failed; its whole log is {log}", file=sys.stderr)
             return 1
-        _show(airflow.xcoms(DAG), s3, log)
+        _show(airflow.xcoms(DAG), store, log)
     print(f"\nDone in {time.monotonic() - began:.0f} s. The store's data, Airflow's home and the logs are in {FOLDER}")
     return 0
 
@@ -56,28 +53,10 @@ def _step(title: str) -> Iterator[None]:
     print(f"{time.monotonic() - began:.1f} s", flush=True)
 
 
-def _client(store: ObjectStore) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=store.endpoint_url,
-        aws_access_key_id=store.access_key,
-        aws_secret_access_key=store.secret_key,
-        region_name="us-east-1",
-    )
-
-
-def _upload(dataset: Path, s3: Any) -> None:
-    if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
-        s3.create_bucket(Bucket=BUCKET)
-    for path in sorted(dataset.rglob("*")):
-        if path.is_file():
-            s3.put_object(Bucket=BUCKET, Key=f"shapes/{path.relative_to(dataset).as_posix()}", Body=path.read_bytes())
-
-
-def _show(xcoms: dict[tuple[str, str], Any], s3: Any, log: Path) -> None:
+def _show(xcoms: dict[tuple[str, str], Any], store: ObjectStore, log: Path) -> None:
     value, output, summary = (xcoms["score", key] for key in ("return_value", "output_path", "summary"))
     bucket, _, key = output.removeprefix("s3://").partition("/")
-    lines = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode().splitlines()
+    lines = store.client().get_object(Bucket=bucket, Key=key)["Body"].read().decode().splitlines()
     rows = [json.loads(line) for line in lines]
     scored = sorted((row for row in rows if row["clip_score"] is not None), key=lambda row: row["clip_score"])
     counts, scores = summary["rows"], summary["scores"]

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
+
+import boto3
 
 ACCESS_KEY = "clip-demo"
 SECRET_KEY = "only-on-loopback"  # noqa: S105 - a throw-away server that nothing outside this machine reaches
@@ -38,6 +41,27 @@ class ObjectStore:
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    def client(self) -> Any:
+        """Return a boto3 S3 client for it."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+        )
+
+    def put_folder(self, folder: Path, uri: str) -> None:
+        """Put every file below ``folder`` below ``uri``; make the bucket if need be."""
+        client = self.client()
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if bucket not in [known["Name"] for known in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=bucket)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+                client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
 
     @property
     def airflow_connection(self) -> str:

@@ -74,10 +74,8 @@ class S3:
 
     def put_folder(self, folder: Path, prefix: str) -> str:
         """Put every file below ``folder``; return the URI of the prefix, without a trailing slash."""
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                self.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-        return f"s3://{self.bucket}/{prefix}"
+        self.store.put_folder(folder, uri := f"s3://{self.bucket}/{prefix}")
+        return uri
 
 
 _bucket_numbers = itertools.count(1)
@@ -86,7 +84,7 @@ _bucket_numbers = itertools.count(1)
 @pytest.fixture
 def s3(store: ObjectStore) -> S3:
     session = boto3.session.Session(store.access_key, store.secret_key, region_name="us-east-1")
-    client = session.client("s3", endpoint_url=store.endpoint_url)
+    client = store.client()
     bucket = f"test-{next(_bucket_numbers)}"
     client.create_bucket(Bucket=bucket)
     return S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)

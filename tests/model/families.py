@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 
-TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+TOWER: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'äß红色的圆形"
 WORDS = ["red", "blue", "circle", "square", "photo", "of", "the"]
 NO_LIMIT = int(1e30)
@@ -127,7 +127,8 @@ def _clip_tokenizer(model_max_length: int) -> Any:
     pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *(a + b for a, b in merges)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]  # the highest ids, as OpenAI's are
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=model_max_length)
+    make: Any = transformers.CLIPTokenizer  # its annotation of merges is narrower than what it takes
+    return make(vocab=vocabulary, merges=merges, model_max_length=model_max_length)
 
 
 def _unigram_tokenizer() -> Any:

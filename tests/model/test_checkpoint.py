@@ -35,7 +35,7 @@ def test_the_shipped_model_is_found_by_its_name(find: Find) -> None:
 
 @pytest.mark.parametrize("name", ["builtin://nothing", "builtin://", "builtin://..", "builtin://x/shapes-clip"])
 def test_a_model_that_is_not_shipped_is_refused_with_those_that_are(find: Find, name: str) -> None:
-    with pytest.raises(JobError, match="not found: the models in the package are .*shapes-clip"):
+    with pytest.raises(JobError, match=r"not found: the models in the package are .*shapes-clip"):
         find(name)
 
 
@@ -177,10 +177,19 @@ def test_a_file_that_changed_is_copied_anew(s3: S3, cache: Path, checkpoint_fold
     assert (first.path / "config.json").read_bytes() != changed, "a job that is loading the first is not disturbed"
 
 
-def test_other_frameworks_weights_and_subfolders_stay_in_the_store(s3: S3, cache: Path, checkpoint_folder: Path) -> None:
+def test_other_frameworks_weights_and_subfolders_stay_in_the_store(
+    s3: S3, cache: Path, checkpoint_folder: Path
+) -> None:
     wanted = sorted(path.name for path in checkpoint_folder.iterdir())
     uri = s3.put_folder(checkpoint_folder, "model")
-    for key in ("tf_model.h5", "flax_model.msgpack", "pytorch_model.bin", "README.md", "onnx/model.onnx", "x/config.json"):
+    for key in (
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "pytorch_model.bin",
+        "README.md",
+        "onnx/model.onnx",
+        "x/config.json",
+    ):
         s3.put(f"model/{key}", b"anything")
     s3.put("model-of-another-name/config.json", b"{}")
 
@@ -332,7 +341,7 @@ def test_pickled_weights_give_the_same_embeddings_and_a_warning(
         expected = embedding()
         assert caplog.messages == []
         pickle_weights(checkpoint_folder)
-        assert torch.equal(embedding(), expected)
+        assert torch.allclose(embedding(), expected, atol=1e-6)
     assert any("no safetensors weights; loading pytorch_model.bin" in message for message in caplog.messages)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,20 +58,21 @@ class Family:
         inputs = self.tokenizer(
             [text], padding=self.padding, truncation=True, max_length=self.limit, return_tensors="pt"
         )
-        pooled = self.model.get_text_features(**inputs).pooler_output[0]
-        return pooled / pooled.norm()
+        pooled: torch.Tensor = self.model.get_text_features(**inputs).pooler_output[0]
+        return torch.nn.functional.normalize(pooled, dim=0)
 
     @torch.inference_mode()
     def image(self, image: Image.Image) -> torch.Tensor:
-        pooled = self.model.get_image_features(**self.image_processor(image, return_tensors="pt")).pooler_output[0]
-        return pooled / pooled.norm()
+        inputs = self.image_processor(image, return_tensors="pt")
+        pooled: torch.Tensor = self.model.get_image_features(**inputs).pooler_output[0]
+        return torch.nn.functional.normalize(pooled, dim=0)
 
     def is_too_long(self, text: str) -> bool:
         return len(self.tokenizer(text)["input_ids"]) > self.limit
 
 
 @pytest.fixture(scope="module", params=["shapes-clip", *FAMILIES])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     name: str = request.param
     if name == "shapes-clip":
         checkpoint = find_checkpoint(SHAPES, None, Storage())
@@ -84,7 +83,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         save, limit = FAMILIES[name]
         save(folder)
         checkpoint = find_checkpoint(str(folder), None, Storage())
-    yield Family(
+    return Family(
         encoder=load_encoder(checkpoint, choose_device("cpu"), "fp32"),
         limit=limit,
         model=AutoModel.from_pretrained(checkpoint.path).eval(),
@@ -182,7 +181,7 @@ def _is_near_the_limit(family: Family, text: str) -> bool:
     return abs(len(family.tokenizer(text)["input_ids"]) - family.limit) <= 20
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(texts=st.lists(st.text(max_size=12).map(lambda text: text * 8), min_size=1, max_size=4))
 def test_any_texts_are_encoded_as_by_plain_transformers(family: Family, texts: list[str]) -> None:
     encoded = family.encoder.encode_texts(texts)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from clip_operator.manifest import EvaluationManifest, parse_manifest
@@ -53,17 +52,8 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def airflow(store: ObjectStore, shapes_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
-    client = boto3.client(
-        "s3",
-        endpoint_url=store.endpoint_url,
-        aws_access_key_id=store.access_key,
-        aws_secret_access_key=store.secret_key,
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket=BUCKET)
-    for path in shapes_dataset.rglob("*.*"):
-        key = f"data/{path.relative_to(shapes_dataset).as_posix()}"
-        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+    store.put_folder(shapes_dataset, FOLDER)
+    client = store.client()
     many = (shapes_dataset / "captions.jsonl").read_bytes() * 500
     client.put_object(Bucket=BUCKET, Key="data/long.jsonl", Body=many)
     wrong = store.airflow_connection.replace(store.secret_key, "not-the-secret")

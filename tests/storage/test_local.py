@@ -105,7 +105,7 @@ def test_a_file_uri_may_hold_marks_that_someone_forgot_to_quote(tmp_path: Path) 
 
 
 def test_a_file_uri_with_a_host_is_refused_with_what_was_meant() -> None:
-    with pytest.raises(StorageError, match="names no host; write file:///data/x.jsonl"):
+    with pytest.raises(StorageError, match=r"names no host; write file:///data/x\.jsonl"):
         Storage().stat("file://data/x.jsonl")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,11 +32,11 @@ every_action = pytest.mark.parametrize("act", ACTIONS.values(), ids=ACTIONS.keys
 
 
 @pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Leave out botocore's waiting between tries; give what it would have waited, in seconds."""
     pauses: list[float] = []
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=pauses.append))
-    yield pauses
+    return pauses
 
 
 def storage_of(access_key: str, secret_key: str, endpoint_url: str) -> Storage:

@@ -32,7 +32,7 @@ class BreakingStore:
     cut: int = 0
     error: tuple[int, str] | None = None
     """The status and S3 code of every answer, where the store refuses everything."""
-    before_get: Callable[[int], None] = lambda number: None
+    before_get: Callable[[int], None] = lambda _: None
     gets: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
@@ -106,7 +106,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[BreakingStore]:
     thread.start()
     store.url = f"http://127.0.0.1:{server.server_port}"
     # the pauses between tries are left out
-    monkeypatch.setattr("clip_operator.storage.s3._retry_broken_body.sleep", lambda seconds: None)
+    monkeypatch.setattr("clip_operator.storage.s3._retry_broken_body.sleep", lambda _: None)
     yield store
     server.shutdown()
     server.server_close()

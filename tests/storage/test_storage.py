@@ -1,4 +1,4 @@
-"""What every kind of storage promises: the same tests for paths, file:// URIs, a real S3 server and an fsspec driver."""
+"""What every kind of storage promises, one set of tests for paths, file:// URIs, a real S3 server and a driver."""
 
 from __future__ import annotations
 
@@ -165,5 +165,5 @@ def test_a_scheme_without_its_driver_names_the_package_to_install(uri: str, pack
 
 
 def test_an_unknown_scheme_says_what_can_be_used_instead() -> None:
-    with pytest.raises(StorageError, match="cannot open nonsense:// URIs.*use s3://, a local path"):
+    with pytest.raises(StorageError, match=r"cannot open nonsense:// URIs.*use s3://, a local path"):
         Storage().stat("nonsense://bucket/x")

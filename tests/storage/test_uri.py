@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clip_operator.storage import display, join, name_of, parent, scheme_of
@@ -15,6 +15,7 @@ roots = st.one_of(
 names = st.text(min_size=1).filter(lambda name: "/" not in name)
 
 
+@settings(derandomize=True, deadline=None)
 @given(roots, names)
 @example("s3://bucket", "a#1?.jsonl")
 def test_an_object_in_a_folder_has_that_folder_as_its_parent_and_its_own_name(root: str, name: str) -> None:
@@ -22,16 +23,19 @@ def test_an_object_in_a_folder_has_that_folder_as_its_parent_and_its_own_name(ro
     assert name_of(join(root, name)) == name
 
 
+@settings(derandomize=True, deadline=None)
 @given(roots, names, names)
 def test_joining_twice_is_joining_once(root: str, folder: str, name: str) -> None:
     assert join(join(root, folder), name) == join(root, f"{folder}/{name}")
 
 
+@settings(derandomize=True, deadline=None)
 @given(roots, names)
 def test_slashes_where_the_parts_meet_make_no_difference(root: str, name: str) -> None:
     assert join(root + "/", name) == join(root, "/" + name) == join(root, name)
 
 
+@settings(derandomize=True, deadline=None)
 @given(roots, names)
 def test_joining_keeps_the_scheme(root: str, name: str) -> None:
     assert scheme_of(join(root, name)) == scheme_of(root)
@@ -86,6 +90,7 @@ def test_what_is_displayed_holds_neither_credentials_nor_query(uri: str, shown: 
     assert display(uri) == shown
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.sampled_from(["s3", "https", "gs"]), st.text(), st.text(st.characters(exclude_characters="/?#")), st.text())
 def test_any_uri_can_be_displayed_and_shows_no_secret(scheme: str, path: str, host: str, query: str) -> None:
     secret = "hunter2-hunter2"  # too long for hypothesis to make by chance

@@ -132,6 +132,7 @@ def load_encoder(checkpoint: Checkpoint, device: Device, precision: str) -> Clip
             use_safetensors=checkpoint.safetensors,
             weights_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
             **options,
         )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **options)
@@ -152,6 +153,20 @@ def load_encoder(checkpoint: Checkpoint, device: Device, precision: str) -> Clip
         raise JobError(
             f"model {checkpoint.name!r}: the checkpoint lacks {len(absent)} weights of {type(model).__name__} "
             f"({', '.join(absent[:3])}, …), so its scores would be random"
+        )
+    if loading["mismatched_keys"]:
+        count = len(loading["mismatched_keys"])
+        key, found, expected = min(loading["mismatched_keys"])
+        raise JobError(
+            f"model {checkpoint.name!r}: {count} weights do not fit config.json, such as {key}, which "
+            f"has the shape {tuple(found)} and not {tuple(expected)}"
+        )
+    # transformers makes an empty tokenizer where its files are missing, and then every text is the same text.
+    if 2 * len(tokenizer) < config.text_config.vocab_size:
+        raise JobError(
+            f"model {checkpoint.name!r}: its tokenizer knows {len(tokenizer)} tokens and the model "
+            f"{config.text_config.vocab_size}; the tokenizer's files (tokenizer.json, or vocab.json and merges.txt) "
+            f"are missing from {checkpoint.path}, or another model's"
         )
     model.eval().to(torch.device(device.name))
     encoder = ClipEncoder(model, tokenizer, image_processor, checkpoint, device, precision)

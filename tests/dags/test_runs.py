@@ -1,0 +1,69 @@
+"""The DAGs in dags/ do their job when the real Airflow runs them on the demo's bucket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.airflow_home import AirflowHome
+from demo.object_store import ObjectStore
+
+BUCKET = "clip-demo"
+
+
+@pytest.fixture(scope="module")
+def client(store: ObjectStore, shapes_dataset: Path) -> Any:
+    """The S3 server with the demo's bucket and data set in it."""
+    store.put_folder(shapes_dataset, f"s3://{BUCKET}/shapes")
+    return store.client()
+
+
+@pytest.fixture(scope="module")
+def airflow(client: Any, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> AirflowHome:
+    variables = {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection}
+    home = AirflowHome(tmp_path_factory.mktemp("airflow"), variables)
+    home.migrate()
+    return home
+
+
+def run(airflow: AirflowHome, dag_id: str, **params: Any) -> tuple[int, str]:
+    log = airflow.folder / "run.log"
+    code = airflow.start(["dags", "test", dag_id, "--conf", json.dumps(params)], log).wait()
+    return code, log.read_text(errors="replace")
+
+
+def rows(client: Any, key: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in client.get_object(Bucket=BUCKET, Key=key)["Body"].read().splitlines()]
+
+
+def test_the_evaluation_dag_scores_a_step_with_the_parameters_of_its_form(airflow: AirflowHome, client: Any) -> None:
+    code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/here", output_key="agreement", batch_size=7)
+    assert code == 0, log[-4000:]
+    assert airflow.task_states("clip_evaluation") == {"score": "success", "check": "success"}
+    assert airflow.xcoms("clip_evaluation")["score", "return_value"] == ["agreement"]
+    assert [list(row)[-2:] for row in rows(client, "here/captions_step1.jsonl")] == [["agreement", "clip_error"]] * 64
+
+
+def test_the_evaluation_dag_fails_when_the_scores_are_below_the_limit(airflow: AirflowHome) -> None:
+    code, log = run(airflow, "clip_evaluation", minimum_mean_score=0.9)
+    assert code == 1
+    assert airflow.task_states("clip_evaluation") == {"score": "success", "check": "failed"}
+    assert "and minimum_mean_score is 0.9" in log
+
+
+def test_the_evaluation_dag_refuses_a_parameter_that_its_form_would_not_take(airflow: AirflowHome) -> None:
+    code, log = run(airflow, "clip_evaluation", on_error="ignore")
+    assert code == 1
+    assert "on_error" in log
+
+
+def test_the_chain_leaves_every_step_where_it_is(airflow: AirflowHome, client: Any) -> None:
+    code, log = run(airflow, "clip_two_captions")
+    assert code == 0, log[-4000:]
+    first, second = (rows(client, f"shapes/two-captions/captions_step{step}.jsonl") for step in (1, 2))
+    assert [{k: v for k, v in row.items() if k != "clip_score_alt"} for row in second] == first
+    assert sum(row["clip_score_alt"] is not None for row in second) == 62
+    assert airflow.xcoms("clip_two_captions")["score_alt_text", "output_step"] == 2
