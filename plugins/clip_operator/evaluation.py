@@ -7,6 +7,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ def evaluate(
     started = datetime.now(UTC)
     input_type, output_type = file_type_of(request.input), file_type_of(request.output)
     check_conversion(input_type, output_type)
+    images = _image_loader(request, storage)
     source = storage.stat(request.input)
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     if not request.overwrite and (done := proven(storage, request, source, checkpoint.digest)):
@@ -66,14 +68,12 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, claimed(storage, request):
         read, written = Path(folder) / "input", Path(folder) / "output"
         storage.download(source, read)
-        columns = (request.input_image_key, request.input_text_key, *request.added_columns)
-        with open_table(read, input_type, columns) as table:
-            scan = table.scan()
+        with _open_input(read, input_type, request) as (table, scan):
             _check_columns(scan, request)
             _check_not_stopped(stop)
             device = model.choose_device(request.device)
             encoder = model.load_encoder(checkpoint, device, request.precision)
-            scorer = Scorer(encoder, _image_loader(request, storage).load, stop)
+            scorer = Scorer(encoder, images.load, stop)
             tally = _score(table, scan, scorer, request, written, output_type)
         _check_not_stopped(stop)
         output = storage.upload(written, request.output)
@@ -81,6 +81,19 @@ def evaluate(
         publish_manifest(storage, manifest)
     _log_summary(manifest)
     return manifest
+
+
+@contextmanager
+def _open_input(path: Path, file_type: FileType, request: EvaluationRequest) -> Iterator[tuple[TableReader, TableScan]]:
+    """Open the copy of the input, every row of which has been seen to be well formed."""
+    columns = (request.input_image_key, request.input_text_key, *request.added_columns)
+    with ExitStack() as stack:
+        try:
+            table = stack.enter_context(open_table(path, file_type, columns))
+            scan = table.scan()
+        except JobError as error:
+            raise JobError(f"{display(request.input)}: {error}") from None
+        yield table, scan
 
 
 def _score(
@@ -111,7 +124,7 @@ def _score(
 def _image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:
     policy = ImagePolicy(
         root=_image_root(request),
-        allowed_hosts=request.image_hosts,
+        image_hosts=request.image_hosts,
         max_bytes=request.max_image_bytes,
         max_pixels=request.max_image_pixels,
     )

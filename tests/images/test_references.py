@@ -18,7 +18,7 @@ FORBIDDEN, NOT_FOUND = Reason.IMAGE_FORBIDDEN, Reason.IMAGE_NOT_FOUND
 
 
 def loader_at(root: str, *hosts: str) -> ImageLoader:
-    return ImageLoader(Storage(), ImagePolicy(root=root, allowed_hosts=hosts))
+    return ImageLoader(Storage(), ImagePolicy(root=root, image_hosts=hosts))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_the_root_folder_itself_is_no_image(tmp_path: Path, refused: Refusal) ->
         ("[::1]:9", "http://[::1]:9/x.jpg"),
     ],
 )
-def test_allowed_hosts(rule: str, url: str) -> None:
+def test_image_hosts(rule: str, url: str) -> None:
     loader_at("s3://b", rule).locate(url)
 
 
@@ -211,7 +211,7 @@ def test_a_fragment_does_not_make_another_image() -> None:
 )
 def test_a_host_that_cannot_be_meant_is_a_wrong_request(host: str) -> None:
     with pytest.raises(RequestError, match=r"example\.org"):
-        ImagePolicy(root=".", allowed_hosts=(host,))
+        ImagePolicy(root=".", image_hosts=(host,))
 
 
 def test_wrong_policies_are_wrong_requests() -> None:
@@ -219,7 +219,7 @@ def test_wrong_policies_are_wrong_requests() -> None:
         with pytest.raises(RequestError, match="root"):
             ImagePolicy(root=root)
     with pytest.raises(RequestError, match="list"):
-        ImagePolicy(root=".", allowed_hosts="example.org")  # type: ignore[arg-type]
+        ImagePolicy(root=".", image_hosts="example.org")  # type: ignore[arg-type]
     for limit in ("max_bytes", "max_pixels", "http_timeout_seconds"):
         with pytest.raises(RequestError, match=limit):
             ImagePolicy(".", **{limit: 0})  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ FILE = encoded(drawn())
 
 
 def loader_for(root: Path, *hosts: str, **limits: Any) -> ImageLoader:
-    return ImageLoader(Storage(), ImagePolicy(root=str(root), allowed_hosts=hosts, **limits))
+    return ImageLoader(Storage(), ImagePolicy(root=str(root), image_hosts=hosts, **limits))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_host_that_is_not_allowed_is_never_called(
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_redirects_within_the_allowed_hosts_are_followed(root: Path, web: WebServer, code: int) -> None:
+def test_redirects_within_the_image_hosts_are_followed(root: Path, web: WebServer, code: int) -> None:
     web.answers["/1"] = redirect("/2?q=1", code)
     web.answers["/2"] = redirect(f"{web.url}/3", code)
     web.answers["/3"] = status(200, FILE)

@@ -72,7 +72,7 @@ def test_an_upload_that_a_signal_interrupts_leaves_the_old_one(tmp_path: Path, m
 def test_a_reader_that_has_the_old_file_open_reads_it_to_its_end(tmp_path: Path) -> None:
     uri = str(tmp_path / "step.jsonl")
     Storage().write(b"old and whole", uri)
-    with Path(uri).open("rb") as reader:
+    with Path(uri).open("rb", buffering=0) as reader:
         assert reader.read(3) == b"old"
         Storage().write(b"new", uri)
         assert reader.read() == b" and whole"

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -256,7 +257,6 @@ def test_metadata_that_is_not_understood_stays_as_it_is(tmp_path: Path, metadata
 
 
 def test_pandas_gets_its_index_and_types_back(tmp_path: Path) -> None:
-    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(
         {
             "text": pd.array(["x", None], "string"),

@@ -42,7 +42,7 @@ class ImageLoader:
         self._policy = policy
         self._root = LocalRoot(policy.root) if scheme_of(policy.root) == "file" else StoreRoot(policy.root)
         self._web: WebImages | None = None
-        if policy.allowed_hosts:
+        if policy.image_hosts:
             from clip_operator.images.web import WebImages  # a job without web images needs no urllib3
 
             self._web = WebImages(policy)
@@ -128,7 +128,7 @@ class ImageLoader:
     def _allowed_web(self, url: str) -> WebImages:
         if self._web is None:
             raise RowError(
-                Reason.IMAGE_FORBIDDEN, f"{shown(url)}: no web host is allowed; name it in allowed_hosts to fetch it"
+                Reason.IMAGE_FORBIDDEN, f"{shown(url)}: no web host is allowed; name it in image_hosts to fetch it"
             )
         return self._web
 

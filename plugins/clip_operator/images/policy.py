@@ -15,7 +15,7 @@ class ImagePolicy:
 
     :param root: URI or path of the folder that relative references are resolved against. A local root is also the
         only place on the local disk that is read; with a root in an object store the local disk is not read at all.
-    :param allowed_hosts: the hosts that http(s) references and their redirects may name: ``"example.org"``,
+    :param image_hosts: the hosts that http(s) references and their redirects may name: ``"example.org"``,
         ``"*.example.org"`` (every subdomain, not the domain itself), either with a ``":port"``. Without one, only
         the scheme's own port (80, 443) is meant. Empty, the default, refuses every http(s) reference.
     :param max_bytes: the most bytes of one image file; 64 MiB by default.
@@ -28,7 +28,7 @@ class ImagePolicy:
     """
 
     root: str
-    allowed_hosts: tuple[str, ...] = ()
+    image_hosts: tuple[str, ...] = ()
     max_bytes: int = 64 << 20
     max_pixels: int = 178_956_970
     http_timeout_seconds: float = 30.0
@@ -45,9 +45,9 @@ class ImagePolicy:
             )
         if scheme_of(self.root) != "file" and not self.root.partition("://")[2].strip("/"):
             raise RequestError(f"the image root {self.root} names no bucket; write s3://bucket or s3://bucket/dir")
-        if isinstance(self.allowed_hosts, str):
-            raise RequestError(f"allowed_hosts is a list of host names, not the text '{self.allowed_hosts}'")
-        for host in self.allowed_hosts:
+        if isinstance(self.image_hosts, str):
+            raise RequestError(f"image_hosts is a list of host names, not the text '{self.image_hosts}'")
+        for host in self.image_hosts:
             HostRule.parse(host)
         for name in ("max_bytes", "max_pixels", "http_timeout_seconds"):
             if not getattr(self, name) > 0:

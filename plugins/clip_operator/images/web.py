@@ -45,7 +45,7 @@ class WebImages:
     """
 
     def __init__(self, policy: ImagePolicy) -> None:
-        self._rules = tuple(HostRule.parse(host) for host in policy.allowed_hosts)
+        self._rules = tuple(HostRule.parse(host) for host in policy.image_hosts)
         self._max_bytes = policy.max_bytes
         self._timeout = Timeout(connect=min(10.0, policy.http_timeout_seconds), read=policy.http_timeout_seconds)
         self._whole_seconds = policy.http_timeout_seconds * _WHOLE_IMAGE_TIMEOUTS

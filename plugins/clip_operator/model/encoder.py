@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -140,6 +141,11 @@ def load_encoder(checkpoint: Checkpoint, device: Device, precision: str) -> Clip
         image_processor = AutoImageProcessor.from_pretrained(checkpoint.path, backend="pil", **options)
     except JobError:
         raise
+    except UnpicklingError:  # its text advises to run the code
+        raise JobError(
+            f"model {checkpoint.name!r}: the pickled weights in {checkpoint.path} hold more than weights, such as "
+            "code to run, and are not loaded; give a checkpoint saved as safetensors"
+        ) from None
     except Exception as error:  # transformers, safetensors and tokenizers raise whatever they met in a bad file
         why = " ".join(str(error).split())[:400]
         raise JobError(
