@@ -4,9 +4,9 @@
 Reads one step of a data set from object storage, scores how well each row's image and text agree, writes the next step
 beside it with a `clip_score` column, and fails if the result is worse than the limits allow.
 
-**Run it by hand** (*Trigger*) to score your own file: every parameter below is explained in the form.
-**Let the schedule run it** to keep a scored copy up to date: if neither the file, the parameters nor the model have
-changed since the last run, the task sees that from the manifest beside its output and does nothing.
+- **Run it by hand** (*Trigger*) to score your own file: the form explains every parameter.
+- **Let the schedule run it** to keep a scored copy up to date: if neither the file, the parameters nor the model have
+  changed since the last run, the task sees that from the manifest beside its output and does nothing.
 
 | XCom of `score` | |
 |---|---|

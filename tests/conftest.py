@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ def missing_part(part: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{part} is missing, and CI must run every test")
     pytest.skip(f"{part} is missing on this machine")
+
+
+@contextmanager
+def not_root() -> Iterator[None]:
+    """Be a user whom file permissions bind, also where the tests run as root."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
 
 
 @pytest.fixture(autouse=True)

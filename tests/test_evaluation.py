@@ -455,3 +455,18 @@ def test_long_texts_are_cut_as_the_model_does_and_counted(tmp_path: Path, shapes
     manifest: EvaluationManifest = evaluate(request(tmp_path))
     assert manifest.rows.truncated_texts == 1
     assert manifest.rows.scored == 2
+
+
+def test_a_row_that_names_a_bucket_that_does_not_exist_is_one_bad_row(data: Path, s3: S3) -> None:
+    folder = s3.put_folder(data, "shapes")
+    elsewhere = ["s3://no-such-bucket/a.png", "s3://not..a.bucket/a.png", f"s3://{s3.bucket}/shapes/images/00000.png"]
+    text = "".join(json.dumps({"image_path": uri, "text": "a green dot"}) + "\n" for uri in elsewhere)
+    s3.put("shapes/captions.jsonl", text.encode())
+    manifest = evaluate(request(folder), s3.storage)
+    assert (manifest.rows.scored, manifest.rows.failures) == (1, {"image_not_found": 2})
+
+
+def test_an_image_root_in_a_bucket_that_does_not_exist_is_the_jobs_error(data: Path, s3: S3) -> None:
+    with pytest.raises(JobError, match="the bucket 'no-such-bucket' does not exist"):
+        evaluate(request(data, image_root="s3://no-such-bucket/images"), s3.storage)
+    assert not list(data.glob("scored*"))

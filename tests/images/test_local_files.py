@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
 from clip_operator.storage import Storage
+from tests.conftest import not_root
 from tests.images.conftest import Refusal
 from tests.images.pictures import drawn, encoded, png
 
@@ -105,13 +106,8 @@ def test_a_file_over_the_byte_limit_is_too_large(root: Path, refused: Refusal) -
 def test_a_file_without_permission_is_forbidden(root: Path, loader: ImageLoader, refused: Refusal) -> None:
     (root / "x.png").write_bytes(png())
     (root / "x.png").chmod(0)
-    me = os.geteuid()
-    if me == 0:  # root may read everything, so this test is somebody else for a moment
-        os.seteuid(65534)
-    try:
+    with not_root():
         refused(Reason.IMAGE_FORBIDDEN, loader.load, "x.png")
-    finally:
-        os.seteuid(me)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError
+from tests.conftest import not_root
 
 
 @pytest.fixture
@@ -124,12 +125,8 @@ def test_a_list_of_a_file_uri_starts_with_the_prefix_as_it_was_written(tmp_path:
         assert Storage().read(found.uri) == b"x"
 
 
-def test_a_file_that_may_not_be_read_is_access_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read_is_access_denied(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x")
-
-    def denied(path: Path) -> bytes:  # stands in for the mode 000, which does not stop root
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", denied)
-    with pytest.raises(AccessDenied, match="permission denied"):
+    (tmp_path / "x").chmod(0)
+    with not_root(), pytest.raises(AccessDenied, match="permission denied"):
         Storage().read(str(tmp_path / "x"))

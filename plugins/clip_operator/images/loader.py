@@ -14,7 +14,7 @@ from clip_operator.images.local_root import LocalRoot, file_uri_path
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.object_store import StoreRoot, locate_object
 from clip_operator.images.policy import ImagePolicy
-from clip_operator.storage import AccessDenied, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
+from clip_operator.storage import AccessDenied, BucketNotFound, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,6 +88,10 @@ class ImageLoader:
             return self._storage.read(uri, self._policy.max_bytes)
         except ObjectNotFound:
             raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {location}") from None
+        except BucketNotFound:
+            if self._root.holds(uri):
+                raise  # the job's own bucket, not one that this row names
+            raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no bucket for {location}") from None
         except AccessDenied:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"the access to {location} was denied") from None
         except ObjectTooLarge:

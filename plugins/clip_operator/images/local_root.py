@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -28,6 +27,10 @@ class LocalRoot:
         self._real = _with_slash(os.path.realpath(path))
         self._names = (_with_slash(os.path.normpath(Path(path).absolute())), self._real)
 
+    def holds(self, uri: str) -> bool:
+        """Tell whether a location's key is below the root."""
+        return uri.startswith(self._real)
+
     def relative(self, reference: str) -> ImageLocation:
         """Resolve a relative path, without I/O; raise :class:`RowError`."""
         return ImageLocation(self._real + resolve(reference, reference))
@@ -46,15 +49,10 @@ class LocalRoot:
         The result is what to read: opening the path as it was named would follow its links a second time.
         """
         real = os.path.realpath(path)
-        if not real.startswith(self._real):
+        if not self.holds(real):
             raise RowError(
                 Reason.IMAGE_FORBIDDEN, f"{shown(path)} leads out of the image root by a symbolic link to elsewhere"
             )
-        try:
-            Path(real).stat()
-        except OSError as error:
-            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # the row's fault; other errors are for the storage
-                raise RowError(Reason.IMAGE_NOT_FOUND, f"{shown(path)} cannot exist: {error.strerror}") from None
         return real
 
 

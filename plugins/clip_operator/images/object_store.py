@@ -29,6 +29,10 @@ class StoreRoot:
         self.uri = _canonical(uri).rstrip("/")
         self.bucket_uri = "/".join(self.uri.split("/", 3)[:3])
 
+    def holds(self, uri: str) -> bool:
+        """Tell whether an object is in the root's bucket."""
+        return uri.startswith(self.bucket_uri + "/")
+
     def relative(self, reference: str) -> ImageLocation:
         """Resolve a relative path, without I/O; raise :class:`RowError`."""
         return locate_object(join(self.uri, resolve(reference, reference)), self)
@@ -52,7 +56,7 @@ def locate_object(reference: str, root: StoreRoot | None) -> ImageLocation:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)}: images are not read from {scheme}:// here")
         if scheme not in _BUCKET_STORES:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is outside the image root")
-        if _BUCKET.fullmatch(bucket) is None and not (root is not None and uri.startswith(root.bucket_uri + "/")):
+        if _BUCKET.fullmatch(bucket) is None and not (root is not None and root.holds(uri)):
             raise RowError(
                 Reason.IMAGE_FORBIDDEN, f"{shown(reference)} does not name a bucket as in {scheme}://bucket/key"
             )

@@ -3,6 +3,7 @@
 from clip_operator.storage.backend import (
     AccessDenied,
     Backend,
+    BucketNotFound,
     CredentialsError,
     ObjectInfo,
     ObjectNotFound,
@@ -15,6 +16,7 @@ from clip_operator.storage.uri import display, join, name_of, parent, scheme_of
 __all__ = [
     "AccessDenied",
     "Backend",
+    "BucketNotFound",
     "CredentialsError",
     "ObjectInfo",
     "ObjectNotFound",

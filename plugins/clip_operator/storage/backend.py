@@ -22,6 +22,10 @@ class AccessDenied(StorageError):
     """The credentials are accepted but may not touch this object."""
 
 
+class BucketNotFound(StorageError):
+    """There is no such bucket, so nothing in it can be read or written."""
+
+
 class ObjectNotFound(StorageError):
     """There is no object at this URI. (A bucket that does not exist is no such case: it is not one object's matter.)"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -45,9 +46,14 @@ class LocalBackend:
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
         try:
-            return path_of(uri).read_bytes()
+            with path_of(uri).open("rb") as file:
+                # Counted while reading: a file may grow after it was looked at.
+                data = file.read(-1 if max_bytes is None else max_bytes + 1)
         except OSError as error:
             raise _translated(uri, error) from None
+        if max_bytes is not None and len(data) > max_bytes:
+            raise ObjectTooLarge(f"{uri} grew beyond the {max_bytes:,} bytes accepted")
+        return data
 
     def download(self, info: ObjectInfo, path: Path) -> None:
         try:
@@ -100,6 +106,8 @@ def _translated(uri: str, error: OSError) -> StorageError:
         return ObjectNotFound(f"{uri} does not exist")
     if isinstance(error, IsADirectoryError):
         return ObjectNotFound(f"{uri} is a folder, not a file")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return ObjectNotFound(f"{uri} cannot exist: {error.strerror}")
     if isinstance(error, PermissionError):
         return AccessDenied(f"{uri}: permission denied")
     return StorageError(f"{uri}: {error.strerror or error}")

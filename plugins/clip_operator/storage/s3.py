@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from clip_operator.storage.backend import (
     AccessDenied,
+    BucketNotFound,
     CredentialsError,
     ObjectInfo,
     ObjectNotFound,
@@ -27,7 +28,8 @@ from clip_operator.storage.uri import display
 _REFUSED_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 )
-_NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
+_NO_BUCKET = frozenset({"NoSuchBucket", "InvalidBucketName"})
+_NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "KeyTooLongError"})
 _DENIED = frozenset({"403", "AccessDenied", "Forbidden"})
 
 # Enough connections for the threads that fetch images; boto3's default of 10 would make them queue.
@@ -157,6 +159,8 @@ class S3Backend:
             raise StorageError(
                 f"{uri}: the connection broke, and again at every retry: {error.last_exception}"
             ) from None
+        except botocore_exceptions.ParamValidationError:  # boto3 knows that no store has such a name
+            raise BucketNotFound(f"{uri} does not name a bucket and a key, as in s3://bucket/key") from None
         except (botocore_exceptions.EndpointConnectionError, botocore_exceptions.ConnectTimeoutError):
             raise StorageError(
                 f"{uri}: cannot connect to the S3 endpoint {self._endpoint}; check the address and the network"
@@ -167,8 +171,10 @@ class S3Backend:
     def _translated(self, uri: str, error: botocore_exceptions.ClientError) -> StorageError:
         bucket, _ = split(uri)
         code = self._code(uri, error)
-        if code == "NoSuchBucket":
-            return StorageError(f"{uri}: the bucket '{bucket}' does not exist at {self._endpoint}")
+        if code in _NO_BUCKET:
+            return BucketNotFound(f"{uri}: the bucket '{bucket}' does not exist at {self._endpoint}")
+        if code == "InvalidObjectState":
+            return AccessDenied(f"{uri} is archived and cannot be read until it is restored")
         if code in _NOT_FOUND:
             return ObjectNotFound(f"{uri} does not exist")
         if code in _REFUSED_CREDENTIALS:
