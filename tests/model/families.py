@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
 import torch
 import transformers
 from tokenizers import pre_tokenizers
@@ -67,6 +68,28 @@ def save_siglip(folder: Path) -> None:
     _save(folder, transformers.SiglipModel(config), tokenizer, processor)
 
 
+def save_siglip_with_sentencepiece(folder: Path) -> None:
+    """SigLIP as Google's checkpoints name it: with its SentencePiece tokenizer."""
+    lines = [" ".join([*WORDS, *LETTERS])] * 10
+    with (folder / "spiece.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=file,
+            vocab_size=120,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    tokenizer = transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=24)
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 32}
+    config = transformers.SiglipConfig(text_config=text, vision_config=_vision())
+    processor = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    _save(folder, transformers.SiglipModel(config), tokenizer, processor)
+
+
 def save_siglip2(folder: Path) -> None:
     """SigLIP 2 with images in their own shape, cut into a bounded number of patches and padded."""
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS, *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -106,6 +129,7 @@ FAMILIES: dict[str, tuple[Callable[[Path], None], int]] = {
     "legacy-clip": (save_legacy_clip, 77),
     "slow-tokenizer": (save_clip_with_slow_tokenizer, 77),
     "siglip": (save_siglip, 24),
+    "siglip-sentencepiece": (save_siglip_with_sentencepiece, 24),
     "siglip2": (save_siglip2, 24),
     "altclip": (save_altclip, 32),
     "chinese-clip": (save_chinese_clip, 40),
