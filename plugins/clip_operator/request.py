@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from clip_operator.errors import RequestError
 
@@ -15,6 +15,11 @@ NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
 OnError = Literal["null", "zero", "fail"]
 Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def _split(value: Any) -> Any:
+    """Return the names in a text, which templates and command lines give where a list is meant."""
+    return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
 
 
 class Requester(BaseModel):
@@ -47,7 +52,9 @@ class EvaluationRequest(BaseModel):
     image_root: NonBlank | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
     )
-    image_hosts: tuple[NonBlank, ...] = Field((), description="Hosts from which http(s) images may be fetched.")
+    image_hosts: Annotated[tuple[NonBlank, ...], BeforeValidator(_split)] = Field(
+        (), description="Hosts from which http(s) images may be fetched."
+    )
     on_error: OnError = Field(
         "null", description="A row that cannot be scored: null score, score 0.0, or fail the job."
     )

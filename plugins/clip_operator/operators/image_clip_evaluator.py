@@ -58,6 +58,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param error_key: column to add with the reason why a row has no score. Default: no such column.
     :param batch_size: rows that go through the model together. Default: 32.
     :param precision: ``fp32``, ``bf16`` or ``fp16``; the cosine is always computed in fp32. Default: ``fp32``.
+    :param max_image_bytes: largest image file accepted, in bytes. Default: 64 MiB.
+    :param max_image_pixels: largest image accepted, in pixels; decoding takes about 8 bytes a pixel, on up to 16
+        images at once. Default: 100 million.
     :param overwrite: replace an output that another task wrote, replace score columns that the input has already, and
         score again what is scored already. Default: False.
     :param aws_conn_id: Airflow connection with the S3 credentials. None leaves it to boto3 (environment, service
@@ -86,6 +89,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "error_key",
         "batch_size",
         "precision",
+        "max_image_bytes",
+        "max_image_pixels",
         "overwrite",
         "aws_conn_id",
         "execution_mode",
@@ -114,6 +119,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         error_key: str | None = None,
         batch_size: int | str = 32,
         precision: str = "fp32",
+        max_image_bytes: int | str = 64 << 20,
+        max_image_pixels: int | str = 100_000_000,
         overwrite: bool | str = False,
         aws_conn_id: str | None = "aws_default",
         execution_mode: str = "local",
@@ -138,6 +145,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         self.error_key = error_key
         self.batch_size = batch_size
         self.precision = precision
+        self.max_image_bytes = max_image_bytes
+        self.max_image_pixels = max_image_pixels
         self.overwrite = overwrite
         self.aws_conn_id = aws_conn_id
         self.execution_mode = execution_mode

@@ -13,26 +13,8 @@ from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, parent
 from clip_operator.tables import file_type_of
 
-# The operator's parameters that are fields of the request under another name.
-_RENAMED = {"model": "model_name", "revision": "model_revision"}
-
-# … those that carry the same name …
-_PASSED = (
-    "input_image_key",
-    "input_text_key",
-    "output_key",
-    "device",
-    "image_root",
-    "image_hosts",
-    "on_error",
-    "error_key",
-    "batch_size",
-    "precision",
-    "overwrite",
-)
-
-# … and those of them that need not be set.
-_OPTIONAL = ("revision", "device", "image_root", "error_key")
+# The fields of the request that the operator calls otherwise. All others that it has carry the request's names.
+_CALLED = {"model": "model_name", "revision": "model_revision"}
 
 
 @dataclass(frozen=True)
@@ -51,15 +33,20 @@ def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage) 
     """
     series = _series(parameters)
     step = _step(parameters["step"], series, requester, storage)
-    fields = {name: parameters[name] for name in _PASSED} | {name: parameters[of] for name, of in _RENAMED.items()}
+    fields: dict[str, Any] = {}
+    for name, field in EvaluationRequest.model_fields.items():
+        parameter = _CALLED.get(name, name)
+        value = parameters.get(parameter)
+        if value is not None:
+            fields[name] = value
+        elif parameter in parameters and field.default not in (None, ()):
+            # What is left empty is not replaced by its default in silence, unless that default is "nothing".
+            raise RequestError(f"{parameter} must not be empty")
     fields |= {"input": series.uri(step), "output": series.uri(step + 1), "requested_by": requester.model_dump()}
-    if fields["image_root"] is None:
+    if "image_root" not in fields and series.first_entry_file_name:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
-        fields["image_root"] = parent(series.first_entry_file_name) if series.first_entry_file_name else None
-    for name, value in fields.items():
-        if value is None and name not in _OPTIONAL:
-            raise RequestError(f"{_RENAMED.get(name, name)} must not be empty")
-    request = parse_request(fields, _RENAMED)
+        fields["image_root"] = parent(series.first_entry_file_name)
+    request = parse_request(fields, _CALLED)
     return Plan(request, step + 1)
 
 
