@@ -18,7 +18,7 @@ demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 s
 	$(BIN)/python -m demo
 
 test: $(VENV)/installed ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --junitxml=build/tests.xml
 
 lint: $(VENV)/installed ## check style, types and layers
 	$(BIN)/ruff check .

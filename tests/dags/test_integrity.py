@@ -97,6 +97,13 @@ def test_importing_the_operator_loads_nothing_heavy() -> None:
     assert [name for name in loaded if name.startswith((*HEAVY, "airflow.providers"))] == []
 
 
+def test_a_task_that_scores_elsewhere_needs_nothing_of_the_scoring_side_but_its_storage() -> None:
+    loaded = loads("import clip_operator.operators.plan, clip_operator.operators.execution")
+    assert "clip_operator.completion" in loaded
+    absent = ("torch", "transformers", "PIL", "pyarrow", "numpy", "pandas")
+    assert [name for name in loaded if name.startswith(absent)] == []
+
+
 @pytest.mark.parametrize("dag_id", IDS)
 def test_parsing_a_dag_loads_nothing_heavy(dag_id: str) -> None:
     path = str(DAGS / f"{dag_id}.py")
