@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Logs go to standard error. Standard output carries one line: the manifest as JSON.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    # Of other libraries only warnings: at INFO, the hub's client logs every request.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    log.setLevel(logging.INFO)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

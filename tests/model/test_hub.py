@@ -1,0 +1,172 @@
+"""A model named by its hub id: what is fetched, and what is said when it cannot be.
+
+The hub itself cannot be reached from a test. A small server on loopback stands in for it and answers what
+huggingface_hub asks: which files a revision has, and their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """A hub with one model, ``acme/clip``."""
+
+    files: dict[str, bytes]
+    url: str = ""
+    gated: bool = False
+    fetched: set[str] = field(default_factory=set)
+    """Files whose content was asked for."""
+
+
+def _sha1(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        path = self.path.partition("?")[0]
+        if path in (f"/api/models/acme/clip/revision/{name}" for name in ("main", "v2", COMMIT)):
+            siblings = [{"rfilename": name} for name in self.hub.files]
+            return self._send_json({"id": "acme/clip", "sha": COMMIT, "siblings": siblings}, with_body)
+        if path == f"/api/models/acme/clip/tree/{COMMIT}":
+            tree = [{"type": "file", "path": n, "size": len(b), "oid": _sha1(b)} for n, b in self.hub.files.items()]
+            return self._send_json(tree, with_body)
+        if path.startswith("/api/models/acme/clip/revision/"):
+            return self._send(404, b"", with_body, {"X-Error-Code": "RevisionNotFound"})
+        if path.startswith(f"/acme/clip/resolve/{COMMIT}/"):
+            name = path.removeprefix(f"/acme/clip/resolve/{COMMIT}/")
+            if self.hub.gated:
+                return self._send(403, b"", with_body, {"X-Error-Code": "GatedRepo"})
+            if with_body:
+                self.hub.fetched.add(name)
+            body = self.hub.files[name]
+            return self._send(200, body, with_body, {"ETag": f'"{_sha1(body)}"'})
+        return self._send(404, b"", with_body, {"X-Error-Code": "RepoNotFound"})
+
+    def _send_json(self, value: Any, with_body: bool) -> None:
+        self._send(200, json.dumps(value).encode(), with_body, {"Content-Type": "application/json"})
+
+    def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "X-Repo-Commit": COMMIT, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def hub(checkpoint_folder: Path) -> Iterator[Hub]:
+    hub = Hub({path.name: path.read_bytes() for path in checkpoint_folder.iterdir()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield hub
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def score(hub: Hub, shapes_dataset: Path, tmp_path: Path) -> Any:
+    """Score the demo data set with a model from the hub; return the exit code, the manifest and the log."""
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any], str]:
+        # A process of its own: huggingface_hub reads its environment once, when it is imported.
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+        uris = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl"]
+        command = [sys.executable, "-m", "clip_operator", "evaluate", *uris, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+    return run
+
+
+def test_only_what_is_needed_is_fetched_and_the_commit_is_recorded(hub: Hub, score: Any) -> None:
+    needed = set(hub.files)
+    foreign = ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.safetensors", "onnx/config.json"]
+    hub.files |= dict.fromkeys(foreign, b"not this one")
+    code, manifest, log = score("--model", "acme/clip", "--revision", "v2")
+    assert code == 0, log
+    assert hub.fetched == needed
+    assert manifest["model"]["source"] == "hub"
+    assert manifest["model"]["revision"] == COMMIT
+    assert manifest["rows"]["scored"] == 60
+
+
+def test_pickled_weights_are_fetched_where_there_are_no_safetensors(
+    hub: Hub, score: Any, checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    torch.save(load_file(checkpoint_folder / "model.safetensors"), tmp_path / "weights.bin")
+    del hub.files["model.safetensors"]
+    hub.files["pytorch_model.bin"] = (tmp_path / "weights.bin").read_bytes()
+    code, manifest, log = score("--model", "acme/clip")
+    assert code == 0, log
+    assert "WARNING: Model acme/clip has no safetensors weights" in log
+    assert manifest["rows"]["scored"] == 60
+
+
+def test_a_model_that_was_fetched_once_needs_the_hub_no_more(hub: Hub, score: Any, tmp_path: Path) -> None:
+    assert score("--model", "acme/clip")[0] == 0
+    hub.files.clear()
+    (tmp_path / "out.jsonl").unlink()
+    hub.url = "http://127.0.0.1:9"  # where nobody listens
+    code, manifest, log = score("--model", "acme/clip")
+    assert code == 0, log
+    assert manifest["model"]["revision"] == COMMIT
+    shutil.rmtree(tmp_path / "hf")
+    code, _, log = score("--model", "acme/clip", "--overwrite")
+    assert code == 1
+    assert "the hub cannot be reached, and the model is not in the local cache" in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gated", "words"),
+    [
+        (["--model", "acme/none"], False, "there is no such model, or it is private and HF_TOKEN is not set"),
+        (["--model", "acme/clip", "--revision", "v9"], False, "the model has no revision 'v9'"),
+        (["--model", "acme/clip"], True, "the model is gated: accept its terms at the hub and set HF_TOKEN"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_words(
+    hub: Hub, score: Any, arguments: list[str], gated: bool, words: str
+) -> None:
+    hub.gated = gated
+    code, _, log = score(*arguments)
+    assert code == 1
+    assert words in log
+    assert "Traceback" not in log
