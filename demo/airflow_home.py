@@ -89,7 +89,7 @@ class AirflowHome:
         query = f"""
             SELECT {columns} FROM {table} WHERE dag_id = :dag AND map_index = :map_index
             AND run_id = (SELECT run_id FROM dag_run WHERE dag_id = :dag ORDER BY id DESC LIMIT 1)
-        """  # noqa: S608
+        """  # noqa: S608 - see above
         with closing(sqlite3.connect(self._database)) as database:
             return database.execute(query, {"dag": dag_id, "map_index": map_index}).fetchall()
 

@@ -362,6 +362,7 @@ BAD_INPUT: list[tuple[str, bytes, dict[str, Any], str]] = [
         "'img;text'. Is ';' its delimiter",
     ),
     ("captions.jsonl", b'{"image_path": "a.png", "text": "a"}\n{"image_pa', {}, r"line 2 .*\{\"image_pa"),
+    ("captions.jsonl", b'[\n{"image_path": "a.png", "text": "a"}]', {}, "line 1 .*name it .json"),
     ("captions.jsonl", b"\xff\xfe{}\n", {}, "line 1.*UTF-8"),
     ("captions.jsonl", b"\x89PNG\r\n\x1a\n", {}, "line 1"),
     ("captions.json", b'{"a": 1}', {"input": "captions.json", "output": "out.json"}, "array"),

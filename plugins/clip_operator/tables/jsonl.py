@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from clip_operator.errors import JobError
 from clip_operator.tables.json_members import WHITESPACE
 from clip_operator.tables.json_reader import JsonReader, JsonRow, parse_object
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, read_lines
@@ -23,4 +24,12 @@ class JsonlReader(JsonReader):
             text = from_object.rstrip(WHITESPACE)
             before = mark + line[: len(line) - len(from_object)]
             mark = ""
-            yield JsonRow(before, text, from_object[len(text) :], parse_object(text, f"line {number}"))
+            yield JsonRow(before, text, from_object[len(text) :], self._parse(text, number))
+
+    def _parse(self, text: str, number: int) -> dict[str, object]:
+        try:
+            return parse_object(text, f"line {number}")
+        except JobError as error:
+            if number == 1 and text.startswith("["):
+                raise JobError(f"{error}. If the file is one JSON array of objects, name it .json") from error
+            raise
