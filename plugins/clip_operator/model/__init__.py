@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clip_operator.model.checkpoint import Checkpoint, find_checkpoint
     from clip_operator.model.device import Device, choose_device
-    from clip_operator.model.encoder import ClipEncoder, EncodedTexts, Pixels, load_encoder
+    from clip_operator.model.encoder import ClipEncoder, EncodedTexts, Pixels
+    from clip_operator.model.loading import load_encoder
 
 __all__ = [
     "Checkpoint",
@@ -28,7 +29,7 @@ _HOMES = {
     "ClipEncoder": "encoder",
     "EncodedTexts": "encoder",
     "Pixels": "encoder",
-    "load_encoder": "encoder",
+    "load_encoder": "loading",
 }
 
 
