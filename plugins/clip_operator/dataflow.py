@@ -139,7 +139,7 @@ class ImageCLIPEvaluator:
         outcomes, scores = Outcomes(request.on_error), []
         slices = (frame.iloc[start : start + request.batch_size] for start in range(0, len(frame), request.batch_size))
         batches = ((None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
-        for _, results in Scorer(encoder, images.load, threading.Event()).score(batches):
+        for _, results in Scorer(encoder, images, threading.Event()).score(batches):
             scores += outcomes.scores(results)
         outcomes.check_some_scored(root)
         storage.write(frame.assign(**{request.output_key: scores}))

@@ -73,7 +73,7 @@ def evaluate(
             _check_not_stopped(stop)
             device = model.choose_device(request.device)
             encoder = model.load_encoder(checkpoint, device, request.precision)
-            scorer = Scorer(encoder, images.load, stop)
+            scorer = Scorer(encoder, images, stop)
             tally = _score(table, scan, scorer, request, written, output_type)
         _check_not_stopped(stop)
         output = storage.upload(written, request.output)

@@ -48,8 +48,16 @@ class ImageLoader:
             self._web = WebImages(policy)
 
     def load(self, reference: object) -> Image.Image:
-        """Return the image as loaded RGB pixels; raises what the three steps raise."""
-        return decode(self.fetch(self.locate(reference)), self._policy.max_pixels)
+        """Return the image as loaded RGB pixels; raises what the steps raise."""
+        return self.decode(self.read(reference))
+
+    def read(self, reference: object) -> bytes:
+        """Return the bytes of the image file that a reference names; raises what the two steps raise."""
+        return self.fetch(self.locate(reference))
+
+    def decode(self, data: bytes) -> Image.Image:
+        """Return the pixels of an image file within the policy's limits; raises :class:`RowError`."""
+        return decode(data, self._policy.max_pixels)
 
     def locate(self, reference: object) -> ImageLocation:
         """Return where the image is, without looking there.

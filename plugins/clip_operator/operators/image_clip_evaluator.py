@@ -59,8 +59,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param batch_size: rows that go through the model together. Default: 32.
     :param precision: ``fp32``, ``bf16`` or ``fp16``; the cosine is always computed in fp32. Default: ``fp32``.
     :param max_image_bytes: largest image file accepted, in bytes. Default: 64 MiB.
-    :param max_image_pixels: largest image accepted, in pixels; decoding takes about 8 bytes a pixel, on up to 16
-        images at once. Default: 100 million.
+    :param max_image_pixels: largest image accepted, in pixels; decoding takes about 8 bytes a pixel, of as many
+        images at once as there are cores, 8 at most. Default: 100 million.
     :param overwrite: replace an output that another task wrote, replace score columns that the input has already, and
         score again what is scored already. Default: False.
     :param aws_conn_id: Airflow connection with the S3 credentials. None leaves it to boto3 (environment, service

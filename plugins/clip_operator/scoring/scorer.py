@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 BatchT = TypeVar("BatchT")
 
-# Threads that fetch, decode and resize: enough to hide an object store's latency, few enough to bound the memory of
-# images that are being decoded at once.
+# Threads that fetch, decode and resize: enough to hide an object store's latency.
 _PREPARING_THREADS = 16
+
+# How many of them decode and resize at once. More than there are cores gain nothing, and each holds a whole image in
+# memory: some 8 bytes a pixel of images that a data set may make as large as the job accepts.
+_DECODING_THREADS = min(8, os.cpu_count() or 1)
 
 # Batches that are being prepared while one is in the model.
 _BATCHES_AHEAD = 2
@@ -40,21 +44,29 @@ class _Pair:
     text: str
 
 
+class ImageSource(Protocol):
+    """Where images come from. Both methods are called from many threads and raise :class:`RowError`."""
+
+    def read(self, reference: object) -> bytes:
+        """Return the bytes of the image file that a row's reference names."""
+
+    def decode(self, data: bytes) -> Image.Image:
+        """Return its pixels, in mode RGB."""
+
+
 class Scorer:
     """Scores image-text pairs with one encoder.
 
     :param encoder: the model.
-    :param load_image: turns a row's image reference into an RGB image or raises :class:`RowError`; called from many
-        threads.
+    :param images: where images come from.
     :param stop: when set, scoring raises :class:`Cancelled` before the next batch.
     """
 
-    def __init__(
-        self, encoder: ClipEncoder, load_image: Callable[[object], Image.Image], stop: threading.Event
-    ) -> None:
+    def __init__(self, encoder: ClipEncoder, images: ImageSource, stop: threading.Event) -> None:
         self._encoder = encoder
-        self._load_image = load_image
+        self._images = images
         self._stop = stop
+        self._decoding = threading.BoundedSemaphore(_DECODING_THREADS)
 
     def score(
         self, batches: Iterable[tuple[BatchT, Sequence[object], Sequence[object]]]
@@ -84,7 +96,9 @@ class Scorer:
         try:
             # The text first: it costs nothing, and a row without one needs no image.
             caption = _checked(text)
-            return _Pair(self._encoder.preprocess(self._load_image(reference)), caption)
+            data = self._images.read(reference)
+            with self._decoding:
+                return _Pair(self._encoder.preprocess(self._images.decode(data)), caption)
         except RowError as error:
             return error
 
