@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import threading
@@ -81,9 +82,15 @@ class Subprocess:
         with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, tempfile.TemporaryFile("w+") as stdout:
             # The child imports this package and nothing else of this interpreter's: the folder holds one link to it.
             (Path(folder) / "clip_operator").symlink_to(_PACKAGE, target_is_directory=True)
-            process = self._start(request, folder, stdout)
-            last_error = self._relay(process)
-            code = process.wait()
+            process = self._start(folder, stdout)
+            try:
+                _send(process, request)
+                last_error = self._relay(process)
+                code = process.wait()
+            except BaseException:  # such as Airflow's execution_timeout: what it ends must not go on by itself
+                process.kill()
+                process.wait()
+                raise
             stdout.seek(0)
             output = stdout.read()
         if self._stopped:
@@ -91,6 +98,10 @@ class Subprocess:
         manifest = parse_manifest(output.encode()) if code == 0 else None
         if manifest is not None:
             return manifest
+        if code < 0:
+            name = signal.Signals(-code).name
+            guess = ": out of memory, most likely; try a smaller batch_size" if name == "SIGKILL" else ""
+            raise JobError(f"the scoring process was killed by {name}{guess}")
         reason = last_error or f"{self._python} ended with exit code {code} and no message"
         raise RequestError(reason) if code == 2 else JobError(reason)
 
@@ -103,7 +114,7 @@ class Subprocess:
             killer.daemon = True
             killer.start()
 
-    def _start(self, request: EvaluationRequest, folder: str, stdout: IO[str]) -> subprocess.Popen[str]:
+    def _start(self, folder: str, stdout: IO[str]) -> subprocess.Popen[str]:
         # Airflow's own settings and secrets are none of the child's business.
         inherited = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
         if "AWS_ACCESS_KEY_ID" in self._variables:  # a profile or a token of other keys would win or spoil them
@@ -122,12 +133,6 @@ class Subprocess:
             raise RequestError(f"python={self._python!r} cannot be run: {error.strerror or error}") from None
         if self._stopped:  # between the constructor and here
             process.terminate()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(request.model_dump_json())
-            process.stdin.close()
-        except BrokenPipeError:
-            log.debug("the child ended before it read the request; its own words say why")
         return process
 
     def _relay(self, process: subprocess.Popen[str]) -> str | None:
@@ -146,3 +151,12 @@ class Subprocess:
             if level >= logging.ERROR:
                 last_error = message
         return last_error or last_line
+
+
+def _send(process: subprocess.Popen[str], request: EvaluationRequest) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(request.model_dump_json())
+        process.stdin.close()
+    except BrokenPipeError:
+        log.debug("the child ended before it read the request; its own words say why")
