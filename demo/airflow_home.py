@@ -85,11 +85,10 @@ class AirflowHome:
         return dict(self._of_latest_run("task_id, state", "task_instance", dag_id, map_index=-1))
 
     def _of_latest_run(self, columns: str, table: str, dag_id: str, map_index: int) -> list[Any]:
-        # The names are this module's own; values are bound.
         query = f"""
             SELECT {columns} FROM {table} WHERE dag_id = :dag AND map_index = :map_index
             AND run_id = (SELECT run_id FROM dag_run WHERE dag_id = :dag ORDER BY id DESC LIMIT 1)
-        """  # noqa: S608 - see above
+        """  # noqa: S608 - columns and table are constants of this class; values are bound
         with closing(sqlite3.connect(self._database)) as database:
             return database.execute(query, {"dag": dag_id, "map_index": map_index}).fetchall()
 

@@ -143,7 +143,7 @@ def _wait_until_ready(store: ObjectStore, server: subprocess.Popen[bytes], log: 
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            with urlopen(f"{store.endpoint_url}/healthz", timeout=2):  # noqa: S310 - our own server
+            with urlopen(f"{store.endpoint_url}/healthz", timeout=2):  # noqa: S310 - the URL is of the server started here
                 return
         except (URLError, OSError):
             time.sleep(0.1)

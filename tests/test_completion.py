@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def series(shapes_dataset: Path, tmp_path: Path) -> StepSeries:
     return StepSeries(f"{tmp_path}/captions.jsonl", f"{tmp_path}/steps", "captions", "jsonl")
 
 
-def write(series: StepSeries, step: int, requester: Requester | None) -> None:
+def write(series: StepSeries, step: int, requester: Requester | None, storage: Storage | None = None) -> None:
     """Have a step written from the one before it."""
     request = {
         "input": series.uri(step - 1),
@@ -36,7 +37,8 @@ def write(series: StepSeries, step: int, requester: Requester | None) -> None:
         "model": SHAPES,
         "requested_by": requester and requester.model_dump(),
     }
-    evaluate(parse_request(request))
+    with suppress(KeyboardInterrupt):
+        evaluate(parse_request(request), storage)
 
 
 def test_without_steps_it_is_the_first_entry(series: StepSeries) -> None:
@@ -73,6 +75,22 @@ def test_a_step_whose_writer_died_before_it_was_proven_does_not_count(series: St
     Path(series.uri(2) + ".manifest.json").unlink()
     claim = '{"requested_by": null, "claimed_at": "2026-01-01T00:00:00Z"}'
     Path(series.uri(2) + ".claim.json").write_text(claim)
+    assert latest_step(Storage(), series, MONDAY) == 1
+
+
+def test_a_step_that_is_proven_counts_though_its_writer_died_before_it_removed_its_claim(series: StepSeries) -> None:
+    class DiesLast(Storage):
+        def delete(self, uri: str) -> None:
+            raise KeyboardInterrupt(uri)  # as a kill would: nothing of the job runs after it
+
+    write(series, 1, OTHER, DiesLast())
+    assert Path(series.uri(1) + ".claim.json").exists()
+    assert latest_step(Storage(), series, MONDAY) == 1
+
+
+def test_a_manifest_of_an_object_that_was_replaced_since_says_nothing_of_the_new_one(series: StepSeries) -> None:
+    write(series, 1, MONDAY)
+    Storage().upload(Path(series.uri(0)), series.uri(1))
     assert latest_step(Storage(), series, MONDAY) == 1
 
 

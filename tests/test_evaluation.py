@@ -273,6 +273,20 @@ def test_another_tasks_output_is_protected_and_its_writer_is_named(data: Path) -
         evaluate(request(data, requested_by=requester(task_id="other")))
 
 
+def test_a_claim_of_ones_own_does_not_make_another_tasks_proven_output_ones_own(data: Path) -> None:
+    evaluate(request(data, requested_by=requester()))
+    claim = {"requested_by": requester(task_id="other"), "claimed_at": "2026-01-01T00:00:00Z"}
+    (data / "scored_step1.jsonl.claim.json").write_text(json.dumps(claim))  # left by a try that was killed
+    with pytest.raises(JobError, match="task 'score' of DAG 'curate' wrote it"):
+        evaluate(request(data, requested_by=requester(task_id="other"), on_error="zero"))
+
+
+def test_an_output_that_the_command_line_wrote_is_protected_from_a_task(data: Path) -> None:
+    evaluate(request(data))
+    with pytest.raises(JobError, match="it was written outside Airflow"):
+        evaluate(request(data, requested_by=requester()))
+
+
 def test_an_output_whose_writer_died_before_the_manifest_is_the_next_trys_own(data: Path) -> None:
     class DiesBeforeManifest(Storage):
         def write(self, data: bytes, uri: str) -> Any:

@@ -1,7 +1,8 @@
 """Which outputs are complete and whose they are: manifests and claims beside them in the store.
 
 A manifest is written after its output and proves it. A claim is written before an output and removed after the
-manifest: where a job died in between, it tells the next try that the output is this job's own.
+manifest: where a job died in between, it tells the next try that the output is this job's own. Where a manifest matches
+the object that stands there, it decides, and a claim that was left behind is not asked.
 """
 
 from __future__ import annotations
@@ -36,21 +37,27 @@ def version(info: ObjectInfo) -> ObjectVersion:
     return ObjectVersion(uri=info.uri, size=info.size, etag=info.etag)
 
 
-def read_manifest(storage: Storage, output: str) -> EvaluationManifest | None:
-    """Return the manifest of an output, or None if it has none."""
+def proof(storage: Storage, output: str) -> EvaluationManifest | None:
+    """Return the manifest of the object that stands at ``output``, or None.
+
+    None also where there is a manifest, but of another version of the object: it says nothing of this one.
+    """
+    info = storage.find(output)
+    if info is None:
+        return None
     try:
-        return parse_manifest(storage.read(manifest_uri(output), max_bytes=1 << 20))
+        manifest = parse_manifest(storage.read(manifest_uri(output), max_bytes=1 << 20))
     except ObjectNotFound:
         return None
+    return manifest if manifest is not None and manifest.output == version(info) else None
 
 
-def proven(storage: Storage, request: EvaluationRequest, source: ObjectInfo, digest: str) -> EvaluationManifest | None:
+def finished(
+    storage: Storage, request: EvaluationRequest, source: ObjectInfo, digest: str
+) -> EvaluationManifest | None:
     """Return the manifest that proves that the request's work is done already, or None if it must be done."""
-    manifest = read_manifest(storage, request.output)
-    output = storage.find(request.output)
-    if manifest is None or output is None:
-        return None
-    return manifest if manifest.proves(request, version(source), version(output), digest) else None
+    manifest = proof(storage, request.output)
+    return manifest if manifest is not None and manifest.proves(request, version(source), digest) else None
 
 
 def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
@@ -59,23 +66,24 @@ def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
     An output is a job's own if the same task of the same DAG wrote it, in whatever run, or, without Airflow, if the
     package's command line or Python interface wrote it.
     """
-    output = storage.find(request.output)
-    if output is None or request.overwrite:
+    if request.overwrite or storage.find(request.output) is None:
         return
-    manifest = read_manifest(storage, request.output)
-    if manifest is not None and manifest.output == version(output) and _same_task(manifest.request, request):
-        return
-    claim = _read_claim(storage, request.output)
-    if claim is not None and _task(claim.requested_by) == _task(request.requested_by):
-        return
-    writer = (
-        _task(manifest.request.requested_by) if manifest is not None and manifest.output == version(output) else None
-    )
-    whose = f"task {writer[1]!r} of DAG {writer[0]!r} wrote it" if writer else "no manifest says that this job wrote it"
-    raise JobError(
-        f"{display(request.output)} exists already and is not this job's: {whose}. "
-        "Set overwrite=True to replace it, or write to another place"
-    )
+    whose = "no manifest says that this job wrote it"
+    manifest = proof(storage, request.output)
+    if manifest is not None:
+        writer = manifest.request.requested_by
+        own = _task(writer) == _task(request.requested_by)
+        whose = "it was written outside Airflow"
+        if writer is not None:
+            whose = f"task {writer.task_id!r} of DAG {writer.dag_id!r} wrote it"
+    else:
+        claim = _read_claim(storage, request.output)
+        own = claim is not None and _task(claim.requested_by) == _task(request.requested_by)
+    if not own:
+        raise JobError(
+            f"{display(request.output)} exists already and is not this job's: {whose}. "
+            "Set overwrite=True to replace it, or write to another place"
+        )
 
 
 @contextmanager
@@ -110,10 +118,11 @@ def latest_step(storage: Storage, series: StepSeries, requester: Requester | Non
     """
     latest = None
     for step in series.existing(storage):
-        uri = series.uri(step)
-        manifest, claim = read_manifest(storage, uri), _read_claim(storage, uri)
-        writers = (manifest and manifest.request.requested_by, claim and claim.requested_by)
-        if requester is not None and requester in writers:
+        manifest = proof(storage, series.uri(step))
+        # A proven step is complete, whatever claims its writer left; only for an unproven one does a claim tell more.
+        claim = None if manifest is not None else _read_claim(storage, series.uri(step))
+        writer = (manifest and manifest.request.requested_by) or (claim and claim.requested_by)
+        if requester is not None and writer == requester:
             log.info("Step %d is this task's own, from an earlier try; reading the step before it", step)
             latest = None
         elif claim is not None:
@@ -139,10 +148,6 @@ def _read_claim(storage: Storage, output: str) -> Claim | None:
         return Claim.model_validate_json(storage.read(_claim_uri(output), max_bytes=1 << 20))
     except (ObjectNotFound, ValidationError):
         return None
-
-
-def _same_task(one: EvaluationRequest, other: EvaluationRequest) -> bool:
-    return _task(one.requested_by) == _task(other.requested_by)
 
 
 def _task(requester: Requester | None) -> tuple[str, str] | None:

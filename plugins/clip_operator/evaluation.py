@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_operator import model
-from clip_operator.completion import check_may_write, claimed, proven, publish_manifest, version
+from clip_operator.completion import check_may_write, claimed, finished, publish_manifest, version
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.manifest import DeviceProvenance, EvaluationManifest
@@ -61,7 +61,7 @@ def evaluate(
     images = _image_loader(request, storage)
     source = storage.stat(request.input)
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
-    if not request.overwrite and (done := proven(storage, request, source, checkpoint.digest)):
+    if not request.overwrite and (done := finished(storage, request, source, checkpoint.digest)):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
         return done
     check_may_write(storage, request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -218,11 +219,13 @@ def test_wrong_policies_are_wrong_requests() -> None:
     for root in ("", " ", "a\0b", "https://example.org/images", "s3://"):
         with pytest.raises(RequestError, match="root"):
             ImagePolicy(root=root)
+    not_a_list: Any = "example.org"
     with pytest.raises(RequestError, match="list"):
-        ImagePolicy(root=".", image_hosts="example.org")  # type: ignore[arg-type]
+        ImagePolicy(root=".", image_hosts=not_a_list)
     for limit in ("max_bytes", "max_pixels", "http_timeout_seconds"):
+        nothing: dict[str, Any] = {limit: 0}
         with pytest.raises(RequestError, match=limit):
-            ImagePolicy(".", **{limit: 0})  # type: ignore[arg-type]
+            ImagePolicy(".", **nothing)
     with pytest.raises(RequestError, match="local folder"):
         loader_at("file://host/x")
 

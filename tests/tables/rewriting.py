@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clip_operator.tables import AddedType, AddedValue, create_table, file_type_of, open_table
+import pytest
+
+from clip_operator.errors import JobError
+from clip_operator.tables import AddedType, AddedValue, TableScan, create_table, file_type_of, open_table
 
 Added = Mapping[str, Sequence[AddedValue]]
 
@@ -37,3 +40,18 @@ def rewritten(folder: Path, name: str, content: bytes, added: Added, rows: int =
     output = folder / ("out." + (target or name))
     rewrite(source, output, added, rows)
     return output.read_bytes()
+
+
+def scan(path: Path) -> TableScan:
+    """What one pass over a file tells."""
+    with open_table(path, file_type_of(path.name)) as reader:
+        return reader.scan()
+
+
+def refusal(folder: Path, name: str, content: bytes, columns: Sequence[str] | None = None) -> str:
+    """The words in which a file of this name and content is refused when these columns are asked for."""
+    path = folder / name
+    path.write_bytes(content)
+    with pytest.raises(JobError) as caught, open_table(path, file_type_of(name), columns) as reader:
+        reader.scan()
+    return str(caught.value)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clip_operator.errors import JobError
 from clip_operator.tables import TableScan, file_type_of, open_table, text_files
-from tests.tables.rewriting import Added, rewritten
+from tests.tables.rewriting import Added, refusal, rewritten, scan
 
 Table = tuple[str, list[tuple[str, str]]]
 
@@ -27,17 +27,8 @@ def quoted(cell: str, always: bool) -> str:
     return cell
 
 
-def scan(path: Path) -> TableScan:
-    with open_table(path, file_type_of(path.name)) as reader:
-        return reader.scan()
-
-
 def failure(folder: Path, content: bytes, columns: list[str] | None = None) -> str:
-    path = folder / "t.csv"
-    path.write_bytes(content)
-    with pytest.raises(JobError) as caught, open_table(path, file_type_of(path.name), columns) as reader:
-        reader.scan()
-    return str(caught.value)
+    return refusal(folder, "t.csv", content, columns)
 
 
 def parsed(content: bytes) -> list[list[str]]:

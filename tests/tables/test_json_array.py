@@ -13,22 +13,13 @@ from hypothesis import strategies as st
 from clip_operator.errors import JobError
 from clip_operator.tables import AddedType, TableScan, create_table, file_type_of, open_table, text_files
 from tests.tables.json_texts import as_written, objects, without_member
-from tests.tables.rewriting import rewritten
+from tests.tables.rewriting import refusal, rewritten, scan
 
 SPACES = ["", " ", "\n", "\n    ", "\r\n\t"]
 
 
-def scan(path: Path) -> TableScan:
-    with open_table(path, file_type_of(path.name)) as reader:
-        return reader.scan()
-
-
 def failure(folder: Path, content: bytes) -> str:
-    path = folder / "t.json"
-    path.write_bytes(content)
-    with pytest.raises(JobError) as caught:
-        scan(path)
-    return str(caught.value)
+    return refusal(folder, "t.json", content)
 
 
 @settings(

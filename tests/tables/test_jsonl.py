@@ -14,24 +14,15 @@ from hypothesis import strategies as st
 from clip_operator.errors import JobError
 from clip_operator.tables import AddedType, TableScan, create_table, file_type_of, open_table, text_files
 from tests.tables.json_texts import as_written, objects, without_member
-from tests.tables.rewriting import Added, rewritten
+from tests.tables.rewriting import Added, refusal, rewritten, scan
 
 LINE_SPACES = ["", " ", "  ", "\t"]
 ENDINGS = ["\n", "\r\n", " \n", "\t\r\n"]
 NEW_MEMBER = re.compile(rb'[ \t]*,?[ \t]*"clip_score"[ \t]*:[ \t]*(?:null|-?[0-9.e+-]+)')
 
 
-def scan(path: Path) -> TableScan:
-    with open_table(path, file_type_of(path.name)) as reader:
-        return reader.scan()
-
-
 def failure(folder: Path, content: bytes) -> str:
-    path = folder / "t.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(JobError) as caught:
-        scan(path)
-    return str(caught.value)
+    return refusal(folder, "t.jsonl", content)
 
 
 @settings(

@@ -30,7 +30,7 @@ def choose_device(wanted: str | None) -> Device:
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises one or another by device
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobError(
             f"device {wanted!r} cannot be used here: {why}; leave device out to take what there is"

@@ -13,7 +13,7 @@ from clip_operator.tables import table, text_files
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.json_members import json_string
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long
-from clip_operator.tables.text_table import TextReader
+from clip_operator.tables.text_table import TextReader, in_chunks
 
 
 class _Record(NamedTuple):
@@ -65,13 +65,13 @@ class CsvChunk:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def add(self, text: str, cells: Sequence[str]) -> None:
+    def add(self, row: _Record) -> None:
         """Append a record."""
-        self.texts.append(text)
-        self.widths.append(len(cells))
-        self.size += len(text)
+        self.texts.append(row.text)
+        self.widths.append(len(row.cells))
+        self.size += len(row.text)
         for index, name in self._kept:
-            self._values[name].append(_cell(cells, index))
+            self._values[name].append(_cell(row.cells, index))
 
     def column(self, name: str) -> list[object]:
         """The cells of one column, each a string; None where the row is too short or the table has no such column."""
@@ -127,14 +127,7 @@ class CsvReader(TextReader):
         """
         records = self._records()
         header = self._header_of(records)
-        chunk = CsvChunk(0, header, self._columns)
-        for record in _rows(records, header):
-            chunk.add(record.text, record.cells)
-            if len(chunk) >= rows or chunk.size >= table.CHUNK_BYTES:
-                yield chunk
-                chunk = CsvChunk(chunk.first_row + len(chunk), header, self._columns)
-        if len(chunk):
-            yield chunk
+        yield from in_chunks(_rows(records, header), rows, lambda first_row: CsvChunk(first_row, header, self._columns))
 
     def _header_of(self, records: Iterator[_Record]) -> Header:
         first = next(records, None)

@@ -11,7 +11,7 @@ from clip_operator.errors import JobError
 from clip_operator.tables import table
 from clip_operator.tables.json_members import parse
 from clip_operator.tables.text_files import excerpt
-from clip_operator.tables.text_table import TextReader
+from clip_operator.tables.text_table import TextReader, in_chunks
 
 MAX_COLUMN_NAMES = 10_000
 """How many field names a scan remembers, so that rows keyed by their own ids do not fill the memory."""
@@ -102,14 +102,7 @@ class JsonReader(TextReader, ABC):
 
         :raises JobError: at the first row that is not a JSON object, or text that cannot be read.
         """
-        chunk = JsonChunk(0, self._columns)
-        for row in self._rows():
-            chunk.add(row)
-            if len(chunk) >= rows or chunk.size >= table.CHUNK_BYTES:
-                yield chunk
-                chunk = JsonChunk(chunk.first_row + len(chunk), self._columns)
-        if len(chunk):
-            yield chunk
+        return in_chunks(self._rows(), rows, lambda first_row: JsonChunk(first_row, self._columns))
 
 
 def parse_object(text: str, place: str) -> dict[str, object]:

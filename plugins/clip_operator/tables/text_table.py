@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self, TypeVar
 
+from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
+from clip_operator.tables.table import Chunk
 from clip_operator.tables.text_files import TextOutput
+
+RowT_contra = TypeVar("RowT_contra", contravariant=True)
+
+
+class GrowingChunk(Chunk, Protocol[RowT_contra]):
+    """A chunk to which rows are added while it is being read.
+
+    :param size: characters of text in it.
+    """
+
+    size: int
+
+    def add(self, row: RowT_contra) -> None:
+        """Append a row."""
+
+
+RowT = TypeVar("RowT")
+ChunkT = TypeVar("ChunkT", bound=GrowingChunk[Any])
+
+
+def in_chunks(rows: Iterable[RowT], most: int, new_chunk: Callable[[int], ChunkT]) -> Iterator[ChunkT]:
+    """Yield all rows in chunks of at most ``most`` rows, fewer where rows are large; none is empty.
+
+    :param new_chunk: makes an empty chunk, given the index of its first row.
+    """
+    chunk = new_chunk(0)
+    for row in rows:
+        chunk.add(row)
+        if len(chunk) >= most or chunk.size >= table.CHUNK_BYTES:
+            yield chunk
+            chunk = new_chunk(chunk.first_row + len(chunk))
+    if len(chunk):
+        yield chunk
 
 
 class TextReader:
