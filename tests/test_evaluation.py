@@ -283,6 +283,7 @@ def test_a_claim_of_ones_own_does_not_make_another_tasks_proven_output_ones_own(
 
 def test_an_output_that_the_command_line_wrote_is_protected_from_a_task(data: Path) -> None:
     evaluate(request(data))
+    changed_input(data)
     with pytest.raises(JobError, match="it was written outside Airflow"):
         evaluate(request(data, requested_by=requester()))
 
