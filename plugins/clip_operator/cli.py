@@ -8,11 +8,11 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from clip_operator.errors import JobError, RequestError
+from clip_operator.errors import ClipOperatorError, JobError, RequestError
 from clip_operator.request import EvaluationRequest, OnError, Precision, parse_request
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Logs go to standard error. Standard output carries one line: the manifest as JSON.
     """
-    options = _parser().parse_args(arguments)
+    options = vars(_parser().parse_args(arguments))
+    quiet, termination_log = options.pop("quiet", False), options.pop("termination_log", None)
     # Of other libraries only warnings: at INFO, the hub's client logs every request.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
     log.setLevel(logging.INFO)
@@ -39,14 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with contextlib.redirect_stdout(sys.stderr):  # no library's chatter may come between us and the manifest
             manifest = evaluate(request, stop=stop)
-    except RequestError as error:
+    except (RequestError, JobError) as error:
         log.error("%s", error)
-        return WRONG_REQUEST
-    except JobError as error:
-        log.error("%s", error)
-        return FAILED
-    sys.stdout.write(manifest.model_dump_json() + "\n")
+        if termination_log is not None:
+            _write_termination_log(Path(termination_log), error)
+        return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+    if not quiet:
+        sys.stdout.write(manifest.model_dump_json() + "\n")
     return DONE
+
+
+def _write_termination_log(path: Path, error: ClipOperatorError) -> None:
+    # Kubernetes reads 4,096 bytes of it. Where it cannot be written, the log has the error all the same.
+    with contextlib.suppress(OSError):
+        path.write_bytes(f"ERROR: {error}".encode()[:4096])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--request", metavar="FILE", help="the whole request as JSON, from a file or from standard input (-)"
+    )
+    evaluate.add_argument("--request-json", metavar="JSON", help="the whole request as JSON, right here")
+    evaluate.add_argument("--quiet", action="store_true", help="do not write the manifest to standard output")
+    evaluate.add_argument(
+        "--termination-log", metavar="FILE", help="write the error that ends the job there too, as Kubernetes wants it"
     )
     for flag, options in _FLAGS.items():
         evaluate.add_argument(flag, help=_help(_field(flag)), **options)
@@ -98,16 +110,22 @@ def _help(name: str) -> str:
     return f"{field.description}{default}".replace("%", "%%")
 
 
-def _request(options: argparse.Namespace) -> EvaluationRequest:
-    given = {name: value for name, value in vars(options).items() if name not in ("command", "request")}
-    if "request" not in options:
+def _request(options: Mapping[str, Any]) -> EvaluationRequest:
+    given = {name: value for name, value in options.items() if name != "command"}
+    whole = given.keys() & {"request", "request_json"}
+    if not whole:
         return parse_request(given)
-    if given:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise RequestError(f"--request holds the whole request, so it goes with no other flag ({flags})")
-    if options.request == "-":
+    if len(given) > 1:
+        flag, *others = sorted(given, key=lambda name: name not in whole)
+        flags = ", ".join("--" + name.replace("_", "-") for name in others)
+        raise RequestError(
+            f"--{flag.replace('_', '-')} holds the whole request, so it goes with no other flag ({flags})"
+        )
+    if "request_json" in given:
+        return parse_request(str(given["request_json"]))
+    if given["request"] == "-":
         return parse_request(sys.stdin.buffer.read())
     try:
-        return parse_request(Path(options.request).read_bytes())
+        return parse_request(Path(given["request"]).read_bytes())
     except OSError as error:
-        raise RequestError(f"cannot read the request file {options.request}: {error.strerror or error}") from None
+        raise RequestError(f"cannot read the request file {given['request']}: {error.strerror or error}") from None

@@ -108,6 +108,13 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
     storage.write(manifest.model_dump_json(indent=2).encode() + b"\n", manifest_uri(manifest.output.uri))
 
 
+def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester) -> EvaluationManifest:
+    """Write into the manifest that this task instance, too, has asked for the work and found it done."""
+    confirmed = manifest.model_copy(update={"confirmed_by": requester, "confirmed_at": datetime.now(UTC)})
+    publish_manifest(storage, confirmed)
+    return confirmed
+
+
 def latest_step(storage: Storage, series: StepSeries, requester: Requester | None) -> int:
     """Return the step that a task which asks for the latest one should read.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_operator import model
-from clip_operator.completion import check_may_write, claimed, finished, publish_manifest, version
+from clip_operator.completion import check_may_write, claimed, confirm, finished, publish_manifest, version
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.manifest import DeviceProvenance, EvaluationManifest
@@ -46,7 +46,8 @@ def evaluate(
     """Score every row of ``request.input`` and write ``request.output`` and, last, its manifest.
 
     Does nothing but return the manifest if the output is there already and its manifest proves that it was made of the
-    same input, by the same request, with the same model (``request.overwrite`` forces the work).
+    same input, by the same request, with the same model (``request.overwrite`` forces the work). If a task instance of
+    Airflow asks, that it did is written into the manifest.
 
     :param storage: where URIs lead; by default with boto3's own credentials.
     :param stop: set it, from any thread, to end the job soon with :class:`Cancelled`.
@@ -63,7 +64,7 @@ def evaluate(
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     if not request.overwrite and (done := finished(storage, request, source, checkpoint.digest)):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
-        return done
+        return confirm(storage, done, request.requested_by) if request.requested_by else done
     check_may_write(storage, request)
     with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, claimed(storage, request):
         read, written = Path(folder) / "input", Path(folder) / "output"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clip_operator.request import EvaluationRequest
+from clip_operator.request import EvaluationRequest, Requester
 
 
 class _Record(BaseModel):
@@ -83,6 +83,22 @@ class EvaluationManifest(_Record):
     started_at: datetime
     finished_at: datetime
     duration_seconds: float
+    confirmed_by: Requester | None = Field(
+        None, description="The last task instance that asked for the same work and found it done."
+    )
+    confirmed_at: datetime | None = None
+
+    @property
+    def published_at(self) -> datetime:
+        """When this manifest was written."""
+        return self.confirmed_at or self.finished_at
+
+    def answers(self, request: EvaluationRequest) -> bool:
+        """Tell whether it was this request's task instance that did the work, or last found it done."""
+        return (
+            request.requested_by in (self.request.requested_by, self.confirmed_by)
+            and self.request.fingerprint() == request.fingerprint()
+        )
 
     def proves(self, request: EvaluationRequest, source: ObjectVersion, digest: str) -> bool:
         """Tell whether the output is what ``request`` would write from ``source`` with the model of this digest."""

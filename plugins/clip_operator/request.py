@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from clip_operator.errors import RequestError
 
+_PASSWORD = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@")
+
+
+def _without_password(uri: str) -> str:
+    """A request is logged, and stands in the manifest and in the pod's specification for all to read."""
+    if _PASSWORD.match(uri):
+        raise ValueError("a URI must not hold a password; give the credentials to the environment or a connection")
+    return uri
+
+
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Uri = Annotated[NonBlank, AfterValidator(_without_password)]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
 OnError = Literal["null", "zero", "fail"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -38,18 +59,18 @@ class EvaluationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: NonBlank = Field(description="URI of the step file to read: jsonl, json, csv (also .gz) or parquet.")
-    output: NonBlank = Field(description="URI of the step file to write.")
+    input: Uri = Field(description="URI of the step file to read: jsonl, json, csv (also .gz) or parquet.")
+    output: Uri = Field(description="URI of the step file to write.")
     input_image_key: ColumnName = Field("image_path", description="Column that holds or names the image.")
     input_text_key: ColumnName = Field("text", description="Column that holds the caption.")
     output_key: ColumnName = Field("clip_score", description="Column to add: (cos + 1) / 2, in [0, 1].")
-    model: NonBlank = Field(
+    model: Uri = Field(
         "openai/clip-vit-base-patch32",
         description="A hub id, a local folder, an s3:// prefix, or builtin://shapes-clip.",
     )
     revision: NonBlank | None = Field(None, description="Hub revision: a branch, tag or commit.")
     device: NonBlank | None = Field(None, description="cuda, cuda:1, cpu, …; by default cuda if there is one.")
-    image_root: NonBlank | None = Field(
+    image_root: Uri | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
     )
     image_hosts: Annotated[tuple[NonBlank, ...], BeforeValidator(_split)] = Field(

@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 
 from clip_operator.errors import Cancelled, JobError
-from clip_operator.operators.execution import Subprocess
+from clip_operator.operators.execution.local import Subprocess
 from clip_operator.request import EvaluationRequest
 
 REQUEST = EvaluationRequest(input="in.jsonl", output="out.jsonl")

@@ -129,7 +129,7 @@ def test_no_secret_is_in_the_log_the_xcoms_or_the_manifest(airflow: Airflow, run
 
 # What the log must say of each task in cases/refusals.py.
 REFUSALS = {
-    "mode": "execution_mode must be 'local', not 'spaceship'",
+    "mode": "execution_mode must be 'local' or 'kubernetes', not 'spaceship'",
     "step": "step must be a whole number from 0 on, or 'latest', not 'newest'",
     "negative_step": "step must be a whole number from 0 on, or 'latest', not -1",
     "batch_size": "batch_size: Input should be a valid integer",

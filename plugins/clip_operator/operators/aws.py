@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clip_operator.errors import JobError
-from clip_operator.storage import S3Access, scheme_of
+from clip_operator.storage import S3Access, Storage, scheme_of
 
 DEFAULT_CONNECTION = "aws_default"
 
@@ -21,6 +21,10 @@ class AwsConnection:
 
     access: S3Access
     owns_credentials: bool
+
+    def storage(self) -> Storage:
+        """Return where URIs lead in this process."""
+        return Storage(self.access)
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment variables that give a child process the same access.

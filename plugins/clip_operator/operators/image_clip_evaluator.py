@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
-from clip_operator.errors import ClipOperatorError, RequestError
+from clip_operator.errors import ClipOperatorError, JobError, RequestError
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import Context
 
     from clip_operator.manifest import EvaluationManifest
+    from clip_operator.operators.aws import AwsConnection
     from clip_operator.operators.execution import Execution
+    from clip_operator.operators.execution.kubernetes import KubernetesPod
     from clip_operator.request import Requester
+    from clip_operator.storage import Storage
 
-EXECUTION_MODES = ("local",)
+EXECUTION_MODES = ("local", "kubernetes")
 
 
 class ImageCLIPEvaluatorOperator(BaseOperator):
@@ -65,10 +72,19 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         score again what is scored already. Default: False.
     :param aws_conn_id: Airflow connection with the S3 credentials. None leaves it to boto3 (environment, service
         account). Default: ``aws_default``.
-    :param execution_mode: ``local``: on the worker, in the task's own process or under ``python``.
+        In Kubernetes mode it is for the worker, which reads the manifest; the pod has credentials of its own.
+    :param execution_mode: ``local``: on the worker, in the task's own process or under ``python``. ``kubernetes``: in a
+        pod of its own. What belongs to the other mode is not looked at. Default: ``local``.
     :param python: path of another Python interpreter to run the scoring under, one that has torch and the rest of
         ``airflow-clip-operator[scoring]``, so that Airflow's own environment need not have them. Default: the task's
         own process.
+    :param pod: arguments of KubernetesPodOperator: ``image``, ``namespace``, ``service_account_name``, ``secrets``,
+        ``volumes``, ``pod_template_file``, … as Python objects, or as JSON with the field names that a pod's YAML has.
+        It decides all but the command, the request and what becomes of the result; what it does not say gets defaults
+        that suit a scorer.
+    :param gpus: 1 to give the pod an NVIDIA GPU and fail if it finds none. Default: 0.
+    :param deferrable: wait for the pod in the triggerer, not on a worker. Default: Airflow's setting
+        ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = (
@@ -95,8 +111,11 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "aws_conn_id",
         "execution_mode",
         "python",
+        "pod",
+        "gpus",
+        "deferrable",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"image_hosts": "json", "python": "bash"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"image_hosts": "json", "python": "bash", "pod": "json"}
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -125,6 +144,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         aws_conn_id: str | None = "aws_default",
         execution_mode: str = "local",
         python: str | None = None,
+        pod: Mapping[str, Any] | str | None = None,
+        gpus: int | str = 0,
+        deferrable: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -151,51 +173,141 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         self.aws_conn_id = aws_conn_id
         self.execution_mode = execution_mode
         self.python = python
+        self.pod = pod
+        self.gpus = gpus
+        self.deferrable = deferrable
         self._execution: Execution | None = None
+        self._killed = False
 
     def execute(self, context: Context) -> list[str]:
         """Score the step; see the class for what is returned and pushed.
 
+        :raises TaskDeferred: a pod scores it, and the triggerer is to wait for that.
         :raises AirflowFailException: a parameter is wrong, so another try would not help.
         :raises AirflowException: the job failed.
         """
         # Imported when a task runs: a DAG file that imports the operator must stay cheap to parse.
-        from clip_operator.operators.aws import aws_connection
-        from clip_operator.operators.execution import InProcess, Subprocess
         from clip_operator.operators.plan import plan
-        from clip_operator.storage import Storage
 
-        parameters = {name: _none_if_blank(getattr(self, name)) for name in self.template_fields}
-        try:
-            if parameters["execution_mode"] not in EXECUTION_MODES:
-                modes = " or ".join(map(repr, EXECUTION_MODES))
-                raise RequestError(f"execution_mode must be {modes}, not {self.execution_mode!r}")
-            uris = [value for value in parameters.values() if isinstance(value, str)]
-            connection = aws_connection(parameters["aws_conn_id"], uris)
-            storage = Storage(connection.access)
-            planned = plan(parameters, _requester(context), storage)
-            if parameters["python"]:
-                self._execution = Subprocess(parameters["python"], connection.environment())
-            else:
-                self._execution = InProcess(storage)
-            manifest = self._execution.run(planned.request)
-        except RequestError as error:
-            raise AirflowFailException(str(error)) from None
-        except ClipOperatorError as error:
-            raise AirflowException(str(error)) from None
-        self._push(context, manifest, planned.output_step)
-        return manifest.output_columns
+        with _told_to_airflow():
+            parameters = self._parameters()
+            connection = _connection(parameters)
+            self._execution = _execution(parameters, connection, context)
+            planned = plan(parameters, _requester(context), connection.storage())
+            if self._killed:  # when there was no execution yet to be stopped
+                self._execution.stop()
+            with _kept_over_deferral(output_step=planned.output_step):
+                manifest = self._execution.run(planned.request)
+        return self._hand_on(context, manifest, planned.output_step)
+
+    def trigger_reentry(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        request: dict[str, Any],
+        manifest_before: str | None,
+        output_step: int,
+    ) -> list[str]:
+        """Go on after the triggerer has waited for the pod; as :meth:`execute` otherwise.
+
+        :param event: what the triggerer saw. The other parameters are what :meth:`execute` kept.
+        """
+        from clip_operator.request import parse_request
+
+        with _told_to_airflow():
+            parameters = self._parameters()
+            self._execution = execution = _pod(parameters, _connection(parameters).storage(), context)
+            with _kept_over_deferral(output_step=output_step):
+                manifest = execution.resume(event, parse_request(request), manifest_before)
+        return self._hand_on(context, manifest, output_step)
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
+        self._killed = True
         if self._execution is not None:
             self._execution.stop()
 
-    def _push(self, context: Context, manifest: EvaluationManifest, output_step: int) -> None:
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render Kubernetes objects too, which ``pod`` may hold and which Airflow would leave as they are."""
+        if not hasattr(type(content), "openapi_types"):
+            return super().render_template(content, context, jinja_env, seen_oids)
+        rendered = copy.copy(content)
+        for name in type(content).openapi_types:
+            setattr(rendered, name, self.render_template(getattr(content, name), context, jinja_env, seen_oids))
+        return rendered
+
+    def _parameters(self) -> dict[str, Any]:
+        return {name: _none_if_blank(getattr(self, name)) for name in self.template_fields}
+
+    def _hand_on(self, context: Context, manifest: EvaluationManifest, output_step: int) -> list[str]:
         ti = context["ti"]
         ti.xcom_push(key="output_path", value=manifest.output.uri)
         ti.xcom_push(key="output_step", value=output_step)
         ti.xcom_push(key="summary", value=_summary(manifest))
+        return manifest.output_columns
+
+
+@contextmanager
+def _told_to_airflow() -> Iterator[None]:
+    """Turn the package's errors into Airflow's."""
+    try:
+        yield
+    except RequestError as error:
+        raise AirflowFailException(str(error)) from None
+    except ClipOperatorError as error:
+        raise AirflowException(str(error)) from None
+
+
+@contextmanager
+def _kept_over_deferral(**kwargs: Any) -> Iterator[None]:
+    """Hand ``kwargs`` to the method that goes on after the deferral, if there is one."""
+    try:
+        yield
+    except TaskDeferred as deferral:
+        deferral.kwargs = {**(deferral.kwargs or {}), **kwargs}
+        raise
+
+
+def _connection(parameters: Mapping[str, Any]) -> AwsConnection:
+    from clip_operator.operators.aws import aws_connection
+
+    uris = [value for value in parameters.values() if isinstance(value, str)]
+    return aws_connection(parameters["aws_conn_id"], uris)
+
+
+def _execution(parameters: Mapping[str, Any], connection: AwsConnection, context: Context) -> Execution:
+    from clip_operator.operators.execution.local import InProcess, Subprocess
+
+    mode = parameters["execution_mode"]
+    if mode == "kubernetes":
+        return _pod(parameters, connection.storage(), context)
+    if mode != "local":
+        modes = " or ".join(map(repr, EXECUTION_MODES))
+        raise RequestError(f"execution_mode must be {modes}, not {mode!r}")
+    if parameters["python"]:
+        return Subprocess(parameters["python"], connection.environment())
+    return InProcess(connection.storage())
+
+
+def _pod(parameters: Mapping[str, Any], storage: Storage, context: Context) -> KubernetesPod:
+    try:
+        from clip_operator.operators.execution.kubernetes import KubernetesPod
+        from clip_operator.operators.execution.pod_settings import pod_settings
+    except ModuleNotFoundError as error:
+        raise JobError(
+            f"Airflow's Python has no {error.name!r}, which execution_mode='kubernetes' needs: pip install "
+            "'airflow-clip-operator[kubernetes]' there"
+        ) from None
+    deferrable = parameters["deferrable"]
+    if deferrable is None:
+        deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+    return KubernetesPod(pod_settings(parameters["pod"], parameters["gpus"], deferrable), storage, context)
 
 
 def _none_if_blank(value: Any) -> Any:

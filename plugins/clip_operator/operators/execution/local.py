@@ -1,46 +1,30 @@
-"""Where a local task's scoring runs: in the task's own process, or under another Python interpreter."""
+"""Scoring on the worker: in the task's own process, or under another Python interpreter."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
+import clip_operator
 from clip_operator.errors import Cancelled, JobError, RequestError
 from clip_operator.manifest import EvaluationManifest, parse_manifest
+from clip_operator.operators.execution.log_lines import last_error, parse_log_line
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
 
 log = logging.getLogger(__name__)
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(clip_operator.__file__).parent
 
 # From SIGTERM to SIGKILL. A batch is over in far less; a model that is being loaded may not be.
 _GRACE_SECONDS = 15.0
-
-_LEVELS = logging.getLevelNamesMapping()
-_LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL): (.*)", re.DOTALL)
-
-
-class Execution(Protocol):
-    """One run of one request."""
-
-    def run(self, request: EvaluationRequest) -> EvaluationManifest:
-        """Carry out the request.
-
-        :raises RequestError: the request is wrong.
-        :raises JobError: the job failed, or was stopped.
-        """
-
-    def stop(self) -> None:
-        """End the run soon. May be called from a signal handler, while ``run`` is running."""
 
 
 class InProcess:
@@ -85,7 +69,7 @@ class Subprocess:
             process = self._start(folder, stdout)
             try:
                 _send(process, request)
-                last_error = self._relay(process)
+                reason = self._relay(process)
                 code = process.wait()
             except BaseException:  # such as Airflow's execution_timeout: what it ends must not go on by itself
                 process.kill()
@@ -102,7 +86,7 @@ class Subprocess:
             name = signal.Signals(-code).name
             guess = ": out of memory, most likely; try a smaller batch_size" if name == "SIGKILL" else ""
             raise JobError(f"the scoring process was killed by {name}{guess}")
-        reason = last_error or f"{self._python} ended with exit code {code} and no message"
+        reason = reason or f"{self._python} ended with exit code {code} and no message"
         raise RequestError(reason) if code == 2 else JobError(reason)
 
     def stop(self) -> None:
@@ -139,18 +123,15 @@ class Subprocess:
         """Log what the child logs, at its levels, until it ends. Return its last error, or its last line if it has
         none."""
         assert process.stderr is not None
-        last_error = last_line = None
-        for line in process.stderr:
-            text = line.rstrip()
-            if not text:
-                continue
-            match = _LEVEL.fullmatch(text)
-            level, message = (_LEVELS[match[1]], match[2]) if match else (logging.INFO, text)
-            log.log(level, "%s", message)
-            last_line = message
-            if level >= logging.ERROR:
-                last_error = message
-        return last_error or last_line
+        return last_error(self._logged(process.stderr))
+
+    @staticmethod
+    def _logged(lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            if text := line.rstrip():
+                level, message = parse_log_line(text)
+                log.log(level, "%s", message)
+                yield text
 
 
 def _send(process: subprocess.Popen[str], request: EvaluationRequest) -> None:

@@ -1,0 +1,22 @@
+"""Where the scoring runs: in the task's own process, under another Python interpreter, or in a Kubernetes pod."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from clip_operator.manifest import EvaluationManifest
+from clip_operator.request import EvaluationRequest
+
+
+class Execution(Protocol):
+    """One run of one request."""
+
+    def run(self, request: EvaluationRequest) -> EvaluationManifest:
+        """Carry out the request.
+
+        :raises RequestError: the request is wrong.
+        :raises JobError: the job failed, or was stopped.
+        """
+
+    def stop(self) -> None:
+        """End the run soon. May be called from a signal handler, before ``run`` or while it is running."""

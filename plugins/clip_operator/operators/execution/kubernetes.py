@@ -1,0 +1,131 @@
+"""Scoring in a Kubernetes pod. Whatever becomes of the pod, the manifest in the store decides how the task ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import TaskDeferred
+
+from clip_operator.completion import proof
+from clip_operator.errors import Cancelled, ClipOperatorError, JobError
+from clip_operator.manifest import EvaluationManifest
+from clip_operator.operators.execution.pod import ScoringPod, scoring_pod
+from clip_operator.operators.execution.pod_end import explain
+from clip_operator.operators.execution.pod_settings import PodSettings
+from clip_operator.request import EvaluationRequest
+from clip_operator.steps import manifest_uri
+from clip_operator.storage import Storage, StorageError, display, scheme_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+class KubernetesPod:
+    """Runs a request in a pod, waiting for it here or, if deferrable, in the triggerer.
+
+    The run is a success if, when the pod has ended, there is a manifest that was not there before, that answers this
+    request, and that is this task instance's. Nothing else counts: a pod may be deleted, evicted, watched by two tries,
+    or gone before anyone looks, after it did its work or before.
+
+    :param settings: what the user says of the pod.
+    :param storage: where the manifest is read. The pod reaches the store with credentials of its own.
+    :param context: the running task's.
+    """
+
+    def __init__(self, settings: PodSettings, storage: Storage, context: Context) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._context = context
+        self._pod: ScoringPod | None = None
+        self._stopped = False
+
+    def run(self, request: EvaluationRequest) -> EvaluationManifest:
+        """Run the pod.
+
+        :raises TaskDeferred: the triggerer is to wait; its ``kwargs`` are the further arguments of :meth:`resume`.
+        """
+        if scheme_of(request.output) == "file":
+            log.warning("%s is a local path: it must be the same place for the pod and for this worker", request.output)
+        before = self._manifest_etag(request)
+        pod = self._make_pod(request)
+        start = pod.execute_async if self._settings.deferrable else pod.execute_sync
+        return self._watched(lambda: start(self._context), pod, request, before)
+
+    def resume(
+        self, event: dict[str, Any], request: EvaluationRequest, manifest_before: str | None
+    ) -> EvaluationManifest:
+        """Go on where the triggerer left off.
+
+        :param event: what the triggerer saw.
+        :param manifest_before: the ETag of the manifest that stood there before the pod was started.
+        :raises TaskDeferred: as :meth:`run`.
+        """
+        pod = self._make_pod(request)
+        return self._watched(lambda: pod.trigger_reentry(self._context, event), pod, request, manifest_before)
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._pod is not None:
+            self._pod.on_kill()
+
+    def _make_pod(self, request: EvaluationRequest) -> ScoringPod:
+        task = self._context["task"]
+        pod = self._pod = scoring_pod(self._settings, request, task.task_id, task.execution_timeout)
+        if self._stopped:  # between the constructor and here
+            pod.on_kill()
+        return pod
+
+    def _watched(
+        self, watch: Callable[[], object], pod: ScoringPod, request: EvaluationRequest, before: str | None
+    ) -> EvaluationManifest:
+        """Watch the pod to its end; return the manifest that it wrote, or raise why there is none."""
+        trouble: Exception | None = None
+        try:
+            watch()
+        except TaskDeferred as deferral:
+            kept = {"request": request.model_dump(mode="json"), "manifest_before": before}
+            deferral.kwargs = {**(deferral.kwargs or {}), **kept}
+            raise
+        except ClipOperatorError:
+            raise
+        except Exception as error:  # KubernetesPodOperator's many ways to say that something is wrong
+            trouble = error
+        if self._stopped:
+            raise Cancelled("stopped before the pod ended; the pod is deleted")
+        reason = explain(pod.last_seen, pod.base_container_name, trouble, request)
+        manifest = self._own_manifest(pod, request, before, reason)
+        if trouble is not None:
+            log.warning("The pod's work is done and proved, although watching it failed: %s", reason)
+        return manifest
+
+    def _manifest_etag(self, request: EvaluationRequest) -> str | None:
+        info = self._storage.find(manifest_uri(request.output))
+        return info.etag if info is not None else None
+
+    def _own_manifest(
+        self, pod: ScoringPod, request: EvaluationRequest, before: str | None, reason: ClipOperatorError
+    ) -> EvaluationManifest:
+        try:
+            etag = self._manifest_etag(request)
+            manifest = proof(self._storage, request.output)
+        except StorageError as error:
+            raise JobError(
+                f"whether the pod did its work cannot be told, because the manifest cannot be read: {error}. "
+                f"Of the pod itself: {reason}"
+            ) from None
+        if manifest is None or (etag == before and not _written_by(pod, manifest)):
+            raise reason
+        if not manifest.answers(request):
+            log.warning("The manifest beside %s answers another request than this task's", display(request.output))
+            raise reason
+        return manifest
+
+
+def _written_by(pod: ScoringPod, manifest: EvaluationManifest) -> bool:
+    """Tell whether the manifest was written after the pod was started. Both times are of the pod's node."""
+    started = pod.last_seen and pod.last_seen.status.start_time
+    return started is not None and manifest.published_at >= started

@@ -1,0 +1,218 @@
+"""The operator's ``pod`` argument, checked: what KubernetesPodOperator is given, and nothing it does not know."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.providers.cncf.kubernetes.secret import Secret
+from airflow.sdk import BaseOperator
+from kubernetes.client import ApiClient, Configuration
+from pydantic import TypeAdapter, ValidationError
+
+from clip_operator.errors import RequestError
+from clip_operator.operators.execution.log_lines import parse_log_line
+
+# What the operator decides itself, and what to do instead.
+_OWNED = {
+    "cmds": "the pod runs `python -m clip_operator`",
+    "arguments": "they carry the request",
+    "do_xcom_push": "the result comes back through the manifest, without a sidecar",
+    "skip_on_exit_code": "the manifest decides how the task ends",
+    "deferrable": "set the operator's own deferrable=",
+}
+
+# Where an argument that is given as JSON stands in a pod's manifest, and so what its fields are.
+_IN_SPEC = {
+    "affinity": "affinity",
+    "dns_config": "dnsConfig",
+    "host_aliases": "hostAliases",
+    "image_pull_secrets": "imagePullSecrets",
+    "init_containers": "initContainers",
+    "security_context": "securityContext",
+    "tolerations": "tolerations",
+    "volumes": "volumes",
+}
+_IN_CONTAINER = {
+    "container_resources": "resources",
+    "container_security_context": "securityContext",
+    "env_from": "envFrom",
+    "env_vars": "env",
+    "ports": "ports",
+    "volume_mounts": "volumeMounts",
+}
+
+# A node with a GPU often has to be started first, and an image with CUDA in it is several GB.
+_SECONDS_TO_SCHEDULE = 900
+_SECONDS_TO_START = 900
+_SECONDS_BETWEEN_LOGS = 30
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What the user says of the pod.
+
+    :param arguments: arguments of KubernetesPodOperator, of the types that it takes.
+    :param gpus: 1 for an NVIDIA GPU, 0 for none of the operator's asking.
+    :param deferrable: wait for the pod in the triggerer, not on a worker.
+    """
+
+    arguments: Mapping[str, Any]
+    gpus: int
+    deferrable: bool
+
+
+def pod_settings(pod: object, gpus: object, deferrable: object) -> PodSettings:
+    """Return the checked settings, given the operator's parameters as templating left them; None is not set.
+
+    :raises RequestError: names the argument that is unknown, not the user's to set, or malformed.
+    """
+    wanted = _read("gpus", int, gpus or 0)
+    if wanted not in (0, 1):
+        raise RequestError(f"gpus must be 0 or 1, not {wanted}: a pod scores on one GPU. Map the task to use more")
+    wait_elsewhere = _read("deferrable", bool, deferrable)
+    defaults = {
+        "termination_message_policy": "FallbackToLogsOnError",
+        "log_events_on_failure": True,
+        "log_pod_spec_on_failure": False,  # it would stand in the log twice, in Python's words
+        "schedule_timeout_seconds": _SECONDS_TO_SCHEDULE,
+        "startup_timeout_seconds": _SECONDS_TO_START,
+        "logging_interval": _SECONDS_BETWEEN_LOGS if wait_elsewhere else None,
+        "container_name_log_prefix_enabled": False,
+        "log_formatter": _without_level,
+    }
+    return PodSettings({**defaults, **_arguments(pod)}, wanted, wait_elsewhere)
+
+
+def _without_level(container: str, line: str) -> str:  # noqa: ARG001 - KubernetesPodOperator calls it with both
+    """Return the line without its level, which the task's log shows in its own way."""
+    return parse_log_line(line)[1]
+
+
+def _arguments(pod: object) -> dict[str, Any]:
+    if isinstance(pod, str):
+        try:
+            pod = json.loads(pod)
+        except ValueError as error:
+            raise RequestError(f"pod is a string that is not JSON: {error}") from None
+    if pod is None:
+        return {}
+    if not isinstance(pod, Mapping):
+        raise RequestError(f"pod must be a dictionary of KubernetesPodOperator's arguments, not {type(pod).__name__}")
+    known = inspect.signature(KubernetesPodOperator.__init__).parameters
+    arguments = {}
+    for name, value in pod.items():
+        _check_name(name, known)
+        if value is not None and value != "":  # what a template leaves of a value that is not set
+            arguments[name] = _value(name, value, known[name].annotation)
+    return arguments
+
+
+def _check_name(name: str, known: Mapping[str, inspect.Parameter]) -> None:
+    if name in _OWNED:
+        raise RequestError(f"pod must not set {name!r}, which is the operator's own matter: {_OWNED[name]}")
+    if name in known and name not in ("self", "kwargs"):
+        return
+    if name in inspect.signature(BaseOperator.__init__).parameters:
+        raise RequestError(f"pod must not set {name!r}: that is an argument of the operator itself")
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise RequestError(f"pod has an argument that KubernetesPodOperator does not know: {name!r}{hint}")
+
+
+def _value(name: str, value: Any, annotation: str) -> Any:
+    """Return the value with the type that KubernetesPodOperator takes, where a template or JSON gave another one."""
+    plain = {"bool": bool, "int": int, "float": float}.get(str(annotation).partition(" |")[0])
+    if isinstance(value, str) and plain is not None:
+        return _read(f"pod[{name!r}]", plain, value)
+    if name == "secrets":
+        return [_secret(item) for item in value]
+    if name in ("full_pod_spec", "pod_template_dict") and isinstance(value, Mapping):
+        pod = _model(name, value)
+        return pod if name == "full_pod_spec" else value
+    if name == "pod_template_file" and not Path(value).is_file():
+        raise RequestError(f"pod['pod_template_file']: there is no file {value} on this worker")
+    if name == "env_vars" and isinstance(value, Mapping):
+        return {key: _environment_text(key, text) for key, text in value.items()}
+    if name in _IN_SPEC or name in _IN_CONTAINER:
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [_part(name, [item])[0] if isinstance(item, Mapping) else item for item in value]
+        return _part(name, value) if isinstance(value, Mapping) else value
+    return value
+
+
+def _read(name: str, kind: type[Any], value: object) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise RequestError(f"{name}: {error.errors(include_url=False)[0]['msg']}, not {value!r}") from None
+
+
+def _secret(item: Any) -> Any:
+    if not isinstance(item, Mapping):
+        return item
+    try:
+        return Secret(**item)
+    except Exception as error:  # TypeError for its signature, Airflow's own for its values
+        raise RequestError(f"pod['secrets']: {error}") from None
+
+
+def _environment_text(name: str, value: object) -> str:
+    if isinstance(value, (Mapping, list)) or value is None:
+        raise RequestError(f"pod['env_vars']: {name} must be a string, not {type(value).__name__}")
+    return str(value)
+
+
+def _part(name: str, value: Any) -> Any:
+    """Return the Kubernetes object of one argument that is given as JSON."""
+    if name in _IN_SPEC:
+        place = _IN_SPEC[name]
+        pod = _model(name, {"spec": {"containers": [], place: value}})
+        return getattr(pod.spec, _attribute(pod.spec, place))
+    place = _IN_CONTAINER[name]
+    pod = _model(name, {"spec": {"containers": [{"name": "base", place: value}]}})
+    container = pod.spec.containers[0]
+    return getattr(container, _attribute(container, place))
+
+
+def _attribute(model: Any, place: str) -> str:
+    return next(str(attribute) for attribute, key in model.attribute_map.items() if key == place)
+
+
+def _model(name: str, manifest: Mapping[str, Any]) -> Any:
+    """Return the ``V1Pod`` of a manifest, every field of which Kubernetes knows."""
+    try:
+        pod = PodGenerator.deserialize_model_dict(dict(manifest))
+        read = ApiClient(configuration=Configuration()).sanitize_for_serialization(pod)
+    except (ValueError, TypeError, AttributeError) as error:  # whatever the generated client stumbles over
+        raise RequestError(f"pod[{name!r}] is malformed: {error}") from None
+    if lost := _lost_key(manifest, read):
+        raise RequestError(f"pod[{name!r}] has a field {lost!r} that Kubernetes does not know there; {_SPELLING}")
+    return pod
+
+
+_SPELLING = "JSON takes the names that a pod's YAML has, such as mountPath"
+
+
+def _lost_key(given: Any, read: Any) -> str | None:
+    """Return a key that is in ``given`` and has been dropped without a word."""
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            if value is None:
+                continue
+            if not isinstance(read, Mapping) or key not in read:
+                return str(key)
+            if lost := _lost_key(value, read[key]):
+                return lost
+    elif isinstance(given, Sequence) and not isinstance(given, str) and isinstance(read, Sequence):
+        for item, item_read in zip(given, read, strict=False):
+            if lost := _lost_key(item, item_read):
+                return lost
+    return None

@@ -1,0 +1,325 @@
+"""The pod that Kubernetes is asked for: what the user says of it, defaults where nothing is said, and no secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.cncf.kubernetes.secret import Secret
+from airflow.version import version
+from hypothesis import given
+from hypothesis import strategies as st
+from kubernetes.client import ApiClient
+from kubernetes.client import models as k8s
+
+from clip_operator.errors import RequestError
+from clip_operator.operators import ImageCLIPEvaluatorOperator
+from clip_operator.operators.execution.pod import scoring_pod
+from clip_operator.operators.execution.pod_settings import pod_settings
+from clip_operator.request import EvaluationRequest, Requester, parse_request
+
+REQUEST = EvaluationRequest(
+    input="s3://b/in.jsonl",
+    output="s3://b/steps/x_step1.jsonl",
+    requested_by=Requester(dag_id="Nightly Scores", run_id="scheduled__2026-01-01T00:00:00+00:00", task_id="score"),
+)
+IMAGE = {"image": "clip-operator:1", "namespace": "ml"}
+
+
+def built(
+    pod: Mapping[str, Any] | str, gpus: object = 0, request: EvaluationRequest = REQUEST, map_index: int = -1
+) -> dict[str, Any]:
+    """Return the pod's manifest, as it is sent to Kubernetes."""
+    operator = scoring_pod(pod_settings(pod, gpus, deferrable=False), request, "score", timedelta(hours=1))
+    asked = request.requested_by
+    assert asked is not None
+    ti = SimpleNamespace(dag_id=asked.dag_id, task_id=asked.task_id, map_index=map_index, try_number=2)
+    context: Any = {"ti": ti, "run_id": asked.run_id, "dag": SimpleNamespace()}
+    manifest = ApiClient().sanitize_for_serialization(operator.build_pod_request_obj(context, dry_run=True))
+    return dict(manifest)
+
+
+def container(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(manifest["spec"]["containers"][0])
+
+
+def test_a_pod_with_a_gpu_is_this_one() -> None:
+    manifest = built(
+        {
+            **IMAGE,
+            "name": "Clip Scores",
+            "random_name_suffix": False,
+            "service_account_name": "clip",
+            "env_vars": {"AWS_DEFAULT_REGION": "eu-central-1"},
+            "secrets": [{"deploy_type": "env", "deploy_target": None, "secret": "hub-token"}],
+            "node_selector": {"pool": "gpu"},
+            "container_resources": {"limits": {"memory": "16Gi"}, "requests": {"cpu": 4}},
+            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "clip-models", "readOnly": True}}],
+            "volume_mounts": [{"name": "models", "mountPath": "/models"}],
+            "labels": {"team": "data"},
+        },
+        gpus=1,
+    )
+    command = container(manifest).pop("args")
+    assert command[:-1] == ["evaluate", "--quiet", "--termination-log", "/dev/termination-log", "--request-json"]
+    assert parse_request(command[-1]) == REQUEST.model_copy(update={"device": "cuda"})
+    assert manifest == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "clip-scores",
+            "namespace": "ml",
+            "annotations": {},
+            "labels": {
+                "airflow_version": version,
+                "app.kubernetes.io/managed-by": "airflow",
+                "app.kubernetes.io/name": "clip-operator",
+                "dag_id": "NightlyScores-ccd005984",
+                "kubernetes_pod_operator": "True",
+                "run_id": "scheduled__2026-01-01T0000000000-b36726f5d",
+                "task_id": "score",
+                "team": "data",
+                "try_number": "2",
+            },
+        },
+        "spec": {
+            "affinity": {},
+            "automountServiceAccountToken": False,
+            "containers": [
+                {
+                    "name": "base",
+                    "image": "clip-operator:1",
+                    "command": ["python", "-m", "clip_operator"],
+                    "args": command,
+                    "env": [{"name": "AWS_DEFAULT_REGION", "value": "eu-central-1"}],
+                    "envFrom": [{"secretRef": {"name": "hub-token"}}],
+                    "ports": [],
+                    "resources": {"limits": {"memory": "16Gi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "4"}},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "readOnlyRootFilesystem": True,
+                    },
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": [
+                        {"name": "models", "mountPath": "/models"},
+                        {"name": "clip-shm", "mountPath": "/dev/shm"},
+                        {"name": "clip-cache", "mountPath": "/cache"},
+                        {"name": "clip-tmp", "mountPath": "/tmp"},
+                    ],
+                }
+            ],
+            "hostNetwork": False,
+            "imagePullSecrets": [],
+            "initContainers": [],
+            "nodeSelector": {"pool": "gpu"},
+            "restartPolicy": "Never",
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "serviceAccountName": "clip",
+            "terminationGracePeriodSeconds": 120,
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "volumes": [
+                {"name": "models", "persistentVolumeClaim": {"claimName": "clip-models", "readOnly": True}},
+                {"name": "clip-shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+                {"name": "clip-cache", "emptyDir": {}},
+                {"name": "clip-tmp", "emptyDir": {}},
+            ],
+        },
+    }
+
+
+def test_without_a_gpu_nothing_is_said_of_one() -> None:
+    manifest = built(IMAGE, gpus="")
+    assert parse_request(container(manifest)["args"][-1]) == REQUEST
+    assert "nvidia.com" not in json.dumps(manifest)
+
+
+def test_the_users_word_and_his_templates_stand_before_a_default(tmp_path: Path) -> None:
+    template = tmp_path / "pod.yaml"
+    template.write_text(
+        """
+        apiVersion: v1
+        kind: Pod
+        metadata: {labels: {app.kubernetes.io/name: theirs}}
+        spec:
+          terminationGracePeriodSeconds: 600
+          automountServiceAccountToken: true
+          securityContext: {runAsUser: 7}
+          containers:
+          - name: base
+            image: theirs:2
+            command: [sh, -c, "their own command"]
+            volumeMounts: [{name: fast, mountPath: /tmp/}]
+            securityContext: {readOnlyRootFilesystem: false}
+          - {name: sidecar, image: proxy:1}
+          volumes: [{name: fast, emptyDir: {}}]
+        """
+    )
+    manifest = built({"pod_template_file": str(template), "namespace": "ml"})
+    spec = manifest["spec"]
+    assert spec["terminationGracePeriodSeconds"] == 600
+    assert spec["automountServiceAccountToken"] is True
+    assert spec["securityContext"] == {"runAsUser": 7}
+    assert [c["name"] for c in spec["containers"]] == ["base", "sidecar"]
+    assert container(manifest)["image"] == "theirs:2"
+    assert container(manifest)["command"] == ["python", "-m", "clip_operator"]
+    assert container(manifest)["securityContext"] == {"readOnlyRootFilesystem": False}
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(manifest)["volumeMounts"]}
+    assert mounts == {"/tmp/": "fast", "/dev/shm": "clip-shm", "/cache": "clip-cache"}
+    assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] == "theirs"
+
+
+def test_a_mapped_task_instance_is_named_in_the_labels() -> None:
+    assert built(IMAGE, map_index=4)["metadata"]["labels"]["map_index"] == "4"
+
+
+def test_python_objects_and_json_make_the_same_pod() -> None:
+    fixed = {**IMAGE, "name": "x", "random_name_suffix": False}
+    objects = {
+        **fixed,
+        "tolerations": [k8s.V1Toleration(key="spot", operator="Exists")],
+        "env_vars": [k8s.V1EnvVar(name="A", value="1")],
+        "env_from": [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name="aws"))],
+        "container_resources": k8s.V1ResourceRequirements(limits={"cpu": "2"}),
+        "secrets": [Secret("env", "HF_TOKEN", "hub", "token")],
+        "volumes": [k8s.V1Volume(name="v", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit="1Gi"))],
+        "volume_mounts": [k8s.V1VolumeMount(name="v", mount_path="/v")],
+        "security_context": k8s.V1PodSecurityContext(fs_group=5),
+        "startup_timeout_seconds": 77,
+    }
+    as_json = {
+        **fixed,
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "env_vars": {"A": 1},
+        "env_from": [{"secretRef": {"name": "aws"}}],
+        "container_resources": {"limits": {"cpu": 2}},
+        "secrets": [{"deploy_type": "env", "deploy_target": "HF_TOKEN", "secret": "hub", "key": "token"}],
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}],
+        "volume_mounts": [{"name": "v", "mountPath": "/v"}],
+        "security_context": {"fsGroup": 5},
+        "startup_timeout_seconds": "77",
+    }
+    assert built(json.dumps(as_json)) == built(as_json) == built(objects)
+    assert pod_settings(as_json, 0, False).arguments["startup_timeout_seconds"] == 77
+
+
+@given(st.text(alphabet="$()NAME \\\"'{}é\n\u2028", max_size=40))
+def test_kubernetes_finds_no_variable_to_replace_in_a_request_and_the_request_arrives_whole(text: str) -> None:
+    request = REQUEST.model_copy(update={"output_key": f"x{text}", "input_text_key": "$(HOME)"})
+    arguments = container(built(IMAGE, request=request))["args"]
+    assert not any("$" in argument for argument in arguments)
+    assert parse_request(arguments[-1]) == request
+
+
+REFUSED: dict[str, tuple[object, object, str]] = {
+    "a typing error": (
+        {**IMAGE, "service_acount_name": "x"},
+        0,
+        "does not know: 'service_acount_name'; did you mean 'service_account_name'",
+    ),
+    "nothing like it": ({**IMAGE, "zzz": 1}, 0, "does not know: 'zzz'$"),
+    "the command": (
+        {**IMAGE, "cmds": ["sh"]},
+        0,
+        "must not set 'cmds', which is the operator's own matter: the pod runs",
+    ),
+    "its arguments": ({**IMAGE, "arguments": ["-h"]}, 0, "must not set 'arguments'"),
+    "a sidecar": ({**IMAGE, "do_xcom_push": True}, 0, "must not set 'do_xcom_push'.* without a sidecar"),
+    "a skip": ({**IMAGE, "skip_on_exit_code": 1}, 0, "must not set 'skip_on_exit_code'"),
+    "the wrong deferrable": ({**IMAGE, "deferrable": True}, 0, "set the operator's own deferrable="),
+    "a task's argument": (
+        {**IMAGE, "retries": 3},
+        0,
+        "must not set 'retries': that is an argument of the operator itself",
+    ),
+    "no image": ({"namespace": "ml"}, 0, "pod needs an image"),
+    "not a dictionary": (["image"], 0, "pod must be a dictionary of KubernetesPodOperator's arguments, not list"),
+    "not JSON": ("{'image': 'x'}", 0, "pod is a string that is not JSON"),
+    "a word for a number": (
+        {**IMAGE, "startup_timeout_seconds": "soon"},
+        0,
+        r"pod\['startup_timeout_seconds'\]: .*'soon'",
+    ),
+    "python names in JSON": (
+        {**IMAGE, "volumes": [{"name": "v", "empty_dir": {}}]},
+        0,
+        r"pod\['volumes'\] has a field 'empty_dir' that Kubernetes does not know.*mountPath",
+    ),
+    "a list for a word": ({**IMAGE, "volumes": [{"emptyDir": {}}]}, 0, r"pod\['volumes'\] is malformed: .*name"),
+    "a structure in a variable": ({**IMAGE, "env_vars": {"A": {}}}, 0, "env_vars.*A must be a string, not dict"),
+    "an unknown ending": ({**IMAGE, "on_finish_action": "explode"}, 0, "explode"),
+    "a template that is not there": (
+        {"pod_template_file": "/no/such.yaml", "namespace": "ml"},
+        0,
+        "there is no file /no/such.yaml on this worker",
+    ),
+    "a malformed secret": ({**IMAGE, "secrets": [{"name": "aws"}]}, 0, r"pod\['secrets'\]: .*name"),
+    "two gpus": (IMAGE, 2, "gpus must be 0 or 1, not 2"),
+    "a word for gpus": (IMAGE, "many", "gpus: .*'many'"),
+    "two voices on gpus": (
+        {**IMAGE, "container_resources": {"limits": {"nvidia.com/gpu": 4}}},
+        1,
+        "gpus=1, but pod's container_resources ask for 4",
+    ),
+    "a secret in plain sight": (
+        {**IMAGE, "env_vars": {"AWS_SECRET_ACCESS_KEY": "hush"}},
+        0,
+        "AWS_SECRET_ACCESS_KEY would stand in the pod's specification",
+    ),
+    "a token in plain sight": (
+        {**IMAGE, "env_vars": [{"name": "HF_TOKEN", "value": "hush"}]},
+        0,
+        "HF_TOKEN would stand in the pod's specification",
+    ),
+    "a secret in an init container": (
+        {
+            **IMAGE,
+            "init_containers": [{"name": "i", "image": "i", "env": [{"name": "DB_PASSWORD", "value": "hush"}]}],
+        },
+        0,
+        "DB_PASSWORD would stand",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_with_the_pod_is_refused_by_name(case: str) -> None:
+    pod, gpus, words = REFUSED[case]
+    with pytest.raises(RequestError, match=words) as refusal:
+        built(pod, gpus)  # type: ignore[arg-type]
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCESS_KEY_ID"])
+def test_a_variable_that_only_sounds_secret_may_be_set(name: str) -> None:
+    built({**IMAGE, "env_vars": {name: "x"}})
+
+
+def test_a_secret_may_be_named_as_long_as_its_value_is_not() -> None:
+    manifest = built({**IMAGE, "secrets": [Secret("env", "AWS_SECRET_ACCESS_KEY", "aws", "secret")]})
+    reference = {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "aws", "key": "secret"}}}
+    assert container(manifest)["env"] == [reference]
+
+
+def test_the_largest_request_that_fits_an_argument_is_sent_and_one_byte_more_is_refused() -> None:
+    room = (128 << 10) - 1 - len(REQUEST.model_dump_json())
+    fits = REQUEST.model_copy(update={"image_hosts": ("a" * (room - 2),)})
+    assert len(container(built(IMAGE, request=fits))["args"][-1]) == (128 << 10) - 1
+    with pytest.raises(RequestError, match=r"takes 131,073 bytes.*of 131,072 at most; most of it is image_hosts"):
+        built(IMAGE, request=REQUEST.model_copy(update={"image_hosts": ("a" * (room - 1),)}))
+
+
+def test_templates_are_rendered_in_kubernetes_objects_too() -> None:
+    claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name="{{ claim }}")
+    pod = {"image": "clip:{{ version }}", "volumes": [k8s.V1Volume(name="v", persistent_volume_claim=claim)]}
+    operator = ImageCLIPEvaluatorOperator(task_id="t", cache_path="s3://b", pod=pod)
+    context: Any = {"version": "9", "claim": "models"}
+    rendered = operator.render_template(operator.pod, context, operator.get_template_env())
+    assert rendered["image"] == "clip:9"
+    assert rendered["volumes"][0].persistent_volume_claim.claim_name == "models"
+    assert claim.claim_name == "{{ claim }}"  # the DAG's own object is as it was
