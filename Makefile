@@ -11,7 +11,7 @@ help: ## show this list
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow,scoring,pandas]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow,kubernetes,scoring,pandas]' --group dev
 	touch $@
 
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine

@@ -116,3 +116,46 @@ def test_a_terminated_job_ends_with_1_and_leaves_nothing(shapes_dataset: Path, t
     assert (process.returncode, stdout) == (1, "")
     assert "stopped before all rows were scored" in stderr
     assert sorted(path.name for path in data.iterdir()) == before
+
+
+def test_a_pod_gets_its_request_as_an_argument_and_says_nothing_on_standard_output(
+    shapes_dataset: Path, tmp_path: Path
+) -> None:
+    request = {"input": str(shapes_dataset / "captions.jsonl"), "output": str(tmp_path / "out.jsonl"), "model": SHAPES}
+    log = tmp_path / "termination-log"
+    arguments = ["--quiet", "--termination-log", str(log), "--request-json", json.dumps(request)]
+    code, stdout, stderr = run("evaluate", *arguments)
+    assert (code, stdout) == (0, ""), stderr
+    assert (tmp_path / "out.jsonl").exists()
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "code", "words"),
+    [
+        ({"input": "/no/such/é.jsonl", "output": "/tmp/out.jsonl"}, 1, "/no/such/é.jsonl"),
+        ({"input": "in.jsonl"}, 2, "the request is not valid: output: Field required"),
+    ],
+)
+def test_the_error_that_ends_a_pod_is_in_its_termination_log(
+    request_fields: dict[str, str], code: int, words: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "termination-log"
+    arguments = ["--termination-log", str(log), "--request-json", json.dumps({**request_fields, "model": SHAPES})]
+    ended, _, stderr = run("evaluate", *arguments)
+    assert ended == code
+    assert words in log.read_text()
+    assert log.read_text().startswith("ERROR: ")
+    assert log.read_text() in stderr
+
+
+def test_a_termination_log_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
+    code, _, stderr = run("evaluate", "--termination-log", str(tmp_path), "--request-json", "{")
+    assert code == 2
+    assert "ERROR: the request is not valid" in stderr
+
+
+def test_a_request_is_given_in_one_way_only() -> None:
+    code, _, stderr = run("evaluate", "--request", "a.json", "--request-json", "{}")
+    assert code == 2
+    assert "holds the whole request, so it goes with no other flag" in stderr

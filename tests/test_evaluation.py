@@ -22,6 +22,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from clip_operator import model
+from clip_operator.completion import proof
 from clip_operator.errors import Cancelled, ClipOperatorError, JobError
 from clip_operator.evaluation import evaluate
 from clip_operator.manifest import EvaluationManifest, parse_manifest
@@ -264,6 +265,24 @@ def test_the_same_task_of_a_later_run_replaces_its_own_stale_output(data: Path) 
     evaluate(request(data, requested_by=requester()))
     changed_input(data)
     assert evaluate(request(data, requested_by=requester(run_id="tuesday"))).rows.total == 65
+
+
+def test_a_task_that_finds_its_work_done_says_so_in_the_manifest_and_nowhere_else(data: Path) -> None:
+    first = evaluate(request(data, requested_by=requester()))
+    written = (data / "scored_step1.jsonl").stat().st_mtime_ns
+    monday, tuesday = (request(data, requested_by=requester(run_id=run)) for run in ("monday", "tuesday"))
+    assert first.answers(monday)
+    assert not first.answers(tuesday)
+    evaluate(tuesday)
+    manifest = proof(Storage(), monday.output)
+    assert manifest is not None
+    assert manifest.answers(monday)
+    assert manifest.answers(tuesday)
+    assert not manifest.answers(tuesday.model_copy(update={"on_error": "zero"}))
+    assert manifest.confirmed_at is not None
+    assert manifest.published_at == manifest.confirmed_at > first.published_at == first.finished_at
+    assert manifest.model_copy(update={"confirmed_by": None, "confirmed_at": None}) == first
+    assert (data / "scored_step1.jsonl").stat().st_mtime_ns == written
 
 
 def test_another_tasks_output_is_protected_and_its_writer_is_named(data: Path) -> None:

@@ -74,3 +74,16 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
     assert set(other) | speed_only == set(EvaluationRequest.model_fields), "a new field needs a decision here"
     fingerprints = {parse_request({**GOOD, name: value}).fingerprint() for name, value in other.items()}
     assert len(fingerprints | {parse_request(GOOD).fingerprint()}) == len(other) + 1
+
+
+@pytest.mark.parametrize("name", ["input", "output", "model", "image_root"])
+def test_a_uri_with_a_password_is_refused_because_requests_are_logged(name: str) -> None:
+    fields = {"input": "in.jsonl", "output": "out.jsonl", name: "ftp://user:hush@host/x.jsonl"}
+    with pytest.raises(RequestError, match=f"{name}: .*must not hold a password") as refusal:
+        parse_request(fields)
+    assert "hush" not in str(refusal.value)
+
+
+def test_a_container_before_an_at_sign_is_no_password() -> None:
+    uri = "abfs://container@account.dfs.core.windows.net/a:b@c.jsonl"
+    assert parse_request({"input": uri, "output": "out.jsonl"}).input == uri

@@ -120,8 +120,10 @@ class KubernetesPod:
         if manifest is None or (etag == before and not _written_by(pod, manifest)):
             raise reason
         if not manifest.answers(request):
-            log.warning("The manifest beside %s answers another request than this task's", display(request.output))
-            raise reason
+            raise JobError(
+                f"the manifest beside {display(request.output)} answers another request than this task's. "
+                f"Of the pod itself: {reason}"
+            )
         return manifest
 
 

@@ -11,6 +11,8 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
 
 from clip_operator.errors import Cancelled, RequestError
 from clip_operator.operators.execution.pod_settings import PodSettings
@@ -92,19 +94,23 @@ class ScoringPod(KubernetesPodOperator):
         """Keep what the pod's end looks like, then delete the pod if that is asked for."""
         # What KubernetesPodOperator hands in may be the pod as it was when it was created, or nothing where its search
         # by labels failed, and then the pod would stay.
-        self.last_seen = self._look(pod) or remote_pod
+        self.last_seen = self._look(pod, otherwise=remote_pod)
         with suppress(AirflowException):  # "returned a failure", in place of what really happened
             super().cleanup(pod, self.last_seen, xcom_result, context)
 
-    def _look(self, pod: k8s.V1Pod | None) -> k8s.V1Pod | None:
+    def _look(self, pod: k8s.V1Pod | None, otherwise: k8s.V1Pod | None) -> k8s.V1Pod | None:
+        """Return the pod as it is now, None if it is gone, and ``otherwise`` if that cannot be told."""
         if pod is None:  # it could not even be described
             return None
         try:
             return self.pod_manager.read_pod(pod)
-        except Exception as error:
-            if not (isinstance(error, ApiException) and error.status == 404):
-                self.log.warning("The pod %s cannot be looked at: %s", pod.metadata.name, error)
-            return None
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            self.log.warning("The pod %s cannot be looked at: %s %s", pod.metadata.name, error.status, error.reason)
+        except (HTTPError, ConfigException, AirflowException) as error:
+            self.log.warning("The pod %s cannot be looked at: %s", pod.metadata.name, error)
+        return otherwise
 
     def _levelled_logs(self, pod: k8s.V1Pod, follow: bool = False, since_time: Any = None) -> None:
         self.pod_manager.fetch_container_logs(

@@ -1,0 +1,73 @@
+"""Child processes of the server whose output goes to a log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from .logs import Log
+
+_SECONDS_FOR_LAST_OUTPUT = 2
+
+
+class Child:
+    """A child process in a session of its own, with stdout and stderr in one pipe so that their order is kept."""
+
+    def __init__(self, process: asyncio.subprocess.Process, transport: asyncio.BaseTransport, output: _Output) -> None:
+        self.process = process
+        self._transport = transport
+        self._output = output
+
+    @classmethod
+    async def start(
+        cls, words: Sequence[str], log: Log, environment: Mapping[str, str], directory: Path | None = None
+    ) -> Child:
+        """Start a program.
+
+        :raises OSError: it cannot be started.
+        """
+        reading, writing = os.pipe()
+        output = _Output(log)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: output, os.fdopen(reading, "rb", buffering=0)
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                env=environment,
+                cwd=directory,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,
+            )
+        except OSError:
+            transport.close()
+            raise
+        finally:
+            os.close(writing)
+        return cls(process, transport, output)
+
+    async def read_rest(self) -> None:
+        """Wait for what it wrote before its end."""
+        # A process that it left behind may hold the pipe for ever.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._output.ended.wait(), _SECONDS_FOR_LAST_OUTPUT)
+        self._transport.close()
+
+
+class _Output(asyncio.Protocol):
+    """Passes on what comes out of a pipe."""
+
+    def __init__(self, log: Log) -> None:
+        self.ended = asyncio.Event()
+        self._log = log
+
+    def data_received(self, data: bytes) -> None:
+        self._log.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        self.ended.set()

@@ -1,0 +1,521 @@
+"""Kubernetes mode, with the real KubernetesPodOperator and its trigger: every way a pod can end has its one answer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import multiprocessing
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from clip_operator.completion import proof
+from clip_operator.evaluation import evaluate
+from clip_operator.manifest import EvaluationManifest
+from clip_operator.model import find_checkpoint
+from clip_operator.request import EvaluationRequest
+from clip_operator.storage import Storage
+from tests.conftest import S3, SHAPES
+from tests.fake_kubernetes import FakeKubernetes, Image, Processes, fake_kubernetes
+from tests.hub import stand_in_hub
+from tests.operators.forwarder import forwarder
+from tests.operators.tasks import TaskInstance, die_while_running, wait_in_triggerer
+
+PYTHON = Path(sys.executable).parent
+
+# An image whose `python` does not score: it says that it has begun, and goes on until it is ended.
+ENDLESS = '#!/bin/sh\necho "INFO: Scoring on cpu"\nexec sleep 600\n'
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[FakeKubernetes]:
+    endless = tmp_path / "endless" / "python"
+    endless.parent.mkdir()
+    endless.write_text(ENDLESS)
+    endless.chmod(0o755)
+    common = {"HOME": "/cache", "CLIP_OPERATOR_CACHE": "/cache/clip", "HF_HUB_OFFLINE": "1"}
+    images = {
+        "scorer:1": Image({"PATH": f"{PYTHON}:/usr/bin:/bin", **common}),
+        "endless:1": Image({"PATH": f"{endless.parent}:/usr/bin:/bin"}),
+    }
+    with fake_kubernetes(tmp_path / "kubernetes", Processes(images)) as running:
+        yield running
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def data(s3: S3, shapes_dataset: Path) -> str:
+    """The folder of the demo data set, in a bucket of this test's own."""
+    return s3.put_folder(shapes_dataset, "data")
+
+
+@pytest.fixture
+def task(cluster: FakeKubernetes, s3: S3, data: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TaskInstance]:
+    """Make task instances, each with an output of its own."""
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", s3.store.airflow_connection)
+    cluster.secrets["store"] = s3.store.environment
+
+    def make(pod: Mapping[str, Any] | None = None, **parameters: Any) -> TaskInstance:
+        settings = {
+            "image": "scorer:1",
+            "config_file": str(cluster.kubeconfig),
+            "env_from": [{"secretRef": {"name": "store"}}],
+            "startup_check_interval_seconds": 1,
+            "poll_interval": 0.2,
+            **(pod or {}),
+        }
+        defaults = {
+            "first_entry_file_name": f"{data}/captions.jsonl",
+            "cache_path": f"{data}/{next(_numbers)}",
+            "file_name_prefix": "captions",
+            "model_name": SHAPES,
+            "aws_conn_id": "store",
+            "execution_mode": "kubernetes",
+            "pod": settings,
+        }
+        return TaskInstance({**defaults, **parameters})
+
+    return make
+
+
+def output_of(ti: TaskInstance) -> str:
+    return f"{ti.parameters['cache_path']}/captions_step1.jsonl"
+
+
+def expected_bytes(ti: TaskInstance, s3: S3) -> bytes:
+    """Return what local mode writes for the same parameters."""
+    output = f"{ti.parameters['cache_path']}/local.jsonl"
+    fields = {"input": f"{ti.parameters['first_entry_file_name']}", "output": output, "model": SHAPES}
+    evaluate(EvaluationRequest.model_validate(fields), s3.storage)
+    return s3.get(output)
+
+
+def own_manifest(ti: TaskInstance, s3: S3) -> EvaluationManifest:
+    manifest = proof(s3.storage, output_of(ti))
+    assert manifest is not None
+    assert ti.requester in (manifest.request.requested_by, manifest.confirmed_by)
+    return manifest
+
+
+def nothing_was_written(ti: TaskInstance, s3: S3) -> bool:
+    prefix = ti.parameters["cache_path"].partition(f"{s3.bucket}/")[2]
+    return not any(key.startswith(f"{prefix}/") for key in s3.keys())  # noqa: SIM118 - not a dict
+
+
+# ---------------------------------------------------------------------------------------------- it does its work
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_pod_writes_the_same_bytes_and_hands_on_the_same_xcoms_as_local_mode(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, deferrable: bool
+) -> None:
+    ti = task(deferrable=deferrable)
+    assert ti.next_try().run() == ["clip_score"]
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+    assert ti.xcoms["output_path"] == output_of(ti)
+    assert ti.xcoms["output_step"] == 1
+    assert ti.xcoms["summary"]["rows"]["scored"] == 60
+    assert own_manifest(ti, s3).request.requested_by == ti.requester
+    assert cluster.pods() == []
+
+
+def test_no_secret_is_in_the_pod_the_calls_the_log_or_the_xcoms(
+    task: Callable[..., TaskInstance],
+    cluster: FakeKubernetes,
+    s3: S3,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    ti = task(on_error="fail")
+    with pytest.raises(AirflowException):  # a failure says more than a success
+        ti.next_try().run()
+    kept = json.dumps([cluster.created, cluster.requests, ti.xcoms, ti.state, ti.next_try().operator.pod])
+    logged = caplog.text + "".join(capfd.readouterr())
+    assert "Row 14" in logged
+    assert s3.store.secret_key not in kept + logged
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_pods_log_is_the_tasks_with_its_levels_and_progress(
+    task: Callable[..., TaskInstance], capfd: pytest.CaptureFixture[str], deferrable: bool
+) -> None:
+    task(deferrable=deferrable).next_try().run()
+    log = capfd.readouterr().out
+    assert re.search(r"\[warning +\] Row 14 has no score: image_unreadable", log)
+    assert re.search(r"\[info +\] Scored 60 of 64 rows", log)
+    assert "manifest_version" not in log
+
+
+def test_a_model_is_found_under_a_prefix_in_s3(task: Callable[..., TaskInstance], s3: S3) -> None:
+    folder = find_checkpoint(SHAPES, None, Storage()).path
+    ti = task(model_name=s3.put_folder(folder, "models/shapes"))
+    ti.next_try().run()
+    assert own_manifest(ti, s3).model.source == "s3"
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+
+
+def test_a_model_is_found_on_a_mounted_volume(task: Callable[..., TaskInstance], s3: S3) -> None:
+    folder = find_checkpoint(SHAPES, None, Storage()).path
+    volume = {"name": "models", "hostPath": {"path": str(folder.parent)}}
+    mount = {"name": "models", "mountPath": str(folder.parent), "readOnly": True}
+    ti = task({"volumes": [volume], "volume_mounts": [mount]}, model_name=str(folder))
+    ti.next_try().run()
+    assert own_manifest(ti, s3).model.source == "folder"
+
+
+def test_a_model_is_fetched_from_the_hub(task: Callable[..., TaskInstance], s3: S3) -> None:
+    with stand_in_hub(find_checkpoint(SHAPES, None, Storage()).path) as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": "/cache/huggingface"}
+        ti = task({"env_vars": environment}, model_name="acme/clip")
+        ti.next_try().run()
+    assert own_manifest(ti, s3).model.source == "hub"
+
+
+def test_api_troubles_that_pass_change_nothing(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.fail("POST", "/pods$", 429, headers={"Retry-After": "1"})
+    cluster.fail("GET", "/events", 500)
+    cluster.fail("GET", "/log", 500)
+    cluster.fail("GET", r"/pods/[^/]+$", 503)
+    cluster.drop_log_stream(after_lines=1)
+    ti = task()
+    assert ti.next_try().run() == ["clip_score"]
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+
+
+def test_api_troubles_of_the_triggerer_change_nothing(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3
+) -> None:
+    ti = task(deferrable=True)
+    first = ti.next_try()
+    deferral = first.defer()
+    cluster.fail("GET", r"/pods/[^/]+$", 500, times=2)
+    cluster.end_watches_early()
+    assert first.resume(wait_in_triggerer(deferral), deferral) == ["clip_score"]
+
+
+# ------------------------------------------------------------------------------------------- it fails, and says why
+
+
+def test_the_pods_own_error_is_the_tasks(task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3) -> None:
+    for deferrable in (False, True):
+        ti = task(input_text_key="caption", deferrable=deferrable)
+        with pytest.raises(AirflowException, match=r"^s3://\S+captions.jsonl has no column 'caption'; its columns are"):
+            ti.next_try().run()
+        assert nothing_was_written(ti, s3)
+    assert cluster.pods() == []
+
+
+def test_a_request_that_the_pod_refuses_is_not_tried_again(task: Callable[..., TaskInstance]) -> None:
+    ti = task(cache_type="parquet")
+    with pytest.raises(AirflowFailException, match=r"jsonl.*parquet"):
+        ti.next_try().run()
+
+
+def test_a_pod_that_was_to_have_a_gpu_and_finds_none_does_not_score_on_the_cpu(
+    task: Callable[..., TaskInstance], s3: S3
+) -> None:
+    ti = task(gpus=1)
+    with pytest.raises(AirflowException, match="cuda"):
+        ti.next_try().run()
+    assert nothing_was_written(ti, s3)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_pod_out_of_memory_says_so_and_suggests_a_smaller_batch(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
+) -> None:
+    limits = {"limits": {"memory": "4Gi"}}
+    ti = task({"image": "endless:1", "container_resources": limits}, batch_size=512, deferrable=deferrable)
+    running = ti.next_try().start()
+    cluster.oom_kill(cluster.wait_for_log("Scoring on cpu"))
+    words = r"memory limit is 4Gi, ran out of memory and was killed \(OOMKilled\)\. Try a batch_size smaller than 512"
+    with pytest.raises(AirflowException, match=words):
+        running.result(60)
+    assert cluster.pods() == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_evicted_pod_says_why_it_was_evicted(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
+) -> None:
+    running = task({"image": "endless:1"}, deferrable=deferrable).next_try().start()
+    cluster.evict(cluster.wait_for_log("Scoring on cpu"), "The node was low on resource: ephemeral-storage.")
+    with pytest.raises(AirflowException, match=r"was evicted\. The node was low on resource: ephemeral-storage\."):
+        running.result(60)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_image_that_cannot_be_pulled_is_named(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
+) -> None:
+    ti = task({"image": "registry.example/scorer:7"}, deferrable=deferrable)
+    with pytest.raises(AirflowException, match=r"the image 'registry.example/scorer:7' cannot be pulled \(\w+\): "):
+        ti.next_try().run()
+    assert cluster.pods() == []
+
+
+def test_a_pod_that_no_node_takes_says_what_is_lacking(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    ti = task({"schedule_timeout_seconds": 1, "container_resources": {"limits": {"nvidia.com/gpu": 8}}})
+    with pytest.raises(AirflowException, match=r"no node took the pod \S+ in time: .*Insufficient nvidia.com/gpu"):
+        ti.next_try().run()
+    assert cluster.pods() == []
+
+
+def test_a_kubernetes_secret_that_is_not_there_is_named(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    ti = task({"env_from": [{"secretRef": {"name": "no-such"}}], "startup_timeout_seconds": 2})
+    with pytest.raises(AirflowException, match=r"could not start \(CreateContainerConfigError\): .*no-such"):
+        ti.next_try().run()
+
+
+def test_a_pod_that_kubernetes_refuses_is_not_tried_again(task: Callable[..., TaskInstance]) -> None:
+    volume_mounts = [{"name": "nowhere", "mountPath": "/x"}]
+    with pytest.raises(AirflowFailException, match=r"Kubernetes refused the pod: .*nowhere"):
+        task({"volume_mounts": volume_mounts}).next_try().run()
+
+
+def test_missing_permissions_are_told_in_kubernetes_own_words(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    cluster.fail("POST", "/pods$", 403)
+    with pytest.raises(AirflowException, match="Kubernetes refused the pod: "):
+        task().next_try().run()
+
+
+def test_a_cluster_that_cannot_be_reached_is_told_so(task: Callable[..., TaskInstance], tmp_path: Path) -> None:
+    with pytest.raises(AirflowException, match="the pod could not be run: Invalid kube-config file"):
+        task({"config_file": str(tmp_path / "no-such-config")}).next_try().run()
+
+
+def test_a_store_that_the_pod_loses_at_the_end_fails_the_task_with_the_pods_words(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
+) -> None:
+    rows = s3.get(f"{data}/captions.jsonl")
+    longer = s3.put("data/longer.jsonl", rows * 20)
+    with forwarder(s3.store.endpoint_url) as way:
+        cluster.secrets["store"] = {**s3.store.environment, "AWS_ENDPOINT_URL_S3": way.url}
+        running = task(first_entry_file_name=longer).next_try().start()
+        cluster.wait_for_log("Row 14 has no score")
+        way.close()
+        with pytest.raises(AirflowException, match=re.escape(way.url)) as failure:
+            running.result(120)
+    assert "returned a failure" not in str(failure.value)
+
+
+def test_a_store_that_the_worker_cannot_reach_at_the_end_fails_the_task_and_the_next_try_recognises_the_work(
+    task: Callable[..., TaskInstance], s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ti = task(deferrable=True)
+    with forwarder(s3.store.endpoint_url) as way:
+        through = s3.store.airflow_connection.replace(s3.store.endpoint_url, way.url)
+        monkeypatch.setenv("AIRFLOW_CONN_STORE", through)
+        first = ti.next_try()
+        deferral = first.defer()
+        event = wait_in_triggerer(deferral)
+        way.close()
+        with pytest.raises(AirflowException, match=r"whether the pod did its work cannot be told.*ended well"):
+            first.resume(event, deferral)
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", s3.store.airflow_connection)
+    written = s3.storage.stat(output_of(ti))
+    assert ti.next_try().run() == ["clip_score"]
+    assert s3.storage.stat(output_of(ti)) == written
+    assert own_manifest(ti, s3).confirmed_by == ti.requester
+
+
+def test_a_pod_that_writes_where_the_worker_does_not_look_is_no_success(task: Callable[..., TaskInstance]) -> None:
+    ti = task(cache_path="/tmp/which-is-the-pods-own")
+    with pytest.raises(AirflowException, match=r"ended well, but its manifest is not at /tmp/which.*the same store"):
+        ti.next_try().run()
+
+
+# ------------------------------------------------------------------------------------- tries, and pods that are gone
+
+
+def test_a_pod_that_is_gone_at_re_entry_after_its_work_is_a_success(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3
+) -> None:
+    ti = task(deferrable=True)
+    first = ti.next_try()
+    deferral = first.defer()
+    event = wait_in_triggerer(deferral)
+    cluster.vanish(event["name"])
+    assert first.resume(event, deferral) == ["clip_score"]
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+
+
+@pytest.mark.parametrize("status", ["success", "failed", "error"])
+def test_a_pod_that_is_gone_at_re_entry_before_its_work_is_a_failure_whatever_the_triggerer_saw(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, status: str
+) -> None:
+    first = task({"image": "endless:1"}, deferrable=True).next_try()
+    deferral = first.defer()
+    (name,) = cluster.pods()
+    cluster.vanish(name)
+    event = {"status": status, "name": name, "namespace": "default", "message": "?"}
+    with pytest.raises(AirflowException, match="the pod is gone and has left no manifest"):
+        first.resume(event, deferral)
+
+
+def test_an_old_manifest_of_the_same_task_instance_does_not_cover_for_a_pod_that_did_nothing(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    ti = task()
+    ti.next_try().run()
+    ti.parameters = {
+        **ti.parameters,
+        "pod": {**ti.parameters["pod"], "image": "endless:1"},
+    }  # it is cleared and run again
+    running = ti.next_try().start()
+    cluster.vanish(cluster.wait_for_log("Scoring on cpu"))
+    with pytest.raises(AirflowException, match="the pod is gone and has left no manifest"):
+        running.result(60)
+
+
+def test_another_runs_work_is_recognised_and_its_confirmation_is_this_runs_success(
+    task: Callable[..., TaskInstance], s3: S3
+) -> None:
+    monday = task()
+    monday.next_try().run()
+    written = s3.storage.stat(output_of(monday))
+    tuesday = TaskInstance(monday.parameters, run_id="tuesday")
+    assert tuesday.next_try().run() == ["clip_score"]
+    assert s3.storage.stat(output_of(monday)) == written
+    manifest = own_manifest(tuesday, s3)
+    assert (manifest.request.requested_by, manifest.confirmed_by) == (monday.requester, tuesday.requester)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str, remembers: bool
+) -> None:
+    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 4)
+    ti = task(first_entry_file_name=longer)
+    worker = multiprocessing.get_context("spawn").Process(target=die_while_running, args=(ti,))
+    worker.start()
+    name = cluster.wait_for_log("Row 14 has no score", timeout=60)
+    worker.kill()
+    worker.join()
+    ti.try_number = 1  # the killed process counted in its own memory
+    if remembers:
+        ti.state.set("pod_identifier", {"name": name, "namespace": "default"})
+    assert ti.next_try().run() == ["clip_score"]
+    assert len(cluster.created) == 1
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+    assert cluster.pods() == []
+
+
+@pytest.mark.parametrize("on_finish_action", ["delete_pod", "keep_pod"])
+def test_a_pod_that_ended_while_no_worker_watched_is_believed_or_run_again(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, on_finish_action: str
+) -> None:
+    ti = task({"on_finish_action": on_finish_action}, deferrable=True)
+    first = ti.next_try()
+    wait_in_triggerer(first.defer())  # and then both the triggerer and the worker are lost
+    assert ti.next_try().run() == ["clip_score"]
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+    assert len(cluster.created) == (2 if on_finish_action == "delete_pod" else 1)
+
+
+def test_two_tries_that_overlap_watch_one_pod_and_both_see_its_work(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
+) -> None:
+    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 4)
+    ti = task(first_entry_file_name=longer)
+    zombie = ti.next_try().start()
+    cluster.wait_for_log("Row 14 has no score", timeout=60)
+    assert ti.next_try().run() == ["clip_score"]
+    assert zombie.result(60) == ["clip_score"]
+    assert len(cluster.created) == 1
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+    assert cluster.pods() == []
+
+
+def test_of_two_tries_that_overlap_with_a_pod_each_the_later_one_does_the_work(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
+) -> None:
+    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 4)
+    ti = task({"durable": False}, first_entry_file_name=longer)
+    zombie = ti.next_try().start()
+    cluster.wait_for_log("Row 14 has no score", timeout=60)
+    assert ti.next_try().run() == ["clip_score"]
+    with pytest.raises(AirflowException, match=r"the pod is gone and has left no manifest|stopped before the output"):
+        zombie.result(60)
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+    assert cluster.pods() == []
+
+
+@pytest.mark.parametrize("when", ["it runs", "it is created"])
+def test_a_task_that_is_killed_deletes_its_pod_and_fails(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, when: str
+) -> None:
+    current = task({"image": "endless:1"}).next_try()
+    running = current.start()
+    if when == "it runs":
+        cluster.wait_for_log("Scoring on cpu")
+    else:
+        cluster.wait_until(lambda seen: bool(seen.created))
+    current.operator.on_kill()
+    with pytest.raises(AirflowException, match="stopped before"):
+        running.result(60)
+    cluster.wait_until(lambda seen: seen.pods() == [])
+
+
+def test_a_task_that_is_killed_before_it_has_a_pod_starts_none(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    current = task({"image": "endless:1"}).next_try()
+    current.operator.on_kill()
+    with pytest.raises(AirflowException, match="stopped before"):
+        current.run()
+    cluster.wait_until(lambda seen: seen.pods() == [])
+
+
+# --------------------------------------------------------------------------------------------------- permissions
+
+
+def test_the_documented_permissions_are_those_that_are_used(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    task().next_try().run()
+    task(deferrable=True).next_try().run()
+    with pytest.raises(AirflowException):
+        task(input_text_key="caption").next_try().run()
+    waits = {"schedule_timeout_seconds": 2, "container_resources": {"limits": {"nvidia.com/gpu": 8}}}
+    with pytest.raises(AirflowException, match="no node took the pod"):
+        task(waits, deferrable=True).next_try().run()
+    used = {permission(method, path) for method, path in cluster.requests}
+    assert used == documented_permissions()
+
+
+def permission(method: str, path: str) -> tuple[str, str]:
+    """Return the resource and the verb, as Kubernetes' access rules name them."""
+    path, _, query = path.partition("?")
+    match = re.fullmatch(r"/api/v1/namespaces/[^/]+/(pods|events)(/[^/]+)?(/log)?", path)
+    assert match is not None, path
+    verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(method, "get" if match[2] else "list")
+    if verb == "list" and "watch=" in query:
+        verb = "watch"
+    return match[1] + (match[3] or ""), verb
+
+
+def documented_permissions() -> set[tuple[str, str]]:
+    import yaml
+
+    text = (Path(__file__).parents[2] / "docs" / "kubernetes.md").read_text()
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: Role" in block]
+    rules = [rule for block in blocks for part in yaml.safe_load_all(block) for rule in part.get("rules", [])]
+    return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
