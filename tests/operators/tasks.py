@@ -100,11 +100,10 @@ class Try:
 
     def resume(self, event: Mapping[str, Any], deferral: TaskDeferred) -> list[str]:
         """Go on, on another worker, with what the triggerer saw."""
-        kept = json.loads(json.dumps(deferral.kwargs))
         again = Try(self.ti)
         method = getattr(again.operator, deferral.method_name)
         try:
-            return list(method(again._context, event=dict(event), **kept))
+            return list(method(again._context, event=json.loads(json.dumps(event, default=str))))
         except TaskDeferred as deferred_again:
             return self.resume(wait_in_triggerer(deferred_again), deferred_again)
 

@@ -13,9 +13,10 @@ import pytest
 
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.operators.execution.local import Subprocess
+from clip_operator.operators.plan import Plan
 from clip_operator.request import EvaluationRequest
 
-REQUEST = EvaluationRequest(input="in.jsonl", output="out.jsonl")
+PLAN = Plan(EvaluationRequest(input="in.jsonl", output="out.jsonl"), output_step=1)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_child_is_gone_when_an_exception_ends_the_task(
     when_the_child_speaks(time_is_up)
     python = interpreter(f"cat > /dev/null; kill -USR1 {os.getpid()}; exec sleep 600")
     with pytest.raises(TimeIsUpError):
-        Subprocess(python, {}).run(REQUEST)
+        Subprocess(python, {}).run(PLAN)
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
@@ -75,14 +76,14 @@ def test_a_child_that_is_stopped_ends_the_run_whatever_it_says(
     child = Subprocess(interpreter(f"cat > /dev/null; kill -USR1 {os.getpid()}; exec sleep 600"), {})
     when_the_child_speaks(child.stop)
     with pytest.raises(Cancelled):
-        child.run(REQUEST)
+        child.run(PLAN)
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
 def test_an_interpreter_without_the_packages_says_so(interpreter: Callable[[str], str]) -> None:
     python = interpreter(f'exec {sys.executable} -S "$@"')  # without site-packages
     with pytest.raises(JobError, match="No module named 'pydantic'"):
-        Subprocess(python, {}).run(REQUEST)
+        Subprocess(python, {}).run(PLAN)
 
 
 def test_the_child_sees_none_of_airflows_settings(
@@ -92,10 +93,10 @@ def test_the_child_sees_none_of_airflows_settings(
     monkeypatch.setenv("_AIRFLOW_TOKEN", "secret")
     python = interpreter('env | grep -c AIRFLOW | sed "s/^/ERROR: seen /" >&2; exit 1')
     with pytest.raises(JobError, match=r"^seen 0$"):
-        Subprocess(python, {}).run(REQUEST)
+        Subprocess(python, {}).run(PLAN)
 
 
 def test_a_child_that_the_system_kills_is_said_to_be_killed(interpreter: Callable[[str], str]) -> None:
     python = interpreter('echo "INFO: all is well" >&2; kill -KILL $$')
     with pytest.raises(JobError, match="killed by SIGKILL: out of memory, most likely; try a smaller batch_size"):
-        Subprocess(python, {}).run(REQUEST)
+        Subprocess(python, {}).run(PLAN)

@@ -7,7 +7,6 @@ import json
 import logging
 import multiprocessing
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,29 +21,16 @@ from clip_operator.model import find_checkpoint
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
 from tests.conftest import S3, SHAPES
-from tests.fake_kubernetes import FakeKubernetes, Image, Processes, fake_kubernetes
+from tests.fake_kubernetes import FakeKubernetes
 from tests.hub import stand_in_hub
+from tests.operators.conftest import StartCluster
 from tests.operators.forwarder import forwarder
 from tests.operators.tasks import TaskInstance, die_while_running, wait_in_triggerer
 
-PYTHON = Path(sys.executable).parent
-
-# An image whose `python` does not score: it says that it has begun, and goes on until it is ended.
-ENDLESS = '#!/bin/sh\necho "INFO: Scoring on cpu"\nexec sleep 600\n'
-
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FakeKubernetes]:
-    endless = tmp_path / "endless" / "python"
-    endless.parent.mkdir()
-    endless.write_text(ENDLESS)
-    endless.chmod(0o755)
-    common = {"HOME": "/cache", "CLIP_OPERATOR_CACHE": "/cache/clip", "HF_HUB_OFFLINE": "1"}
-    images = {
-        "scorer:1": Image({"PATH": f"{PYTHON}:/usr/bin:/bin", **common}),
-        "endless:1": Image({"PATH": f"{endless.parent}:/usr/bin:/bin"}),
-    }
-    with fake_kubernetes(tmp_path / "kubernetes", Processes(images)) as running:
+def cluster(start_cluster: StartCluster, tmp_path: Path) -> Iterator[FakeKubernetes]:
+    with start_cluster(tmp_path) as running:
         yield running
 
 
@@ -365,7 +351,8 @@ def test_a_pod_that_is_gone_at_re_entry_before_its_work_is_a_failure_whatever_th
     deferral = first.defer()
     (name,) = cluster.pods()
     cluster.vanish(name)
-    event = {"status": status, "name": name, "namespace": "default", "message": "?"}
+    kept = deferral.trigger.serialize()[1]["trigger_kwargs"]
+    event = {"status": status, "name": name, "namespace": "default", "message": "?", **kept}
     with pytest.raises(AirflowException, match="the pod is gone and has left no manifest"):
         first.resume(event, deferral)
 

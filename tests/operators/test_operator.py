@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from clip_operator.manifest import EvaluationManifest, parse_manifest
 from demo.airflow_home import AirflowHome
 from demo.object_store import ObjectStore
+from tests.fake_kubernetes import FakeKubernetes
+from tests.operators.conftest import StartCluster
 
 BUCKET = "operator"
 FOLDER = f"s3://{BUCKET}/data"
@@ -51,7 +54,18 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def airflow(store: ObjectStore, shapes_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+def cluster(
+    start_cluster: StartCluster, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FakeKubernetes]:
+    with start_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        running.secrets["store"] = store.environment
+        yield running
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    store: ObjectStore, cluster: FakeKubernetes, shapes_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Airflow:
     store.put_folder(shapes_dataset, FOLDER)
     client = store.client()
     many = (shapes_dataset / "captions.jsonl").read_bytes() * 500
@@ -59,6 +73,13 @@ def airflow(store: ObjectStore, shapes_dataset: Path, tmp_path_factory: pytest.T
     wrong = store.airflow_connection.replace(store.secret_key, "not-the-secret")
     variables = {
         "CLIP_TEST_FOLDER": FOLDER,
+        "CLIP_TEST_POD": json.dumps(
+            {
+                "config_file": str(cluster.kubeconfig),
+                "env_from": [{"secretRef": {"name": "store"}}],
+                "startup_check_interval_seconds": 1,
+            }
+        ),
         "AIRFLOW_CONN_CLIP_STORE": store.airflow_connection,
         "AIRFLOW_CONN_WRONG_SECRET": wrong,
     }
@@ -127,6 +148,34 @@ def test_no_secret_is_in_the_log_the_xcoms_or_the_manifest(airflow: Airflow, run
     assert store.secret_key not in runs + manifest + str(airflow.home.xcoms("runs"))
 
 
+def test_pods_do_what_the_task_itself_does(
+    airflow: Airflow, runs: str, cluster: FakeKubernetes, store: ObjectStore
+) -> None:
+    code, log = airflow.test("pods")
+    assert code == 0, log[-6000:]
+    xcoms = airflow.home.xcoms("pods")
+    for task_id in ("watched", "deferred"):
+        assert xcoms[task_id, "return_value"] == ["clip_score"]
+        assert xcoms[task_id, "output_step"] == 1
+        written = airflow.rows(xcoms[task_id, "output_path"])
+        same = airflow.rows(f"{FOLDER}/chain/captions_step1.jsonl")
+        assert [row["clip_score"] for row in written] == [row["clip_score"] for row in same]
+    (mapped,) = [airflow.home.xcoms("pods", map_index=0)["mapped", "output_path"]]
+    requester = airflow.manifest(mapped).request.requested_by
+    assert requester is not None
+    assert (requester.task_id, requester.map_index) == ("mapped", 0)
+
+    watched, _, last = cluster.created
+    assert {"name": "TASK", "value": "watched"} in watched["spec"]["containers"][0]["env"]
+    assert last["metadata"]["labels"]["map_index"] == "0"
+    assert log.count("Row 14 has no score: image_unreadable") == 3
+    assert (
+        len(re.findall(r"\[warning +\] Row 14 has no score", log)) == 2
+    )  # the triggerer names the container before it
+    assert cluster.pods() == []
+    assert store.secret_key not in log + json.dumps(cluster.created) + json.dumps(cluster.requests)
+
+
 # What the log must say of each task in cases/refusals.py.
 REFUSALS = {
     "mode": "execution_mode must be 'local' or 'kubernetes', not 'spaceship'",
@@ -160,8 +209,10 @@ def test_what_is_wrong_is_refused_in_words_and_leaves_nothing_behind(airflow: Ai
     assert store.secret_key not in log
 
 
-@pytest.mark.parametrize("dag_id", ["long_in_process", "long_other_interpreter"])
-def test_a_task_that_is_terminated_stops_its_work_and_fails(airflow: Airflow, dag_id: str) -> None:
+@pytest.mark.parametrize("dag_id", ["long_in_process", "long_other_interpreter", "long_pod"])
+def test_a_task_that_is_terminated_stops_its_work_and_fails(
+    airflow: Airflow, cluster: FakeKubernetes, dag_id: str
+) -> None:
     log = airflow.home.folder / f"{dag_id}.log"
     process = airflow.home.start(["dags", "test", dag_id], log)
     wait_for(log, "Row 14 has no score", process)
@@ -169,6 +220,7 @@ def test_a_task_that_is_terminated_stops_its_work_and_fails(airflow: Airflow, da
     assert process.wait(timeout=60) != 0
     assert "stopped before" in log.read_text()
     assert airflow.home.task_states(dag_id) == {"score": "failed"}
+    assert cluster.pods() == []
     assert airflow.client.list_objects_v2(Bucket=BUCKET, Prefix="data/long/")["KeyCount"] == 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clip_operator.operators.aws import AwsConnection
     from clip_operator.operators.execution import Execution
     from clip_operator.operators.execution.kubernetes import KubernetesPod
+    from clip_operator.operators.plan import Plan
     from clip_operator.request import Requester
     from clip_operator.storage import Storage
 
@@ -193,33 +194,22 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             parameters = self._parameters()
             connection = _connection(parameters)
             self._execution = _execution(parameters, connection, context)
-            planned = plan(parameters, _requester(context), connection.storage())
+            work = plan(parameters, _requester(context), connection.storage())
             if self._killed:  # when there was no execution yet to be stopped
                 self._execution.stop()
-            with _kept_over_deferral(output_step=planned.output_step):
-                manifest = self._execution.run(planned.request)
-        return self._hand_on(context, manifest, planned.output_step)
+            manifest = self._execution.run(work)
+        return self._hand_on(context, manifest, work)
 
-    def trigger_reentry(
-        self,
-        context: Context,
-        event: dict[str, Any],
-        request: dict[str, Any],
-        manifest_before: str | None,
-        output_step: int,
-    ) -> list[str]:
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> list[str]:
         """Go on after the triggerer has waited for the pod; as :meth:`execute` otherwise.
 
-        :param event: what the triggerer saw. The other parameters are what :meth:`execute` kept.
+        :param event: what the triggerer saw, and the plan that :meth:`execute` had made.
         """
-        from clip_operator.request import parse_request
-
         with _told_to_airflow():
             parameters = self._parameters()
             self._execution = execution = _pod(parameters, _connection(parameters).storage(), context)
-            with _kept_over_deferral(output_step=output_step):
-                manifest = execution.resume(event, parse_request(request), manifest_before)
-        return self._hand_on(context, manifest, output_step)
+            work, manifest = execution.resume(event)
+        return self._hand_on(context, manifest, work)
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
@@ -245,10 +235,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     def _parameters(self) -> dict[str, Any]:
         return {name: _none_if_blank(getattr(self, name)) for name in self.template_fields}
 
-    def _hand_on(self, context: Context, manifest: EvaluationManifest, output_step: int) -> list[str]:
+    def _hand_on(self, context: Context, manifest: EvaluationManifest, work: Plan) -> list[str]:
         ti = context["ti"]
         ti.xcom_push(key="output_path", value=manifest.output.uri)
-        ti.xcom_push(key="output_step", value=output_step)
+        ti.xcom_push(key="output_step", value=work.output_step)
         ti.xcom_push(key="summary", value=_summary(manifest))
         return manifest.output_columns
 
@@ -262,16 +252,6 @@ def _told_to_airflow() -> Iterator[None]:
         raise AirflowFailException(str(error)) from None
     except ClipOperatorError as error:
         raise AirflowException(str(error)) from None
-
-
-@contextmanager
-def _kept_over_deferral(**kwargs: Any) -> Iterator[None]:
-    """Hand ``kwargs`` to the method that goes on after the deferral, if there is one."""
-    try:
-        yield
-    except TaskDeferred as deferral:
-        deferral.kwargs = {**(deferral.kwargs or {}), **kwargs}
-        raise
 
 
 def _connection(parameters: Mapping[str, Any]) -> AwsConnection:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
-from airflow.sdk import dag
+from airflow.sdk import DAG
 
 from clip_operator.operators import ImageCLIPEvaluatorOperator
 
 FOLDER = os.environ["CLIP_TEST_FOLDER"]
 
 
-def long(python: str | None) -> None:
-    ImageCLIPEvaluatorOperator(
-        task_id="score",
-        first_entry_file_name=f"{FOLDER}/long.jsonl",
-        cache_path=f"{FOLDER}/long",
-        model_name="builtin://shapes-clip",
-        aws_conn_id="clip_store",
-        python=python,
-    )
+MODES: dict[str, dict[str, Any]] = {
+    "long_in_process": {},
+    "long_other_interpreter": {"python": sys.executable},
+    "long_pod": {
+        "execution_mode": "kubernetes",
+        "pod": {**json.loads(os.environ["CLIP_TEST_POD"]), "image": "scorer:1"},
+    },
+}
 
 
-for name, interpreter in {"long_in_process": None, "long_other_interpreter": sys.executable}.items():
-    dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), dag_id=name)(long)(interpreter)
+for name, mode in MODES.items():
+    with DAG(name, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+        ImageCLIPEvaluatorOperator(
+            task_id="score",
+            first_entry_file_name=f"{FOLDER}/long.jsonl",
+            cache_path=f"{FOLDER}/long",
+            model_name="builtin://shapes-clip",
+            aws_conn_id="clip_store",
+            **mode,
+        )

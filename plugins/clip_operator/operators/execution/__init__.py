@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from clip_operator.manifest import EvaluationManifest
-from clip_operator.request import EvaluationRequest
+from clip_operator.operators.plan import Plan
 
 
 class Execution(Protocol):
-    """One run of one request."""
+    """One run of what one task instance does."""
 
-    def run(self, request: EvaluationRequest) -> EvaluationManifest:
-        """Carry out the request.
+    def run(self, plan: Plan) -> EvaluationManifest:
+        """Carry out the plan's request.
 
         :raises RequestError: the request is wrong.
         :raises JobError: the job failed, or was stopped.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-
-from airflow.sdk.exceptions import TaskDeferred
 
 from clip_operator.completion import proof
 from clip_operator.errors import Cancelled, ClipOperatorError, JobError
@@ -14,7 +12,8 @@ from clip_operator.manifest import EvaluationManifest
 from clip_operator.operators.execution.pod import ScoringPod, scoring_pod
 from clip_operator.operators.execution.pod_end import explain
 from clip_operator.operators.execution.pod_settings import PodSettings
-from clip_operator.request import EvaluationRequest
+from clip_operator.operators.plan import Plan
+from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.steps import manifest_uri
 from clip_operator.storage import Storage, StorageError, display, scheme_of
 
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
+
+# The trigger hands what it is given to keep back in its event. What a deferral itself keeps would do too, but for
+# `airflow dags test`, which loses it.
+_KEPT = "clip_operator"
 
 
 class KubernetesPod:
@@ -43,38 +46,41 @@ class KubernetesPod:
         self._pod: ScoringPod | None = None
         self._stopped = False
 
-    def run(self, request: EvaluationRequest) -> EvaluationManifest:
+    def run(self, plan: Plan) -> EvaluationManifest:
         """Run the pod.
 
-        :raises TaskDeferred: the triggerer is to wait; its ``kwargs`` are the further arguments of :meth:`resume`.
+        :raises TaskDeferred: the triggerer is to wait; :meth:`resume` then goes on.
         """
+        request = plan.request
         if scheme_of(request.output) == "file":
             log.warning("%s is a local path: it must be the same place for the pod and for this worker", request.output)
         before = self._manifest_etag(request)
-        pod = self._make_pod(request)
+        pod = self._make_pod(plan, before)
         start = pod.execute_async if self._settings.deferrable else pod.execute_sync
         return self._watched(lambda: start(self._context), pod, request, before)
 
-    def resume(
-        self, event: dict[str, Any], request: EvaluationRequest, manifest_before: str | None
-    ) -> EvaluationManifest:
+    def resume(self, event: Mapping[str, Any]) -> tuple[Plan, EvaluationManifest]:
         """Go on where the triggerer left off.
 
-        :param event: what the triggerer saw.
-        :param manifest_before: the ETag of the manifest that stood there before the pod was started.
+        :param event: what the triggerer saw, and what :meth:`run` gave it to keep.
+        :return: the plan that :meth:`run` was given, and the manifest.
         :raises TaskDeferred: as :meth:`run`.
         """
-        pod = self._make_pod(request)
-        return self._watched(lambda: pod.trigger_reentry(self._context, event), pod, request, manifest_before)
+        kept = event[_KEPT]
+        plan, before = Plan(parse_request(kept["request"]), kept["output_step"]), kept["manifest_before"]
+        pod = self._make_pod(plan, before)
+        return plan, self._watched(lambda: pod.trigger_reentry(self._context, dict(event)), pod, plan.request, before)
 
     def stop(self) -> None:
         self._stopped = True
         if self._pod is not None:
             self._pod.on_kill()
 
-    def _make_pod(self, request: EvaluationRequest) -> ScoringPod:
+    def _make_pod(self, plan: Plan, before: str | None) -> ScoringPod:
         task = self._context["task"]
-        pod = self._pod = scoring_pod(self._settings, request, task.task_id, task.execution_timeout)
+        request = plan.request.model_dump(mode="json")
+        kept = {_KEPT: {"request": request, "output_step": plan.output_step, "manifest_before": before}}
+        pod = self._pod = scoring_pod(self._settings, plan.request, task.task_id, task.execution_timeout, kept)
         if self._stopped:  # between the constructor and here
             pod.on_kill()
         return pod
@@ -86,10 +92,6 @@ class KubernetesPod:
         trouble: Exception | None = None
         try:
             watch()
-        except TaskDeferred as deferral:
-            kept = {"request": request.model_dump(mode="json"), "manifest_before": before}
-            deferral.kwargs = {**(deferral.kwargs or {}), **kept}
-            raise
         except ClipOperatorError:
             raise
         except Exception as error:  # KubernetesPodOperator's many ways to say that something is wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -128,19 +129,25 @@ class ScoringPod(KubernetesPodOperator):
 
 
 def scoring_pod(
-    settings: PodSettings, request: EvaluationRequest, task_id: str, execution_timeout: timedelta | None
+    settings: PodSettings,
+    request: EvaluationRequest,
+    task_id: str,
+    execution_timeout: timedelta | None = None,
+    kept_by_trigger: Mapping[str, Any] | None = None,
 ) -> ScoringPod:
     """Return what runs ``request`` in a pod.
 
     :param settings: what the user says of the pod.
     :param task_id: the task that runs it.
     :param execution_timeout: the task's, so that the triggerer keeps it too.
+    :param kept_by_trigger: what the trigger's event is to hold beside its own.
     :raises RequestError: the settings do not make a pod, or the request does not fit into one.
     """
     if settings.gpus and not request.device:
         # Without its GPU the pod is to fail, and not to crawl on the CPU at a GPU's price.
         request = request.model_copy(update={"device": "cuda"})
     arguments = dict(settings.arguments)
+    arguments["trigger_kwargs"] = {**arguments.get("trigger_kwargs", {}), **(kept_by_trigger or {})}
     if arguments.get("name"):
         arguments["name"] = re.sub(r"[^a-z0-9-]+", "-", arguments["name"].lower()).strip("-")
     try:
