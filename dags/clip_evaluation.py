@@ -5,6 +5,7 @@ Reads one step of a data set from object storage, scores how well each row's ima
 beside it with a `clip_score` column, and fails if the result is worse than the limits allow.
 
 - **Run it by hand** (*Trigger*) to score your own file: the form explains every parameter.
+- **Choose where it runs**: on the worker, or in a Kubernetes pod with a GPU.
 - **Let the schedule run it** to keep a scored copy up to date: if neither the file, the parameters nor the model have
   changed since the last run, the task sees that from the manifest beside its output and does nothing.
 
@@ -124,6 +125,37 @@ PARAMS = {
         description="Get null, get 0.0, or fail the task at the first one.",
         section="Limits",
     ),
+    "execution_mode": Param(
+        "local",
+        type="string",
+        enum=["local", "kubernetes"],
+        title="Where it runs",
+        description="On the worker, or in a pod of its own. All that follows is for pods.",
+        section="Where it runs",
+    ),
+    "image": Param(
+        None,
+        type=["null", "string"],
+        title="Image",
+        description="The scorer's image, built from docker/Dockerfile and pushed to your registry.",
+        section="Where it runs",
+    ),
+    "namespace": Param(None, type=["null", "string"], title="Namespace", section="Where it runs"),
+    "service_account_name": Param(
+        None,
+        type=["null", "string"],
+        title="Service account",
+        description="The pod's, with access to the data set and the steps.",
+        section="Where it runs",
+    ),
+    "secret": Param(
+        None,
+        type=["null", "string"],
+        title="Kubernetes Secret",
+        description="With AWS_ACCESS_KEY_ID and the like, where the service account has no access of its own.",
+        section="Where it runs",
+    ),
+    "gpus": Param(0, type="integer", enum=[0, 1], title="GPUs", section="Where it runs"),
     "maximum_failed_share": Param(
         0.1,
         type="number",
@@ -183,6 +215,14 @@ def clip_evaluation() -> None:
         batch_size="{{ params.batch_size }}",
         on_error="{{ params.on_error }}",
         overwrite="{{ params.overwrite }}",
+        execution_mode="{{ params.execution_mode }}",
+        gpus="{{ params.gpus }}",
+        pod={
+            "image": "{{ params.image or '' }}",
+            "namespace": "{{ params.namespace or '' }}",
+            "service_account_name": "{{ params.service_account_name or '' }}",
+            "env_from": "{{ [{'secretRef': {'name': params.secret}}] | tojson if params.secret }}",
+        },
     )
 
     @task(doc_md="Fails the run if too many rows have no score, or the mean score is too low.")

@@ -17,7 +17,7 @@ from clip_operator.operators import ImageCLIPEvaluatorOperator
 from demo.airflow_home import REPOSITORY
 
 DAGS = REPOSITORY / "dags"
-IDS = ["clip_evaluation", "clip_two_captions"]
+IDS = ["clip_evaluation", "clip_on_gpu", "clip_two_captions"]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,8 @@ def test_importing_the_operator_loads_nothing_heavy() -> None:
 
 
 def test_a_task_that_scores_elsewhere_needs_nothing_of_the_scoring_side_but_its_storage() -> None:
-    loaded = loads("import clip_operator.operators.plan, clip_operator.operators.execution.local")
+    modules = ["plan", "execution.local", "execution.kubernetes"]
+    loaded = loads(f"import {', '.join(f'clip_operator.operators.{name}' for name in modules)}")
     assert "clip_operator.completion" in loaded
     absent = ("torch", "transformers", "PIL", "pyarrow", "numpy", "pandas")
     assert [name for name in loaded if name.startswith(absent)] == []

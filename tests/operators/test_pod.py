@@ -204,7 +204,8 @@ def test_python_objects_and_json_make_the_same_pod() -> None:
         "security_context": {"fsGroup": 5},
         "startup_timeout_seconds": "77",
     }
-    assert built(json.dumps(as_json)) == built(as_json) == built(objects)
+    templated = {**as_json, "volumes": json.dumps(as_json["volumes"]), "env_vars": json.dumps({"A": "1"})}
+    assert built(json.dumps(as_json)) == built(as_json) == built(templated) == built(objects)
     assert pod_settings(as_json, 0, False).arguments["startup_timeout_seconds"] == 77
 
 
@@ -240,6 +241,7 @@ REFUSED: dict[str, tuple[object, object, str]] = {
     "no image": ({"namespace": "ml"}, 0, "pod needs an image"),
     "not a dictionary": (["image"], 0, "pod must be a dictionary of KubernetesPodOperator's arguments, not list"),
     "not JSON": ("{'image': 'x'}", 0, "pod is a string that is not JSON"),
+    "part of it not JSON": ({**IMAGE, "volumes": "none"}, 0, r"pod\['volumes'\] is a string that is not JSON"),
     "a word for a number": (
         {**IMAGE, "startup_timeout_seconds": "soon"},
         0,

@@ -49,6 +49,18 @@ _IN_CONTAINER = {
     "volume_mounts": "volumeMounts",
 }
 
+# Arguments that are structures, and may be given as a template that renders to JSON. image_pull_secrets has a form of
+# its own for strings.
+_STRUCTURES = {
+    "labels",
+    "annotations",
+    "node_selector",
+    "secrets",
+    "full_pod_spec",
+    "pod_template_dict",
+    "configmaps",
+} | (_IN_SPEC.keys() | _IN_CONTAINER.keys()) - {"image_pull_secrets"}
+
 # A node with a GPU often has to be started first, and an image with CUDA in it is several GB.
 _SECONDS_TO_SCHEDULE = 900
 _SECONDS_TO_START = 900
@@ -98,10 +110,7 @@ def _without_level(container: str, line: str) -> str:  # noqa: ARG001 - Kubernet
 
 def _arguments(pod: object) -> dict[str, Any]:
     if isinstance(pod, str):
-        try:
-            pod = json.loads(pod)
-        except ValueError as error:
-            raise RequestError(f"pod is a string that is not JSON: {error}") from None
+        pod = _from_json("pod", pod)
     if pod is None:
         return {}
     if not isinstance(pod, Mapping):
@@ -132,6 +141,8 @@ def _value(name: str, value: Any, annotation: str) -> Any:
     plain = {"bool": bool, "int": int, "float": float}.get(str(annotation).partition(" |")[0])
     if isinstance(value, str) and plain is not None:
         return _read(f"pod[{name!r}]", plain, value)
+    if isinstance(value, str) and name in _STRUCTURES:
+        value = _from_json(f"pod[{name!r}]", value)
     if name == "secrets":
         return [_secret(item) for item in value]
     if name in ("full_pod_spec", "pod_template_dict") and isinstance(value, Mapping):
@@ -146,6 +157,13 @@ def _value(name: str, value: Any, annotation: str) -> Any:
             return [_part(name, [item])[0] if isinstance(item, Mapping) else item for item in value]
         return _part(name, value) if isinstance(value, Mapping) else value
     return value
+
+
+def _from_json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"{name} is a string that is not JSON: {error}") from None
 
 
 def _read(name: str, kind: type[Any], value: object) -> Any:
