@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format constraints clean
+.PHONY: help demo test image image-test lint format constraints clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,13 +17,23 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine
 	$(BIN)/python -m demo
 
-test: $(VENV)/installed ## run the whole test suite
-	$(BIN)/python -m pytest --junitxml=build/tests.xml
+test: $(VENV)/installed ## run the test suite, but for what needs the image
+	$(BIN)/python -m pytest -m "not image" --junitxml=build/tests.xml
+
+# Docker where its engine answers, else podman.
+ENGINE ?= $(shell docker info > /dev/null 2>&1 && echo docker || echo podman)
+DEVICE ?= cpu
+
+image: ## build the scorer's container image; DEVICE=cuda for NVIDIA GPUs
+	$(ENGINE) build --file docker/Dockerfile --build-arg DEVICE=$(DEVICE) --tag clip-operator .
+
+image-test: $(VENV)/installed ## build the image without a registry, and test what runs in it
+	$(BIN)/python -m pytest -m image --junitxml=build/image-tests.xml
 
 lint: $(VENV)/installed ## check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy plugins/clip_operator demo tests
+	$(BIN)/mypy plugins/clip_operator demo docker tests
 	$(BIN)/lint-imports
 
 format: $(VENV)/installed ## put the code into the project's format
@@ -35,4 +45,4 @@ constraints: $(VENV)/installed ## write the installed versions to constraints.tx
 	mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and everything the demo and the tools made
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -68,8 +68,9 @@ def test_references_to_variables_are_expanded_as_kubernetes_does(cluster: FakeKu
         {"name": "ESCAPED", "value": "$$(HOST) $$ $HOST"},
     ]
     words = ["$(URL)", "$$(URL)", "$(NONE)", "a$$b", "$(echo)", "$("]
-    manifest = pod("one", "", env=env, command=["printf", "%s\\n"], args=[*words, "$(ESCAPED)"])
+    manifest = pod("one", "", env=env, command=["printf", "%s\\n", "$(HOST)"], args=[*words, "$(ESCAPED)"])
     assert output(cluster, api, manifest) == [
+        "example.com",
         "https://example.com/$(LATER)",
         "$(URL)",
         "$(NONE)",

@@ -27,7 +27,7 @@ def with_async_api(
     async def run() -> T:
         client = await kubernetes_asyncio.config.new_client_from_config(str(cluster.kubeconfig))
         async with client:
-            return await use(kubernetes_asyncio.client.CoreV1Api(client))
+            return await asyncio.wait_for(use(kubernetes_asyncio.client.CoreV1Api(client)), timeout=30)
 
     return asyncio.run(run())
 

@@ -56,16 +56,18 @@ def test_old_lines_are_left_out_on_request(cluster: FakeKubernetes, api: CoreV1A
 def test_a_followed_log_comes_line_by_line_and_ends_with_the_container(
     cluster: FakeKubernetes, api: CoreV1Api, tmp_path: Path
 ) -> None:
-    os.mkfifo(gate := tmp_path / "gate")
-    api.create_namespaced_pod("default", pod("one", f"echo first; cat {gate}; cat {gate}"))
+    # One gate for each line: the reader of a pipe may still be there when its next writer comes.
+    gates = [tmp_path / line for line in ("second", "third")]
+    for gate in gates:
+        os.mkfifo(gate)
+    api.create_namespaced_pod("default", pod("one", f"echo first; cat {gates[0]}; cat {gates[1]}"))
     cluster.wait_for_log("first")
     cluster.wait_until(has_phase("one", "Running"))
     stream = api.read_namespaced_pod_log("one", "default", follow=True, _preload_content=False).stream()
     assert next(stream) == b"first\n"
-    gate.write_text("second\n")
-    assert next(stream) == b"second\n"
-    gate.write_text("third\n")
-    assert next(stream) == b"third\n"
+    for gate in gates:
+        gate.write_text(f"{gate.name}\n")
+        assert next(stream) == f"{gate.name}\n".encode()
     assert list(stream) == []
 
 

@@ -22,9 +22,9 @@ def base(manifest: Manifest) -> dict[str, Any]:
     return container
 
 
-def with_volumes(manifest: Manifest, names: list[str], mounts: list[tuple[str, str]]) -> None:
+def with_volumes(manifest: Manifest, names: list[str], mounts: list[tuple[str, str]], **more: str) -> None:
     manifest["spec"]["volumes"] = [{"name": name, "emptyDir": {}} for name in names]
-    base(manifest)["volumeMounts"] = [{"name": name, "mountPath": path} for name, path in mounts]
+    base(manifest)["volumeMounts"] = [{"name": name, "mountPath": path, **more} for name, path in mounts]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def with_volumes(manifest: Manifest, names: list[str], mounts: list[tuple[str, s
         (lambda m: m["metadata"].update(labels={"a": "-b"}), "metadata.labels", LABEL_VALUE_WORDS),
         (lambda m: m["metadata"].update(labels={"a": "b" * 64}), "metadata.labels", "must be no more than 63 char"),
         (lambda m: m["metadata"].update(labels={"a b": ""}), "metadata.labels", "name part must consist of alpha"),
+        (lambda m: m["metadata"].update(labels={"a" * 64: ""}), "metadata.labels", "name part must be no more than 63"),
         (lambda m: m["metadata"].update(labels={"A/b": ""}), "metadata.labels", "prefix part a lowercase RFC 1123"),
         (lambda m: m["metadata"].update(annotations={"a b": ""}), "metadata.annotations", "name part must consist"),
         (lambda m: m["spec"].update(containers=[]), "spec.containers", "Required value"),
@@ -44,6 +45,7 @@ def with_volumes(manifest: Manifest, names: list[str], mounts: list[tuple[str, s
         (lambda m: m["spec"].update(terminationGracePeriodSeconds=-1), "spec.terminationGracePeriodSeconds", "-1"),
         (lambda m: base(m).pop("image"), "spec.containers[0].image", "Required value"),
         (lambda m: base(m).update(image=" x"), "spec.containers[0].image", "must not have leading or trailing white"),
+        (lambda m: base(m).pop("name"), "spec.containers[0].name", "Required value"),
         (lambda m: base(m).update(name="Base"), "spec.containers[0].name", "a lowercase RFC 1123 label must consist"),
         (
             lambda m: m["spec"]["containers"].append(base(m)),
@@ -65,6 +67,24 @@ def with_volumes(manifest: Manifest, names: list[str], mounts: list[tuple[str, s
             lambda m: base(m).update(env=[{"name": "X", "value": "x", "valueFrom": {"fieldRef": {}}}]),
             "spec.containers[0].env[0].valueFrom",
             "may not be specified when `value` is not empty",
+        ),
+        (lambda m: base(m).update(env=[{"value": "x"}]), "spec.containers[0].env[0].name", "Required value"),
+        (lambda m: base(m).update(name="x" * 64), "spec.containers[0].name", "must be no more than 63 characters"),
+        (
+            lambda m: m["spec"].update(volumes=[{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}]),
+            "spec.volumes[0]",
+            "may not specify more than 1 volume type",
+        ),
+        (
+            lambda m: with_volumes(m, ["v"], [("v", "/a:b")]),
+            "spec.containers[0].volumeMounts[0].mountPath",
+            "must not contain ':'",
+        ),
+        (lambda m: with_volumes(m, [], [("", "/v")]), "spec.containers[0].volumeMounts[0].name", "Required value"),
+        (
+            lambda m: with_volumes(m, ["v"], [("v", "")]),
+            "spec.containers[0].volumeMounts[0].mountPath",
+            "Required value",
         ),
         (lambda m: with_volumes(m, ["v", "v"], []), "spec.volumes[1].name", 'Duplicate value: "v"'),
         (lambda m: m["spec"].update(volumes=[{"name": "v"}]), "spec.volumes[0]", "must specify a volume type"),
@@ -129,6 +149,7 @@ def test_values_of_another_type_are_no_pod_at_all(api: CoreV1Api, spoil: Callabl
     [
         lambda m: m["spec"].pop("restartPolicy"),
         lambda m: m["spec"].update(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]),
+        lambda m: with_volumes(m, ["v"], [("v", "/v")], subPath="x"),
         lambda m: base(m).update(livenessProbe={"exec": {"command": ["true"]}}),
         lambda m: base(m).update(env=[{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]),
     ],
