@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from demo.airflow_home import AirflowHome
 from demo.object_store import ObjectStore
+from tests.conftest import SHAPES
+from tests.fake_kubernetes import FakeKubernetes
+from tests.scoring_cluster import scoring_cluster
 
 BUCKET = "clip-demo"
 
@@ -22,8 +26,22 @@ def client(store: ObjectStore, shapes_dataset: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def airflow(client: Any, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> AirflowHome:
-    variables = {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection}
+def cluster(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeKubernetes]:
+    with scoring_cluster(tmp_path_factory.mktemp("cluster"), store.environment) as running:
+        running.secrets["clip-s3"] = store.environment
+        running.namespaces.add("ml")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    client: Any, store: ObjectStore, cluster: FakeKubernetes, tmp_path_factory: pytest.TempPathFactory
+) -> AirflowHome:
+    kubernetes = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(cluster.kubeconfig)}}
+    variables = {
+        "AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection,
+        "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(kubernetes),
+    }
     home = AirflowHome(tmp_path_factory.mktemp("airflow"), variables)
     home.migrate()
     return home
@@ -67,3 +85,25 @@ def test_the_chain_leaves_every_step_where_it_is(airflow: AirflowHome, client: A
     assert [{k: v for k, v in row.items() if k != "clip_score_alt"} for row in second] == first
     assert sum(row["clip_score_alt"] is not None for row in second) == 62
     assert airflow.xcoms("clip_two_captions")["score_alt_text", "output_step"] == 2
+
+
+def test_the_evaluation_dag_runs_in_a_pod_if_its_form_says_so(
+    airflow: AirflowHome, client: Any, cluster: FakeKubernetes
+) -> None:
+    where = {"execution_mode": "kubernetes", "image": "scorer:1", "namespace": "ml", "secret": "clip-s3"}
+    code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/pod", **where)
+    assert code == 0, log[-4000:]
+    assert airflow.task_states("clip_evaluation") == {"score": "success", "check": "success"}
+    (pod,) = cluster.created
+    assert pod["metadata"]["namespace"] == "ml"
+    assert sum(row["clip_score"] is not None for row in rows(client, "pod/captions_step1.jsonl")) == 60
+
+
+def test_the_gpu_dag_scores_without_a_gpu_if_it_is_told_to(
+    airflow: AirflowHome, client: Any, cluster: FakeKubernetes
+) -> None:
+    code, log = run(airflow, "clip_on_gpu", image="scorer-with-access:1", model_name=SHAPES, gpus=0)
+    assert code == 0, log[-4000:]
+    assert airflow.xcoms("clip_on_gpu")["score", "return_value"] == ["clip_score"]
+    assert "nvidia.com/gpu" not in json.dumps(cluster.created[-1])
+    assert sum(row["clip_score"] is not None for row in rows(client, "shapes/on-gpu/captions_step1.jsonl")) == 60

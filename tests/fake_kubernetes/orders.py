@@ -48,6 +48,11 @@ def _mounts(pod_spec: Json, spec: Json, folder: Path) -> list[Mount]:
 def _mount(volume: Json, path: str, read_only: bool, folder: Path) -> Mount:
     if "hostPath" in volume:
         return Mount(Path(volume["hostPath"]["path"]), path, read_only)
+    if "persistentVolumeClaim" in volume:  # below no pod's folder, so that the next pod finds what this one leaves
+        claims = folder.parent.parent.parent / "claims"
+        place = claims / volume["persistentVolumeClaim"]["claimName"]
+        place.mkdir(parents=True, exist_ok=True)
+        return Mount(place, path, read_only)
     place = folder / volume["name"]
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o777)

@@ -40,7 +40,8 @@ class Podman:
         if code != 0:
             raise ContainerRefusedError("CreateContainerError", answer)
         # Attached before it starts, so that none of its output is missed.
-        child = await Child.start(["podman", "start", "--attach", order.id], log, self._environment)
+        # Not in this process's working directory, where podman's monitor leaves a file when memory runs out.
+        child = await Child.start(["podman", "start", "--attach", order.id], log, self._environment, order.folder)
         container = RunningContainer(self, order, child)
         if not await container.started():
             await child.read_rest()

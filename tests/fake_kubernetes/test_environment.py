@@ -106,6 +106,14 @@ def test_paths_of_volumes_lead_to_real_folders(cluster: FakeKubernetes, api: Cor
     assert output(cluster, api, manifest) == ["from the hostfrom the hosts3://bucket/work/cache /network"]
 
 
+def test_what_a_claim_holds_outlives_a_pod(cluster: FakeKubernetes, api: CoreV1Api) -> None:
+    for name, script, said in [("one", "echo kept > /models/x", []), ("two", "cat /models/x", ["kept"])]:
+        manifest = pod(name, script, volumeMounts=[{"name": "v", "mountPath": "/models"}])
+        manifest["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": "models"}}]
+        assert output(cluster, api, manifest) == said
+        cluster.vanish(name)
+
+
 @pytest.mark.parametrize(
     ("text", "result"),
     [

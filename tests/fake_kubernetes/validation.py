@@ -235,7 +235,7 @@ def _check_scope(spec: Json) -> None:
         raise not_in_the_fake(f"restartPolicy {spec['restartPolicy']}: it restarts no container")
     for volume in spec.get("volumes") or []:
         kind = next(key for key in volume if key != "name")
-        if kind not in ("emptyDir", "hostPath"):
+        if kind not in ("emptyDir", "hostPath", "persistentVolumeClaim"):
             raise not_in_the_fake(f"{kind} volumes")
     for container in [*spec["containers"], *(spec.get("initContainers") or [])]:
         for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "restartPolicy"):

@@ -23,14 +23,14 @@ from clip_operator.storage import Storage
 from tests.conftest import S3, SHAPES
 from tests.fake_kubernetes import FakeKubernetes
 from tests.hub import stand_in_hub
-from tests.operators.conftest import StartCluster
 from tests.operators.forwarder import forwarder
 from tests.operators.tasks import TaskInstance, die_while_running, wait_in_triggerer
+from tests.scoring_cluster import scoring_cluster
 
 
 @pytest.fixture
-def cluster(start_cluster: StartCluster, tmp_path: Path) -> Iterator[FakeKubernetes]:
-    with start_cluster(tmp_path) as running:
+def cluster(tmp_path: Path) -> Iterator[FakeKubernetes]:
+    with scoring_cluster(tmp_path) as running:
         yield running
 
 

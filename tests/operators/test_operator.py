@@ -18,7 +18,7 @@ from clip_operator.manifest import EvaluationManifest, parse_manifest
 from demo.airflow_home import AirflowHome
 from demo.object_store import ObjectStore
 from tests.fake_kubernetes import FakeKubernetes
-from tests.operators.conftest import StartCluster
+from tests.scoring_cluster import scoring_cluster
 
 BUCKET = "operator"
 FOLDER = f"s3://{BUCKET}/data"
@@ -54,10 +54,8 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    start_cluster: StartCluster, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FakeKubernetes]:
-    with start_cluster(tmp_path_factory.mktemp("cluster")) as running:
+def cluster(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeKubernetes]:
+    with scoring_cluster(tmp_path_factory.mktemp("cluster")) as running:
         running.secrets["store"] = store.environment
         yield running
 
