@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +122,12 @@ def test_no_secret_is_in_the_pod_the_calls_the_log_or_the_xcoms(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    ti = task(on_error="fail")
+    ti = task(input_text_key="caption")
     with pytest.raises(AirflowException):  # a failure says more than a success
         ti.next_try().run()
     kept = json.dumps([cluster.created, cluster.requests, ti.xcoms, ti.state, ti.next_try().operator.pod])
     logged = caplog.text + "".join(capfd.readouterr())
-    assert "Row 14" in logged
+    assert "has no column 'caption'" in logged
     assert s3.store.secret_key not in kept + logged
 
 
@@ -461,13 +462,23 @@ def test_a_task_that_is_killed_deletes_its_pod_and_fails(
     cluster.wait_until(lambda seen: seen.pods() == [])
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
 def test_a_task_that_is_killed_before_it_has_a_pod_starts_none(
-    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
 ) -> None:
-    current = task({"image": "endless:1"}).next_try()
+    current = task({"image": "endless:1"}, deferrable=deferrable).next_try()
     current.operator.on_kill()
     with pytest.raises(AirflowException, match="stopped before"):
         current.run()
+    assert cluster.created == []
+
+
+def test_a_deferred_task_that_takes_too_long_deletes_its_pod_and_says_so(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    ti = task({"image": "endless:1"}, deferrable=True, execution_timeout=timedelta(seconds=3))
+    with pytest.raises(AirflowException, match="execution_timeout deadline"):
+        ti.next_try().run()
     cluster.wait_until(lambda seen: seen.pods() == [])
 
 

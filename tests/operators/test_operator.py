@@ -222,6 +222,14 @@ def test_a_task_that_is_terminated_stops_its_work_and_fails(
     assert airflow.client.list_objects_v2(Bucket=BUCKET, Prefix="data/long/")["KeyCount"] == 0
 
 
+def test_a_task_that_takes_too_long_deletes_its_pod_and_fails(airflow: Airflow, cluster: FakeKubernetes) -> None:
+    code, log = airflow.test("endless_pod")
+    assert code == 1
+    assert "AirflowTaskTimeout" in log
+    assert airflow.home.task_states("endless_pod") == {"score": "failed"}
+    cluster.wait_until(lambda seen: seen.pods() == [])
+
+
 def wait_for(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
     """Return when the words are in the log of a process that is still running."""
     deadline = time.monotonic() + 120

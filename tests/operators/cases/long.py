@@ -1,11 +1,11 @@
-"""Tasks that run long enough to be killed; test_operator.py kills them."""
+"""Tasks that run long enough to be ended; test_operator.py, or their own time limit, ends them."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG
@@ -15,12 +15,18 @@ from clip_operator.operators import ImageCLIPEvaluatorOperator
 FOLDER = os.environ["CLIP_TEST_FOLDER"]
 
 
+POD = json.loads(os.environ["CLIP_TEST_POD"])
 MODES: dict[str, dict[str, Any]] = {
     "long_in_process": {},
     "long_other_interpreter": {"python": sys.executable},
     "long_pod": {
         "execution_mode": "kubernetes",
-        "pod": {**json.loads(os.environ["CLIP_TEST_POD"]), "image": "scorer:1"},
+        "pod": {**POD, "image": "scorer:1"},
+    },
+    "endless_pod": {
+        "execution_mode": "kubernetes",
+        "pod": {**POD, "image": "endless:1"},
+        "execution_timeout": timedelta(seconds=5),
     },
 }
 

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import TaskDeferred
+
 from clip_operator.completion import proof
 from clip_operator.errors import Cancelled, ClipOperatorError, JobError
 from clip_operator.manifest import EvaluationManifest
 from clip_operator.operators.execution.pod import ScoringPod, scoring_pod
-from clip_operator.operators.execution.pod_end import explain
+from clip_operator.operators.execution.pod_end import explain, in_words
 from clip_operator.operators.execution.pod_settings import PodSettings
 from clip_operator.operators.plan import Plan
 from clip_operator.request import EvaluationRequest, parse_request
@@ -80,10 +82,8 @@ class KubernetesPod:
         task = self._context["task"]
         request = plan.request.model_dump(mode="json")
         kept = {_KEPT: {"request": request, "output_step": plan.output_step, "manifest_before": before}}
-        pod = self._pod = scoring_pod(self._settings, plan.request, task.task_id, task.execution_timeout, kept)
-        if self._stopped:  # between the constructor and here
-            pod.on_kill()
-        return pod
+        self._pod = scoring_pod(self._settings, plan.request, task.task_id, task.execution_timeout, kept)
+        return self._pod
 
     def _watched(
         self, watch: Callable[[], object], pod: ScoringPod, request: EvaluationRequest, before: str | None
@@ -91,17 +91,22 @@ class KubernetesPod:
         """Watch the pod to its end; return the manifest that it wrote, or raise why there is none."""
         trouble: Exception | None = None
         try:
-            watch()
+            if not self._stopped:  # before there was a pod
+                watch()
+        except TaskDeferred:
+            if not self._stopped:
+                raise
+            pod.on_kill()  # stopped while the pod was being created, when there was nothing to delete yet
         except ClipOperatorError:
             raise
         except Exception as error:  # KubernetesPodOperator's many ways to say that something is wrong
             trouble = error
         if self._stopped:
-            raise Cancelled("stopped before the pod ended; the pod is deleted")
+            raise Cancelled("stopped before the pod ended")
         reason = explain(pod.last_seen, pod.base_container_name, trouble, request)
         manifest = self._own_manifest(pod, request, before, reason)
         if trouble is not None:
-            log.warning("The pod's work is done and proved, although watching it failed: %s", reason)
+            log.warning("The pod's work is done and proved, although watching it failed: %s", in_words(trouble))
         return manifest
 
     def _manifest_etag(self, request: EvaluationRequest) -> str | None:

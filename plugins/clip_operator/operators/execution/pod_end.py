@@ -39,20 +39,30 @@ def explain(
         _disruption(pod)
         or _end_of_container(pod, container, request)
         or _not_started(pod)
-        or JobError(f"{_name(pod)} was {_phase(pod)} when watching it ended: {_words(trouble)}")
+        or JobError(f"{_name(pod)} was {_phase(pod)} when watching it ended: {in_words(trouble)}")
     )
+
+
+def in_words(trouble: Exception | None) -> str:
+    """Return what an exception says, without the HTTP headers that the Kubernetes client puts into its own text."""
+    if isinstance(trouble, ApiException):
+        try:
+            return str(json.loads(trouble.body)["message"])
+        except (ValueError, TypeError, KeyError):
+            return f"{trouble.status} {trouble.reason}"
+    return str(trouble) if trouble is not None else "for no reason that is known"
 
 
 def _never_seen(trouble: Exception | None) -> ClipOperatorError:
     if isinstance(trouble, ApiException) and trouble.status != 404:
-        text = f"Kubernetes refused the pod: {_words(trouble)}"
+        text = f"Kubernetes refused the pod: {in_words(trouble)}"
         return RequestError(text) if trouble.status in _REFUSED else JobError(text)
     gone = trouble is None or isinstance(trouble, ApiException) or "not found" in str(trouble).lower()
     if gone:
         return JobError(
             "the pod is gone and has left no manifest: it was deleted, or its node was lost. Another try starts anew"
         )
-    return JobError(f"the pod could not be run: {_words(trouble)}")
+    return JobError(f"the pod could not be run: {in_words(trouble)}")
 
 
 def _disruption(pod: k8s.V1Pod) -> JobError | None:
@@ -124,13 +134,3 @@ def _name(pod: k8s.V1Pod) -> str:
 
 def _phase(pod: k8s.V1Pod) -> str:
     return str(pod.status.phase or "unknown").lower()
-
-
-def _words(trouble: Exception | None) -> str:
-    """Return what an exception says, without the HTTP headers that the Kubernetes client puts into its own text."""
-    if isinstance(trouble, ApiException):
-        try:
-            return str(json.loads(trouble.body)["message"])
-        except (ValueError, TypeError, KeyError):
-            return f"{trouble.status} {trouble.reason}"
-    return str(trouble) if trouble is not None else "for no reason that is known"
