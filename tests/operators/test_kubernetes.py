@@ -133,12 +133,17 @@ def test_no_secret_is_in_the_pod_the_calls_the_log_or_the_xcoms(
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_the_pods_log_is_the_tasks_with_its_levels_and_progress(
-    task: Callable[..., TaskInstance], capfd: pytest.CaptureFixture[str], deferrable: bool
+    task: Callable[..., TaskInstance],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    deferrable: bool,
 ) -> None:
+    caplog.set_level(logging.INFO)
     task(deferrable=deferrable).next_try().run()
     log = capfd.readouterr().out
     assert re.search(r"\[warning +\] Row 14 has no score: image_unreadable", log)
     assert re.search(r"\[info +\] Scored 60 of 64 rows", log)
+    assert re.search(r"60 of 64 rows have a score, as \S+manifest.json proves", log + caplog.text)
     assert "manifest_version" not in log
 
 
@@ -314,7 +319,9 @@ def test_a_store_that_the_worker_cannot_reach_at_the_end_fails_the_task_and_the_
         deferral = first.defer()
         event = wait_in_triggerer(deferral)
         way.close()
-        with pytest.raises(AirflowException, match=r"whether the pod did its work cannot be told.*ended well"):
+        with pytest.raises(
+            AirflowException, match=r"whether the pod did its work cannot be told.*The pod itself ended well$"
+        ):
             first.resume(event, deferral)
     monkeypatch.setenv("AIRFLOW_CONN_STORE", s3.store.airflow_connection)
     written = s3.storage.stat(output_of(ti))
@@ -404,6 +411,33 @@ def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
     assert len(cluster.created) == 1
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
     assert cluster.pods() == []
+
+
+def test_a_manifest_that_answers_another_request_is_no_success(task: Callable[..., TaskInstance]) -> None:
+    first = task(deferrable=True).next_try()
+    deferral = first.defer()
+    event = wait_in_triggerer(deferral)
+    event["clip_operator"]["request"]["output_key"] = "another_column"  # as if the DAG had changed in the meantime
+    with pytest.raises(AirflowException, match=r"answers another request than this task's\. The pod itself ended well"):
+        first.resume(event, deferral)
+
+
+@pytest.mark.parametrize("other", [{"run_id": "tuesday"}, {"task_id": "again"}, {"map_index": 3}, {"dag_id": "other"}])
+def test_another_task_instances_manifest_is_no_success(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, other: dict[str, Any]
+) -> None:
+    ti = task({"image": "endless:1"}, deferrable=True)
+    first = ti.next_try()
+    deferral = first.defer()
+    (name,) = cluster.pods()
+    fields = {"input": ti.parameters["first_entry_file_name"], "output": output_of(ti), "model": SHAPES}
+    foreign = {**ti.requester.model_dump(), **other}
+    evaluate(EvaluationRequest.model_validate({**fields, "requested_by": foreign}), s3.storage)
+    cluster.vanish(name)
+    kept = deferral.trigger.serialize()[1]["trigger_kwargs"]
+    event = {"status": "success", "name": name, "namespace": "default", **kept}
+    with pytest.raises(AirflowException, match="answers another request than this task's"):
+        first.resume(event, deferral)
 
 
 @pytest.mark.parametrize("on_finish_action", ["delete_pod", "keep_pod"])

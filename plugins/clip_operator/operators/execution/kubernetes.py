@@ -107,6 +107,8 @@ class KubernetesPod:
         manifest = self._own_manifest(pod, request, before, reason)
         if trouble is not None:
             log.warning("The pod's work is done and proved, although watching it failed: %s", in_words(trouble))
+        rows = f"{manifest.rows.scored:,} of {manifest.rows.total:,} rows"
+        log.info("%s have a score, as %s proves", rows, display(manifest_uri(request.output)))
         return manifest
 
     def _manifest_etag(self, request: EvaluationRequest) -> str | None:
@@ -122,16 +124,21 @@ class KubernetesPod:
         except StorageError as error:
             raise JobError(
                 f"whether the pod did its work cannot be told, because the manifest cannot be read: {error}. "
-                f"Of the pod itself: {reason}"
+                + _besides(pod, reason)
             ) from None
         if manifest is None or (etag == before and not _written_by(pod, manifest)):
             raise reason
         if not manifest.answers(request):
             raise JobError(
                 f"the manifest beside {display(request.output)} answers another request than this task's. "
-                f"Of the pod itself: {reason}"
+                + _besides(pod, reason)
             )
         return manifest
+
+
+def _besides(pod: ScoringPod, reason: ClipOperatorError) -> str:
+    ended_well = pod.last_seen is not None and pod.last_seen.status.phase == "Succeeded"
+    return "The pod itself ended well" if ended_well else f"Of the pod itself: {reason}"
 
 
 def _written_by(pod: ScoringPod, manifest: EvaluationManifest) -> bool:

@@ -105,7 +105,7 @@ def pod_settings(pod: object, gpus: object, deferrable: object) -> PodSettings:
 
 def _without_level(container: str, line: str) -> str:  # noqa: ARG001 - KubernetesPodOperator calls it with both
     """Return the line without its level, which the task's log shows in its own way."""
-    return parse_log_line(line)[1]
+    return parse_log_line(line.rstrip())[1]
 
 
 def _arguments(pod: object) -> dict[str, Any]:
