@@ -95,12 +95,17 @@ _bucket_numbers = itertools.count(1)
 
 
 @pytest.fixture
-def s3(store: ObjectStore) -> S3:
+def s3(store: ObjectStore) -> Iterator[S3]:
     session = boto3.session.Session(store.access_key, store.secret_key, region_name="us-east-1")
     client = store.client()
     bucket = f"test-{next(_bucket_numbers)}"
     client.create_bucket(Bucket=bucket)
-    return S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)
+    made = S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)
+    yield made
+    # SeaweedFS gives every bucket volumes of its own, and has only so many.
+    for key in made.keys():  # noqa: SIM118 - not a dict
+        client.delete_object(Bucket=bucket, Key=key)
+    client.delete_bucket(Bucket=bucket)
 
 
 @pytest.fixture(scope="session")

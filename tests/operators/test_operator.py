@@ -163,9 +163,9 @@ def test_pods_do_what_the_task_itself_does(
     assert requester is not None
     assert (requester.task_id, requester.map_index) == ("mapped", 0)
 
-    watched, _, last = cluster.created
-    assert {"name": "TASK", "value": "watched"} in watched["spec"]["containers"][0]["env"]
-    assert last["metadata"]["labels"]["map_index"] == "0"
+    created = {pod["metadata"]["labels"]["task_id"]: pod for pod in cluster.created}
+    assert {"name": "TASK", "value": "watched"} in created["watched"]["spec"]["containers"][0]["env"]
+    assert created["mapped"]["metadata"]["labels"]["map_index"] == "0"
     assert log.count("Row 14 has no score: image_unreadable") == 3
     assert (
         len(re.findall(r"\[warning +\] Row 14 has no score", log)) == 2
