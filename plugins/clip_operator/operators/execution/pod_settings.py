@@ -212,11 +212,11 @@ def _model(name: str, manifest: Mapping[str, Any]) -> Any:
     except (ValueError, TypeError, AttributeError) as error:  # whatever the generated client stumbles over
         raise RequestError(f"pod[{name!r}] is malformed: {error}") from None
     if lost := _lost_key(manifest, read):
-        raise RequestError(f"pod[{name!r}] has a field {lost!r} that Kubernetes does not know there; {_SPELLING}")
+        raise RequestError(
+            f"pod[{name!r}] has a field {lost!r} that Kubernetes does not know there; "
+            "JSON takes the names that a pod's YAML has, such as mountPath"
+        )
     return pod
-
-
-_SPELLING = "JSON takes the names that a pod's YAML has, such as mountPath"
 
 
 def _lost_key(given: Any, read: Any) -> str | None:
