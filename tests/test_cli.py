@@ -155,6 +155,16 @@ def test_a_termination_log_that_cannot_be_written_hides_no_error(tmp_path: Path)
     assert "ERROR: the request is not valid" in stderr
 
 
+def test_a_long_error_keeps_its_beginning_where_kubernetes_reads_only_the_last_4096_bytes(tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    wrong = json.dumps({f"no_such_field_{number}": number for number in range(200)})
+    code, _, stderr = run("evaluate", "--termination-log", str(log), "--request-json", wrong)
+    assert code == 2
+    assert len(log.read_bytes()) == 4096
+    assert log.read_text().startswith("ERROR: the request is not valid")
+    assert log.read_text() in stderr
+
+
 def test_a_request_is_given_in_one_way_only() -> None:
     code, _, stderr = run("evaluate", "--request", "a.json", "--request-json", "{}")
     assert code == 2

@@ -84,6 +84,15 @@ def test_a_uri_with_a_password_is_refused_because_requests_are_logged(name: str)
     assert "hush" not in str(refusal.value)
 
 
-def test_a_container_before_an_at_sign_is_no_password() -> None:
-    uri = "abfs://container@account.dfs.core.windows.net/a:b@c.jsonl"
+@pytest.mark.parametrize(
+    "uri", ["abfs://container@account.dfs.core.windows.net/a:b@c.jsonl", "http://host:9000/b@c.jsonl"]
+)
+def test_an_at_sign_after_a_container_or_in_a_path_is_no_password(uri: str) -> None:
     assert parse_request({"input": uri, "output": "out.jsonl"}).input == uri
+
+
+@pytest.mark.parametrize("fields", [{"model": "https://hf_hush@hub/x"}, {"image_hosts": ["https://u:hush@images.org"]}])
+def test_a_token_in_a_web_address_is_refused_too(fields: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="must not hold a password") as refusal:
+        parse_request({**GOOD, **fields})
+    assert "hush" not in str(refusal.value)

@@ -23,7 +23,7 @@ log = logging.getLogger("clip_operator")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong.
 
-    Logs go to standard error. Standard output carries one line: the manifest as JSON.
+    Logs go to standard error. Standard output carries one line, the manifest as JSON, or none if that is asked for.
     """
     options = vars(_parser().parse_args(arguments))
     quiet, termination_log = options.pop("quiet", False), options.pop("termination_log", None)

@@ -21,7 +21,8 @@ from pydantic import (
 
 from clip_operator.errors import RequestError
 
-_PASSWORD = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@")
+# With http a name alone may be a token; with abfs it is the container.
+_PASSWORD = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@|https?://[^/@]*@)", re.IGNORECASE)
 
 
 def _without_password(uri: str) -> str:
@@ -73,7 +74,7 @@ class EvaluationRequest(BaseModel):
     image_root: Uri | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
     )
-    image_hosts: Annotated[tuple[NonBlank, ...], BeforeValidator(_split)] = Field(
+    image_hosts: Annotated[tuple[Uri, ...], BeforeValidator(_split)] = Field(
         (), description="Hosts from which http(s) images may be fetched."
     )
     on_error: OnError = Field(

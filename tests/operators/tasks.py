@@ -68,7 +68,7 @@ class Try:
     def __init__(self, ti: TaskInstance) -> None:
         self.ti = ti
         self.operator = ImageCLIPEvaluatorOperator(task_id=ti.task_id, **ti.parameters)
-        self._context: Any = {
+        self.context: Any = {
             "ti": ti,
             "run_id": ti.run_id,
             "task": self.operator,
@@ -79,7 +79,7 @@ class Try:
     def run(self) -> list[str]:
         """Run to the end, in the triggerer too if the operator says so."""
         try:
-            return self.operator.execute(self._context)
+            return self.operator.execute(self.context)
         except TaskDeferred as deferral:
             return self.resume(wait_in_triggerer(deferral), deferral)
 
@@ -93,7 +93,7 @@ class Try:
     def defer(self) -> TaskDeferred:
         """Run until the worker is left for the triggerer."""
         try:
-            returned = self.operator.execute(self._context)
+            returned = self.operator.execute(self.context)
         except TaskDeferred as deferral:
             return deferral
         raise AssertionError(f"the task was not deferred but returned {returned}")
@@ -103,7 +103,7 @@ class Try:
         again = Try(self.ti)
         method = getattr(again.operator, deferral.method_name)
         try:
-            return list(method(again._context, event=json.loads(json.dumps(event, default=str))))
+            return list(method(again.context, event=json.loads(json.dumps(event, default=str))))
         except TaskDeferred as deferred_again:
             return self.resume(wait_in_triggerer(deferred_again), deferred_again)
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from clip_operator.completion import proof
+from clip_operator.completion import proof, publish_manifest
 from clip_operator.evaluation import evaluate
 from clip_operator.manifest import EvaluationManifest
 from clip_operator.model import find_checkpoint
-from clip_operator.request import EvaluationRequest
-from clip_operator.storage import Storage
+from clip_operator.request import EvaluationRequest, Requester, parse_request
+from clip_operator.storage import Storage, parent
 from tests.conftest import S3, SHAPES
 from tests.fake_kubernetes import FakeKubernetes
 from tests.hub import stand_in_hub
@@ -85,11 +86,22 @@ def expected_bytes(ti: TaskInstance, s3: S3) -> bytes:
     return s3.get(output)
 
 
+def work_of(ti: TaskInstance, requester: Requester, s3: S3) -> EvaluationManifest:
+    """Do what the task instance's pod would do, for whoever asks."""
+    source = ti.parameters["first_entry_file_name"]
+    fields = {"input": source, "output": output_of(ti), "model": SHAPES, "image_root": parent(source)}
+    return evaluate(EvaluationRequest.model_validate({**fields, "requested_by": requester}), s3.storage)
+
+
 def own_manifest(ti: TaskInstance, s3: S3) -> EvaluationManifest:
     manifest = proof(s3.storage, output_of(ti))
     assert manifest is not None
     assert ti.requester in (manifest.request.requested_by, manifest.confirmed_by)
     return manifest
+
+
+def may_be_tried_again(failure: Exception) -> bool:
+    return not isinstance(failure, AirflowFailException)
 
 
 def nothing_was_written(ti: TaskInstance, s3: S3) -> bool:
@@ -112,6 +124,13 @@ def test_a_pod_writes_the_same_bytes_and_hands_on_the_same_xcoms_as_local_mode(
     assert ti.xcoms["summary"]["rows"]["scored"] == 60
     assert own_manifest(ti, s3).request.requested_by == ti.requester
     assert cluster.pods() == []
+
+
+def test_a_task_that_does_not_say_where_to_wait_waits_where_airflows_setting_says(
+    task: Callable[..., TaskInstance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert task({"image": "registry.example/scorer:7"}).next_try().defer().method_name == "trigger_reentry"
 
 
 def test_no_secret_is_in_the_pod_the_calls_the_log_or_the_xcoms(
@@ -232,8 +251,9 @@ def test_a_pod_out_of_memory_says_so_and_suggests_a_smaller_batch(
     running = ti.next_try().start()
     cluster.oom_kill(cluster.wait_for_log("Scoring on cpu"))
     words = r"memory limit is 4Gi, ran out of memory and was killed \(OOMKilled\)\. Try a batch_size smaller than 512"
-    with pytest.raises(AirflowException, match=words):
+    with pytest.raises(AirflowException, match=words) as failure:
         running.result(60)
+    assert may_be_tried_again(failure.value)
     assert cluster.pods() == []
 
 
@@ -276,7 +296,7 @@ def test_a_kubernetes_secret_that_is_not_there_is_named(
 
 def test_a_pod_that_kubernetes_refuses_is_not_tried_again(task: Callable[..., TaskInstance]) -> None:
     volume_mounts = [{"name": "nowhere", "mountPath": "/x"}]
-    with pytest.raises(AirflowFailException, match=r"Kubernetes refused the pod: .*nowhere"):
+    with pytest.raises(AirflowFailException, match=r"Kubernetes' API refused: .*nowhere"):
         task({"volume_mounts": volume_mounts}).next_try().run()
 
 
@@ -284,8 +304,18 @@ def test_missing_permissions_are_told_in_kubernetes_own_words(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
     cluster.fail("POST", "/pods$", 403)
-    with pytest.raises(AirflowException, match="Kubernetes refused the pod: "):
+    with pytest.raises(AirflowException, match="Kubernetes' API refused: ") as failure:
         task().next_try().run()
+    assert may_be_tried_again(failure.value)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_pod_that_cannot_even_be_described_is_not_tried_again(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"^pod needs an image"):
+        task({"image": ""}, deferrable=deferrable).next_try().run()
+    assert cluster.created == []
 
 
 def test_a_cluster_that_cannot_be_reached_is_told_so(task: Callable[..., TaskInstance], tmp_path: Path) -> None:
@@ -365,18 +395,29 @@ def test_a_pod_that_is_gone_at_re_entry_before_its_work_is_a_failure_whatever_th
         first.resume(event, deferral)
 
 
+@pytest.mark.parametrize(
+    ("deferrable", "end", "words"),
+    [
+        (False, FakeKubernetes.vanish, "^the pod is gone and has left no manifest"),
+        (True, FakeKubernetes.vanish, "^the pod is gone and has left no manifest"),
+        (False, FakeKubernetes.oom_kill, r"^the pod \S+ ran out of memory"),
+        (True, FakeKubernetes.oom_kill, r"^the pod \S+ ran out of memory"),
+    ],
+)
 def test_an_old_manifest_of_the_same_task_instance_does_not_cover_for_a_pod_that_did_nothing(
-    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+    task: Callable[..., TaskInstance],
+    cluster: FakeKubernetes,
+    s3: S3,
+    deferrable: bool,
+    end: Callable[[FakeKubernetes, str], None],
+    words: str,
 ) -> None:
-    ti = task()
-    ti.next_try().run()
-    ti.parameters = {
-        **ti.parameters,
-        "pod": {**ti.parameters["pod"], "image": "endless:1"},
-    }  # it is cleared and run again
-    running = ti.next_try().start()
-    cluster.vanish(cluster.wait_for_log("Scoring on cpu"))
-    with pytest.raises(AirflowException, match="the pod is gone and has left no manifest"):
+    ti = task({"image": "endless:1"}, deferrable=deferrable)
+    done = work_of(ti, ti.requester, s3)
+    publish_manifest(s3.storage, done.model_copy(update={"finished_at": done.finished_at - timedelta(hours=1)}))
+    running = ti.next_try().start()  # it was cleared, and is run again
+    end(cluster, cluster.wait_for_log("Scoring on cpu"))
+    with pytest.raises(AirflowException, match=words):
         running.result(60)
 
 
@@ -430,11 +471,10 @@ def test_another_task_instances_manifest_is_no_success(
     first = ti.next_try()
     deferral = first.defer()
     (name,) = cluster.pods()
-    fields = {"input": ti.parameters["first_entry_file_name"], "output": output_of(ti), "model": SHAPES}
-    foreign = {**ti.requester.model_dump(), **other}
-    evaluate(EvaluationRequest.model_validate({**fields, "requested_by": foreign}), s3.storage)
-    cluster.vanish(name)
     kept = deferral.trigger.serialize()[1]["trigger_kwargs"]
+    foreign = work_of(ti, ti.requester.model_copy(update=other), s3).request
+    assert foreign.fingerprint() == parse_request(kept["clip_operator"]["request"]).fingerprint()
+    cluster.vanish(name)
     event = {"status": "success", "name": name, "namespace": "default", **kept}
     with pytest.raises(AirflowException, match="answers another request than this task's"):
         first.resume(event, deferral)
@@ -480,19 +520,64 @@ def test_of_two_tries_that_overlap_with_a_pod_each_the_later_one_does_the_work(
     assert cluster.pods() == []
 
 
-@pytest.mark.parametrize("when", ["it runs", "it is created"])
 def test_a_task_that_is_killed_deletes_its_pod_and_fails(
-    task: Callable[..., TaskInstance], cluster: FakeKubernetes, when: str
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
     current = task({"image": "endless:1"}).next_try()
     running = current.start()
-    if when == "it runs":
-        cluster.wait_for_log("Scoring on cpu")
-    else:
-        cluster.wait_until(lambda seen: bool(seen.created))
+    cluster.wait_for_log("Scoring on cpu")
     current.operator.on_kill()
     with pytest.raises(AirflowException, match="stopped before"):
         running.result(60)
+    cluster.wait_until(lambda seen: seen.pods() == [])
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_task_that_is_killed_while_its_pod_is_being_created_deletes_it_and_fails(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
+) -> None:
+    cluster.fail("POST", "/pods$", 429, headers={"Retry-After": "1"})
+    current = task({"image": "endless:1"}, deferrable=deferrable).next_try()
+    running = current.start()
+    cluster.wait_until(lambda seen: any(method == "POST" for method, _ in seen.requests))
+    assert cluster.created == []  # Kubernetes was too busy; it is asked again
+    current.operator.on_kill()
+    with pytest.raises(AirflowException, match="stopped before"):
+        running.result(60)
+    assert len(cluster.created) == 1
+    cluster.wait_until(lambda seen: seen.pods() == [])
+
+
+class KilledAtReEntry(KubernetesPodOperatorCallback):
+    """Kills the task on the worker that reads the end of its pod's log."""
+
+    @staticmethod
+    def on_pod_completion(*, context: Mapping[str, Any], **kwargs: object) -> None:  # noqa: ARG004 - KubernetesPodOperator gives more
+        """Do what Airflow does when it gets SIGTERM."""
+        context["task"].on_kill()
+
+
+def test_a_task_that_is_killed_when_it_comes_back_from_the_triggerer_deletes_its_pod_and_fails(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    ti = task({"callbacks": KilledAtReEntry}, deferrable=True)
+    with pytest.raises(AirflowException, match="stopped before"):
+        ti.next_try().run()
+    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert "output_path" not in ti.xcoms
+
+
+def test_a_task_that_is_killed_before_it_looks_for_its_pod_again_deletes_it_and_fails(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
+    first = task({"image": "endless:1"}, deferrable=True).next_try()
+    deferral = first.defer()
+    (name,) = cluster.pods()
+    kept = deferral.trigger.serialize()[1]["trigger_kwargs"]
+    event = {"status": "error", "name": name, "namespace": "default", "message": "?", **kept}
+    first.operator.on_kill()
+    with pytest.raises(AirflowException, match="stopped before"):
+        first.operator.trigger_reentry(first.context, event)
     cluster.wait_until(lambda seen: seen.pods() == [])
 
 

@@ -166,10 +166,10 @@ def test_pods_do_what_the_task_itself_does(
     created = {pod["metadata"]["labels"]["task_id"]: pod for pod in cluster.created}
     assert {"name": "TASK", "value": "watched"} in created["watched"]["spec"]["containers"][0]["env"]
     assert created["mapped"]["metadata"]["labels"]["map_index"] == "0"
-    assert log.count("Row 14 has no score: image_unreadable") == 3
-    assert (
-        len(re.findall(r"\[warning +\] Row 14 has no score", log)) == 2
-    )  # the triggerer names the container before it
+    # Lines that the triggerer reads have the container's name and their level before them. None loses its level, and
+    # KubernetesPodOperator may read some of them twice.
+    levelled = re.findall(r"\[warning +\] (?:\[base\] WARNING: )?Row 14 has no score", log)
+    assert len(levelled) == log.count("Row 14 has no score") >= 3
     assert cluster.pods() == []
     assert store.secret_key not in log + json.dumps(cluster.created) + json.dumps(cluster.requests)
 

@@ -52,7 +52,7 @@ def test_a_pod_with_a_gpu_is_this_one() -> None:
     manifest = built(
         {
             **IMAGE,
-            "name": "Clip Scores",
+            "name": "Clip Scores!",
             "random_name_suffix": False,
             "service_account_name": "clip",
             "env_vars": {"AWS_DEFAULT_REGION": "eu-central-1"},
@@ -133,6 +133,32 @@ def test_a_pod_with_a_gpu_is_this_one() -> None:
     }
 
 
+def test_a_device_and_a_toleration_of_the_users_own_stay_as_they_are_with_a_gpu() -> None:
+    toleration = {"key": "nvidia.com/gpu", "operator": "Equal", "value": "a100", "effect": "NoExecute"}
+    request = REQUEST.model_copy(update={"device": "cuda:0"})
+    manifest = built({**IMAGE, "tolerations": [toleration]}, gpus=1, request=request)
+    assert parse_request(container(manifest)["args"][-1]).device == "cuda:0"
+    assert manifest["spec"]["tolerations"] == [toleration]
+
+
+def test_waiting_and_logging_have_defaults_that_suit_large_images_and_quiet_logs() -> None:
+    def waits(pod: Mapping[str, Any], deferrable: bool) -> tuple[Any, ...]:
+        arguments = pod_settings(pod, 0, deferrable).arguments
+        names = ("schedule_timeout_seconds", "startup_timeout_seconds", "logging_interval", "log_pod_spec_on_failure")
+        return tuple(arguments[name] for name in names)
+
+    assert waits({}, True) == (900, 900, 30, False)
+    assert waits({}, False) == (900, 900, None, False)
+    assert waits({"schedule_timeout_seconds": 1, "logging_interval": "5"}, True) == (1, 900, 5, False)
+
+
+def test_what_a_template_leaves_empty_counts_as_not_set() -> None:
+    fixed = {**IMAGE, "name": "x", "random_name_suffix": False}
+    empty = {"service_account_name": "", "startup_timeout_seconds": "", "volumes": "", "labels": None}
+    assert built({**fixed, **empty}) == built(fixed)
+    assert pod_settings(empty, "", "no") == pod_settings({}, 0, deferrable=False)
+
+
 def test_without_a_gpu_nothing_is_said_of_one() -> None:
     manifest = built(IMAGE, gpus="")
     assert parse_request(container(manifest)["args"][-1]) == REQUEST
@@ -172,6 +198,14 @@ def test_the_users_word_and_his_templates_stand_before_a_default(tmp_path: Path)
     mounts = {mount["mountPath"]: mount["name"] for mount in container(manifest)["volumeMounts"]}
     assert mounts == {"/tmp/": "fast", "/dev/shm": "clip-shm", "/cache": "clip-cache"}
     assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] == "theirs"
+
+
+@pytest.mark.parametrize("name", ["full_pod_spec", "pod_template_dict"])
+def test_a_template_may_be_given_as_json_too(name: str) -> None:
+    template = {"spec": {"priorityClassName": "low", "containers": [{"name": "base", "image": "theirs:2"}]}}
+    manifest = built({"namespace": "ml", name: template})
+    assert manifest["spec"]["priorityClassName"] == "low"
+    assert container(manifest)["image"] == "theirs:2"
 
 
 def test_a_mapped_task_instance_is_named_in_the_labels() -> None:
@@ -254,12 +288,26 @@ REFUSED: dict[str, tuple[object, object, str]] = {
     ),
     "a list for a word": ({**IMAGE, "volumes": [{"emptyDir": {}}]}, 0, r"pod\['volumes'\] is malformed: .*name"),
     "a structure in a variable": ({**IMAGE, "env_vars": {"A": {}}}, 0, "env_vars.*A must be a string, not dict"),
+    "nothing in a variable": ({**IMAGE, "env_vars": {"A": None}}, 0, "env_vars.*A must be a string, not NoneType"),
+    "a number for variables": ({**IMAGE, "env_vars": 3}, 0, "pod: Expected dict or list"),
+    "a number for volumes": ({**IMAGE, "volumes": 3}, 0, "pod: 'int' object is not iterable"),
+    "a list for labels": ({**IMAGE, "labels": ["a"]}, 0, "pod: 'list' object has no attribute"),
+    "a template that cannot be read": (
+        {"pod_template_file": "/proc/self/mem", "namespace": "ml"},
+        0,
+        "cannot be read: .*Errno",
+    ),
     "an unknown ending": ({**IMAGE, "on_finish_action": "explode"}, 0, "explode"),
     "a template that is not there": (
         {"pod_template_file": "/no/such.yaml", "namespace": "ml"},
         0,
         "there is no file /no/such.yaml on this worker",
     ),
+    "a number for a name": ({**IMAGE, "name": 3}, 0, "pod: .*int"),
+    "a number for secrets": ({**IMAGE, "secrets": 3}, 0, r"pod\['secrets'\] must be a list, not int"),
+    "a number for what the trigger keeps": ({**IMAGE, "trigger_kwargs": 3}, 0, "pod: .*int"),
+    "a number for resources": ({**IMAGE, "container_resources": 5}, 1, "pod: .*int"),
+    "a number for a template": ({"pod_template_dict": 3}, 0, r"pod\['pod_template_dict'\] holds no pod but int"),
     "a malformed secret": ({**IMAGE, "secrets": [{"name": "aws"}]}, 0, r"pod\['secrets'\]: .*name"),
     "two gpus": (IMAGE, 2, "gpus must be 0 or 1, not 2"),
     "a word for gpus": (IMAGE, "many", "gpus: .*'many'"),
@@ -297,6 +345,19 @@ def test_what_is_wrong_with_the_pod_is_refused_by_name(case: str) -> None:
     assert "hush" not in str(refusal.value)
 
 
+def test_a_template_that_makes_no_pod_is_refused(tmp_path: Path) -> None:
+    template = tmp_path / "pod.yaml"
+    template.write_text("spec: {containers: [{image: nameless}]}")
+    with pytest.raises(RequestError, match="is malformed: Invalid value for `name`"):
+        built({"pod_template_file": str(template), "namespace": "ml"})
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "apikey", "my_token", "PASSWD", "SSH_PRIVATE_KEY", "CLIENT_SECRET"])
+def test_a_variable_that_sounds_secret_is_refused_with_a_value(name: str) -> None:
+    with pytest.raises(RequestError, match=f"{name} would stand"):
+        built({**IMAGE, "env_vars": {name: "hush"}})
+
+
 @pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCESS_KEY_ID"])
 def test_a_variable_that_only_sounds_secret_may_be_set(name: str) -> None:
     built({**IMAGE, "env_vars": {name: "x"}})
@@ -325,3 +386,17 @@ def test_templates_are_rendered_in_kubernetes_objects_too() -> None:
     assert rendered["image"] == "clip:9"
     assert rendered["volumes"][0].persistent_volume_claim.claim_name == "models"
     assert claim.claim_name == "{{ claim }}"  # the DAG's own object is as it was
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("spec: {containers: [", "cannot be read: while parsing"),
+        ("- a\n- b\n", "holds no pod but list"),
+        ("spec: {containers: [{name: base, image: x, volumemounts: []}]}", "has a field 'volumemounts'"),
+    ],
+)
+def test_a_template_file_is_checked_as_the_arguments_are(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "pod.yaml").write_text(text)
+    with pytest.raises(RequestError, match=rf"pod\['pod_template_file'\].* {words}"):
+        built({"pod_template_file": str(tmp_path / "pod.yaml"), "namespace": "ml"})

@@ -208,6 +208,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         with _told_to_airflow():
             parameters = self._parameters()
             self._execution = execution = _pod(parameters, _connection(parameters).storage(), context)
+            if self._killed:
+                execution.stop()
             work, manifest = execution.resume(event)
         return self._hand_on(context, manifest, work)
 

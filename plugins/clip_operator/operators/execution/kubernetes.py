@@ -71,7 +71,14 @@ class KubernetesPod:
         kept = event[_KEPT]
         plan, before = Plan(parse_request(kept["request"]), kept["output_step"]), kept["manifest_before"]
         pod = self._make_pod(plan, before)
-        return plan, self._watched(lambda: pod.trigger_reentry(self._context, dict(event)), pod, plan.request, before)
+        try:
+            return plan, self._watched(
+                lambda: pod.trigger_reentry(self._context, dict(event)), pod, plan.request, before
+            )
+        except Cancelled:
+            # What was killed before it looked for its pod could not delete it.
+            pod.delete_as_killed(event["name"], event["namespace"])
+            raise
 
     def stop(self) -> None:
         self._stopped = True
@@ -103,8 +110,7 @@ class KubernetesPod:
             trouble = error
         if self._stopped:
             raise Cancelled("stopped before the pod ended")
-        reason = explain(pod.last_seen, pod.base_container_name, trouble, request)
-        manifest = self._own_manifest(pod, request, before, reason)
+        manifest = self._own_manifest(pod, request, before, trouble)
         if trouble is not None:
             log.warning("The pod's work is done and proved, although watching it failed: %s", in_words(trouble))
         rows = f"{manifest.rows.scored:,} of {manifest.rows.total:,} rows"
@@ -116,19 +122,22 @@ class KubernetesPod:
         return info.etag if info is not None else None
 
     def _own_manifest(
-        self, pod: ScoringPod, request: EvaluationRequest, before: str | None, reason: ClipOperatorError
+        self, pod: ScoringPod, request: EvaluationRequest, before: str | None, trouble: Exception | None
     ) -> EvaluationManifest:
+        """Return the manifest that makes the run a success, or raise why it is none."""
         try:
             etag = self._manifest_etag(request)
             manifest = proof(self._storage, request.output)
         except StorageError as error:
+            reason = explain(pod.last_seen, pod.base_container_name, trouble, request)
             raise JobError(
                 f"whether the pod did its work cannot be told, because the manifest cannot be read: {error}. "
                 + _besides(pod, reason)
             ) from None
         if manifest is None or (etag == before and not _written_by(pod, manifest)):
-            raise reason
+            raise explain(pod.last_seen, pod.base_container_name, trouble, request)
         if not manifest.answers(request):
+            reason = explain(pod.last_seen, pod.base_container_name, trouble, request)
             raise JobError(
                 f"the manifest beside {display(request.output)} answers another request than this task's. "
                 + _besides(pod, reason)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import OnKillAction
 from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
@@ -61,16 +62,16 @@ class ScoringPod(KubernetesPodOperator):
         """
         try:
             pod = super().build_pod_request_obj(context, dry_run=dry_run)
+            container = next((c for c in pod.spec.containers if c.name == self.base_container_name), None)
+            if container is None or not container.image:
+                raise RequestError("pod needs an image: pod={'image': …}, or one in its template")
+            _check_no_secret(pod)
+            _add_labels(pod)
+            _add_gpu(pod, container, self._gpus)
+            _add_scratch(pod, container)
+            _add_security(pod, container)
         except (ValueError, TypeError, AttributeError, OSError, AirflowException) as error:
             raise RequestError(f"pod: {error}") from None
-        container = next((c for c in pod.spec.containers if c.name == self.base_container_name), None)
-        if container is None or not container.image:
-            raise RequestError("pod needs an image: pod={'image': …}, or one in its template")
-        _check_no_secret(pod)
-        _add_labels(pod)
-        _add_gpu(pod, container, self._gpus)
-        _add_scratch(pod, container)
-        _add_security(pod, container)
         if pod.spec.termination_grace_period_seconds is None:
             pod.spec.termination_grace_period_seconds = _GRACE_SECONDS
         return pod
@@ -84,6 +85,11 @@ class ScoringPod(KubernetesPodOperator):
             self.on_kill()
             raise Cancelled("stopped before the pod ran")
         super().await_pod_start(pod)
+
+    def delete_as_killed(self, name: str, namespace: str) -> None:
+        """Delete a pod because its task was killed, unless that is to leave it; it may be gone already."""
+        if self.on_kill_action != OnKillAction.KEEP_POD:
+            self.pod_manager.delete_pod(k8s.V1Pod(metadata=k8s.V1ObjectMeta(name=name, namespace=namespace)))
 
     def cleanup(
         self,
@@ -147,10 +153,10 @@ def scoring_pod(
         # Without its GPU the pod is to fail, and not to crawl on the CPU at a GPU's price.
         request = request.model_copy(update={"device": "cuda"})
     arguments = dict(settings.arguments)
-    arguments["trigger_kwargs"] = {**arguments.get("trigger_kwargs", {}), **(kept_by_trigger or {})}
-    if arguments.get("name"):
-        arguments["name"] = re.sub(r"[^a-z0-9-]+", "-", arguments["name"].lower()).strip("-")
     try:
+        arguments["trigger_kwargs"] = {**arguments.get("trigger_kwargs", {}), **(kept_by_trigger or {})}
+        if "name" in arguments:
+            arguments["name"] = re.sub(r"[^a-z0-9-]+", "-", arguments["name"].lower()).strip("-")
         return ScoringPod(
             task_id=task_id,
             execution_timeout=execution_timeout,
@@ -158,7 +164,6 @@ def scoring_pod(
             cmds=["python", "-m", "clip_operator"],
             arguments=_command_line(request),
             do_xcom_push=False,
-            deferrable=settings.deferrable,
             **arguments,
         )
     except (ValueError, TypeError, AttributeError, AirflowException) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodNotFoundException
 from kubernetes.client import ApiException
 
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
@@ -54,15 +55,17 @@ def in_words(trouble: Exception | None) -> str:
 
 
 def _never_seen(trouble: Exception | None) -> ClipOperatorError:
-    if isinstance(trouble, ApiException) and trouble.status != 404:
-        text = f"Kubernetes refused the pod: {in_words(trouble)}"
-        return RequestError(text) if trouble.status in _REFUSED else JobError(text)
-    gone = trouble is None or isinstance(trouble, ApiException) or "not found" in str(trouble).lower()
-    if gone:
+    words = in_words(trouble)
+    # Not every 404 is the pod's: its namespace may be the one that is not there.
+    about_pod = isinstance(trouble, ApiException) and trouble.status == 404 and words.startswith("pods ")
+    if trouble is None or isinstance(trouble, PodNotFoundException) or about_pod:
         return JobError(
             "the pod is gone and has left no manifest: it was deleted, or its node was lost. Another try starts anew"
         )
-    return JobError(f"the pod could not be run: {in_words(trouble)}")
+    if isinstance(trouble, ApiException):
+        text = f"Kubernetes' API refused: {words}"
+        return RequestError(text) if trouble.status in _REFUSED else JobError(text)
+    return JobError(f"the pod could not be run: {words}")
 
 
 def _disruption(pod: k8s.V1Pod) -> JobError | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.providers.cncf.kubernetes.secret import Secret
@@ -127,7 +128,7 @@ def _arguments(pod: object) -> dict[str, Any]:
 def _check_name(name: str, known: Mapping[str, inspect.Parameter]) -> None:
     if name in _OWNED:
         raise RequestError(f"pod must not set {name!r}, which is the operator's own matter: {_OWNED[name]}")
-    if name in known and name not in ("self", "kwargs"):
+    if name in known:
         return
     if name in inspect.signature(BaseOperator.__init__).parameters:
         raise RequestError(f"pod must not set {name!r}: that is an argument of the operator itself")
@@ -144,12 +145,15 @@ def _value(name: str, value: Any, annotation: str) -> Any:
     if isinstance(value, str) and name in _STRUCTURES:
         value = _from_json(f"pod[{name!r}]", value)
     if name == "secrets":
+        if not isinstance(value, (list, tuple)):
+            raise RequestError(f"pod['secrets'] must be a list, not {type(value).__name__}")
         return [_secret(item) for item in value]
-    if name in ("full_pod_spec", "pod_template_dict") and isinstance(value, Mapping):
-        pod = _model(name, value)
-        return pod if name == "full_pod_spec" else value
-    if name == "pod_template_file" and not Path(value).is_file():
-        raise RequestError(f"pod['pod_template_file']: there is no file {value} on this worker")
+    if name == "full_pod_spec" and isinstance(value, Mapping):
+        return _model(name, value)
+    if name == "pod_template_dict":
+        _model(name, value)
+    if name == "pod_template_file":
+        _model(name, _yaml(name, value))
     if name == "env_vars" and isinstance(value, Mapping):
         return {key: _environment_text(key, text) for key, text in value.items()}
     if name in _IN_SPEC or name in _IN_CONTAINER:
@@ -164,6 +168,15 @@ def _from_json(name: str, text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise RequestError(f"{name} is a string that is not JSON: {error}") from None
+
+
+def _yaml(name: str, path: object) -> Any:
+    try:
+        return yaml.safe_load(Path(str(path)).read_text())
+    except FileNotFoundError:
+        raise RequestError(f"pod[{name!r}]: there is no file {path} on this worker") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RequestError(f"pod[{name!r}]: {path} cannot be read: {error}") from None
 
 
 def _read(name: str, kind: type[Any], value: object) -> Any:
@@ -204,8 +217,10 @@ def _attribute(model: Any, place: str) -> str:
     return next(str(attribute) for attribute, key in model.attribute_map.items() if key == place)
 
 
-def _model(name: str, manifest: Mapping[str, Any]) -> Any:
+def _model(name: str, manifest: object) -> Any:
     """Return the ``V1Pod`` of a manifest, every field of which Kubernetes knows."""
+    if not isinstance(manifest, Mapping):
+        raise RequestError(f"pod[{name!r}] holds no pod but {type(manifest).__name__}")
     try:
         pod = PodGenerator.deserialize_model_dict(dict(manifest))
         read = ApiClient(configuration=Configuration()).sanitize_for_serialization(pod)
