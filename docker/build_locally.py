@@ -52,7 +52,7 @@ def main() -> None:
         if subprocess.run(["podman", "image", "exists", BASE], check=False).returncode:
             make_base()
         build(options.tag, for_podman)
-    print(options.tag)  # noqa: T201
+    print(options.tag)  # noqa: T201 - the result, for whoever calls this
 
 
 def make_base() -> None:

@@ -95,15 +95,15 @@ def test_paths_of_volumes_lead_to_real_folders(cluster: FakeKubernetes, api: Cor
     (tmp_path / "host" / "input").write_text("from the host")
     manifest = pod(
         "one",
-        "cat /host/input | tee $OUT/result; cat /work/cache/result; echo s3://bucket/work/cache /network",
-        env=[{"name": "OUT", "value": "/work/cache"}],
-        volumeMounts=[{"name": "host", "mountPath": "/host"}, {"name": "cache", "mountPath": "/work/cache/"}],
+        "cat /host/input | tee $OUT/result; cat /job/cache/result; echo s3://bucket/job/cache /network",
+        env=[{"name": "OUT", "value": "/job/cache"}],
+        volumeMounts=[{"name": "host", "mountPath": "/host"}, {"name": "cache", "mountPath": "/job/cache/"}],
     )
     manifest["spec"]["volumes"] = [
         {"name": "host", "hostPath": {"path": str(tmp_path / "host")}},
         {"name": "cache", "emptyDir": {}},
     ]
-    assert output(cluster, api, manifest) == ["from the hostfrom the hosts3://bucket/work/cache /network"]
+    assert output(cluster, api, manifest) == ["from the hostfrom the hosts3://bucket/job/cache /network"]
 
 
 def test_what_a_claim_holds_outlives_a_pod(cluster: FakeKubernetes, api: CoreV1Api) -> None:
