@@ -81,7 +81,7 @@ class S3:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         return bytes(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())
 
-    def keys(self) -> list[str]:
+    def object_keys(self) -> list[str]:
         """Return the keys in the test's bucket."""
         return [item["Key"] for item in self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
 
@@ -103,7 +103,7 @@ def s3(store: ObjectStore) -> Iterator[S3]:
     made = S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)
     yield made
     # SeaweedFS gives every bucket volumes of its own, and has only so many.
-    for key in made.keys():  # noqa: SIM118 - not a dict
+    for key in made.object_keys():
         client.delete_object(Bucket=bucket, Key=key)
     client.delete_bucket(Bucket=bucket)
 

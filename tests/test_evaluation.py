@@ -164,7 +164,7 @@ def test_a_data_set_in_s3_is_scored_with_its_images_there(data: Path, s3: S3) ->
     folder = s3.put_folder(data, "shapes")
     manifest = evaluate(request(folder, output=f"{folder}/steps/captions_step1.jsonl"), s3.storage)
     assert s3.get(manifest.output.uri) == (data / "scored_step1.jsonl").read_bytes()
-    keys = s3.keys()
+    keys = s3.object_keys()
     assert sorted(key for key in keys if key.startswith("shapes/steps")) == [
         "shapes/steps/captions_step1.jsonl",
         "shapes/steps/captions_step1.jsonl.manifest.json",

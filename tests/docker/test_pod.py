@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException
@@ -17,7 +16,7 @@ from clip_operator.storage import Storage
 from tests.conftest import S3, SHAPES
 from tests.docker.images import CONTAINERS_ENVIRONMENT
 from tests.fake_kubernetes import FakeKubernetes, Podman, fake_kubernetes
-from tests.operators.tasks import TaskInstance
+from tests.operators.tasks import task_in_pod
 
 pytestmark = pytest.mark.image
 
@@ -30,26 +29,6 @@ def cluster(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield running
 
 
-def task(cluster: FakeKubernetes, folder: str, image: str, pod: dict[str, Any], **parameters: Any) -> TaskInstance:
-    settings = {
-        "image": image,
-        "config_file": str(cluster.kubeconfig),
-        "env_from": [{"secretRef": {"name": "store"}}],
-        "startup_check_interval_seconds": 1,
-        **pod,
-    }
-    defaults = {
-        "first_entry_file_name": f"{folder}/captions.jsonl",
-        "cache_path": f"{folder}/steps",
-        "file_name_prefix": "captions",
-        "model_name": SHAPES,
-        "aws_conn_id": "store",
-        "execution_mode": "kubernetes",
-        "pod": settings,
-    }
-    return TaskInstance({**defaults, **parameters})
-
-
 def test_a_pod_of_the_image_scores_as_the_worker_does_with_a_model_on_a_volume(
     image: str, cluster: FakeKubernetes, s3: S3, shapes_dataset: Path
 ) -> None:
@@ -59,7 +38,9 @@ def test_a_pod_of_the_image_scores_as_the_worker_does_with_a_model_on_a_volume(
         "volumes": [{"name": "models", "hostPath": {"path": str(checkpoint.parent)}}],
         "volume_mounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
     }
-    ti = task(cluster, folder, image, volumes, model_name=f"/models/{checkpoint.name}")
+    ti = task_in_pod(
+        cluster, folder, f"{folder}/steps", {"image": image, **volumes}, model_name=f"/models/{checkpoint.name}"
+    )
     assert ti.next_try().run() == ["clip_score"]
     local = EvaluationRequest(input=f"{folder}/captions.jsonl", output=f"{folder}/local.jsonl", model=SHAPES)
     evaluate(local, s3.storage)
@@ -74,7 +55,7 @@ def test_the_error_of_a_pod_without_rights_reaches_the_task(
     image: str, cluster: FakeKubernetes, s3: S3, shapes_dataset: Path
 ) -> None:
     folder = s3.put_folder(shapes_dataset, "data")
-    ti = task(cluster, folder, image, {}, input_text_key="caption")
+    ti = task_in_pod(cluster, folder, f"{folder}/steps", {"image": image}, input_text_key="caption")
     with pytest.raises(AirflowException, match=r"^s3://\S+ has no column 'caption'; its columns are"):
         ti.next_try().run()
 
@@ -83,6 +64,7 @@ def test_a_pod_that_the_kernel_kills_is_said_to_be_out_of_memory(
     image: str, cluster: FakeKubernetes, s3: S3, shapes_dataset: Path
 ) -> None:
     folder = s3.put_folder(shapes_dataset, "data")
-    ti = task(cluster, folder, image, {"container_resources": {"limits": {"memory": "96Mi"}}})
+    pod = {"image": image, "container_resources": {"limits": {"memory": "96Mi"}}}
+    ti = task_in_pod(cluster, folder, f"{folder}/steps", pod)
     with pytest.raises(AirflowException, match=r"memory limit is 96Mi, ran out of memory and was killed \(OOMKilled\)"):
         ti.next_try().run()

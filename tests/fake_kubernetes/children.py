@@ -69,5 +69,5 @@ class _Output(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._log.write(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.ended.set()

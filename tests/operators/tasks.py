@@ -20,6 +20,8 @@ from airflow.sdk.exceptions import TaskDeferred
 
 from clip_operator.operators import ImageCLIPEvaluatorOperator
 from clip_operator.request import Requester
+from tests.conftest import SHAPES
+from tests.fake_kubernetes import FakeKubernetes
 
 
 class StateStore(dict[str, Any]):
@@ -106,6 +108,34 @@ class Try:
             return list(method(again.context, event=json.loads(json.dumps(event, default=str))))
         except TaskDeferred as deferred_again:
             return self.resume(wait_in_triggerer(deferred_again), deferred_again)
+
+
+def task_in_pod(
+    cluster: FakeKubernetes, folder: str, cache_path: str, pod: Mapping[str, Any], **parameters: Any
+) -> TaskInstance:
+    """Return a task instance that scores the demo data set in a pod, which reads the Secret ``store``.
+
+    :param folder: where the data set is.
+    :param pod: what differs from the ordinary pod.
+    :param parameters: what differs from the operator's ordinary parameters.
+    """
+    settings = {
+        "config_file": str(cluster.kubeconfig),
+        "env_from": [{"secretRef": {"name": "store"}}],
+        "startup_check_interval_seconds": 1,
+        "poll_interval": 0.2,
+        **pod,
+    }
+    defaults = {
+        "first_entry_file_name": f"{folder}/captions.jsonl",
+        "cache_path": cache_path,
+        "file_name_prefix": "captions",
+        "model_name": SHAPES,
+        "aws_conn_id": "store",
+        "execution_mode": "kubernetes",
+        "pod": settings,
+    }
+    return TaskInstance({**defaults, **parameters})
 
 
 def wait_in_triggerer(deferral: TaskDeferred) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from tests.conftest import S3, SHAPES
 from tests.fake_kubernetes import FakeKubernetes
 from tests.hub import stand_in_hub
 from tests.operators.forwarder import forwarder
-from tests.operators.tasks import TaskInstance, die_while_running, wait_in_triggerer
+from tests.operators.tasks import TaskInstance, die_while_running, task_in_pod, wait_in_triggerer
 from tests.scoring_cluster import scoring_cluster
 
 
@@ -52,24 +52,8 @@ def task(cluster: FakeKubernetes, s3: S3, data: str, monkeypatch: pytest.MonkeyP
     cluster.secrets["store"] = s3.store.environment
 
     def make(pod: Mapping[str, Any] | None = None, **parameters: Any) -> TaskInstance:
-        settings = {
-            "image": "scorer:1",
-            "config_file": str(cluster.kubeconfig),
-            "env_from": [{"secretRef": {"name": "store"}}],
-            "startup_check_interval_seconds": 1,
-            "poll_interval": 0.2,
-            **(pod or {}),
-        }
-        defaults = {
-            "first_entry_file_name": f"{data}/captions.jsonl",
-            "cache_path": f"{data}/{next(_numbers)}",
-            "file_name_prefix": "captions",
-            "model_name": SHAPES,
-            "aws_conn_id": "store",
-            "execution_mode": "kubernetes",
-            "pod": settings,
-        }
-        return TaskInstance({**defaults, **parameters})
+        settings = {"image": "scorer:1", **(pod or {})}
+        return task_in_pod(cluster, data, f"{data}/{next(_numbers)}", settings, **parameters)
 
     return make
 
@@ -106,7 +90,7 @@ def may_be_tried_again(failure: Exception) -> bool:
 
 def nothing_was_written(ti: TaskInstance, s3: S3) -> bool:
     prefix = ti.parameters["cache_path"].partition(f"{s3.bucket}/")[2]
-    return not any(key.startswith(f"{prefix}/") for key in s3.keys())  # noqa: SIM118 - not a dict
+    return not any(key.startswith(f"{prefix}/") for key in s3.object_keys())
 
 
 # ---------------------------------------------------------------------------------------------- it does its work
@@ -552,7 +536,7 @@ class KilledAtReEntry(KubernetesPodOperatorCallback):
     """Kills the task on the worker that reads the end of its pod's log."""
 
     @staticmethod
-    def on_pod_completion(*, context: Mapping[str, Any], **kwargs: object) -> None:  # noqa: ARG004 - KubernetesPodOperator gives more
+    def on_pod_completion(*, context: Mapping[str, Any], **_: object) -> None:
         """Do what Airflow does when it gets SIGTERM."""
         context["task"].on_kill()
 

@@ -218,8 +218,8 @@ def _add_scratch(pod: k8s.V1Pod, container: k8s.V1Container) -> None:
     taken = {mount.mount_path.rstrip("/") for mount in mounts}
     for path, name in _SCRATCH.items():
         if path not in taken:
-            in_memory = path == "/dev/shm"  # noqa: S108 - the pod's own
-            empty = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=_SHARED_MEMORY) if in_memory else {}
+            in_memory = {"medium": "Memory", "size_limit": _SHARED_MEMORY} if name == "clip-shm" else {}
+            empty = k8s.V1EmptyDirVolumeSource(**in_memory)
             volumes.append(k8s.V1Volume(name=name, empty_dir=empty))
             mounts.append(k8s.V1VolumeMount(name=name, mount_path=path))
 

@@ -104,7 +104,7 @@ def pod_settings(pod: object, gpus: object, deferrable: object) -> PodSettings:
     return PodSettings({**defaults, **_arguments(pod)}, wanted, wait_elsewhere)
 
 
-def _without_level(container: str, line: str) -> str:  # noqa: ARG001 - KubernetesPodOperator calls it with both
+def _without_level(_container: str, line: str) -> str:
     """Return the line without its level, which the task's log shows in its own way."""
     return parse_log_line(line.rstrip())[1]
 
