@@ -53,7 +53,8 @@ def task(cluster: FakeKubernetes, s3: S3, data: str, monkeypatch: pytest.MonkeyP
 
     def make(pod: Mapping[str, Any] | None = None, **parameters: Any) -> TaskInstance:
         settings = {"image": "scorer:1", **(pod or {})}
-        return task_in_pod(cluster, data, f"{data}/{next(_numbers)}", settings, **parameters)
+        cache_path = parameters.pop("cache_path", f"{data}/{next(_numbers)}")
+        return task_in_pod(cluster, data, cache_path, settings, **parameters)
 
     return make
 
