@@ -115,8 +115,17 @@ PARAMS = {
         examples=["cuda", "cpu"],
         section="Model",
     ),
-    "precision": Param("fp32", type="string", enum=["fp32", "bf16", "fp16"], title="Precision", section="Model"),
-    "batch_size": Param(32, type="integer", minimum=1, maximum=65536, title="Batch size", section="Model"),
+    "precision": Param(
+        "fp32", type="string", enum=["fp32", "auto", "bf16", "fp16"], title="Precision", section="Model"
+    ),
+    "batch_size": Param(
+        "auto",
+        type="string",
+        pattern="auto|[1-9][0-9]{0,4}",
+        title="Batch size",
+        description="Images that go through the model together, or auto.",
+        section="Model",
+    ),
     "execution_mode": Param(
         "local",
         type="string",

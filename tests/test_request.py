@@ -16,7 +16,12 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
     ("wrong", "named"),
     [
         ({"on_error": "ignore"}, "on_error: .*'null', 'zero' or 'fail'"),
-        ({"batch_size": 0}, "batch_size: .*greater than or equal to 1"),
+        ({"batch_size": 0}, "batch_size: .*must be a number of images from 1 to 65536, or auto, not '0'"),
+        ({"batch_size": "many"}, "batch_size: .*, not 'many'"),
+        ({"batch_size": 1.5}, "batch_size: .*, not '1.5'"),
+        ({"batch_size": True}, "batch_size: .*, not 'True'"),
+        ({"image_decoding": "half"}, "image_decoding: .*'full' or 'reduced'"),
+        ({"embedding_cache_bytes": -1}, "embedding_cache_bytes: .*greater than or equal to 0"),
         ({"precision": "fp8"}, "precision"),
         ({"input": " "}, "input"),
         ({"out_put": "x"}, "out_put: Extra inputs are not permitted"),
@@ -36,6 +41,13 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         parse_request({"input": "s3://b/in.jsonl", "batch_size": "many"})
 
 
+@pytest.mark.parametrize(("given", "taken"), [(7, 7), ("7", 7), (" 8 ", 8), ("auto", "auto"), (65536, 65536)])
+def test_a_batch_size_is_a_number_or_auto_also_as_a_template_renders_it(given: object, taken: object) -> None:
+    request = parse_request({**GOOD, "batch_size": given})
+    assert request.batch_size == taken
+    assert parse_request(request.model_dump_json()) == request
+
+
 def test_text_that_is_not_json_is_refused() -> None:
     with pytest.raises(RequestError, match="Invalid JSON"):
         parse_request(b"{not json")
@@ -46,7 +58,10 @@ def test_a_request_survives_its_own_json() -> None:
     assert parse_request(request.model_dump_json()) == request
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 7}, {"device": "cpu"}, {"overwrite": True}, {"requested_by": None}])
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 7}, {"embedding_cache_bytes": 0}, {"device": "cpu"}, {"overwrite": True}, {"requested_by": None}],
+)
 def test_what_cannot_change_the_output_leaves_the_fingerprint(change: dict[str, Any]) -> None:
     requester = {"dag_id": "d", "run_id": "r", "task_id": "t"}
     before = parse_request({**GOOD, "requested_by": requester})
@@ -67,10 +82,11 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "on_error": "zero",
         "error_key": "why",
         "precision": "bf16",
+        "image_decoding": "reduced",
         "max_image_bytes": 5,
         "max_image_pixels": 6,
     }
-    speed_only = {"batch_size", "device", "overwrite", "requested_by"}
+    speed_only = {"batch_size", "device", "embedding_cache_bytes", "overwrite", "requested_by"}
     assert set(other) | speed_only == set(EvaluationRequest.model_fields), "a new field needs a decision here"
     fingerprints = {parse_request({**GOOD, name: value}).fingerprint() for name, value in other.items()}
     assert len(fingerprints | {parse_request(GOOD).fingerprint()}) == len(other) + 1

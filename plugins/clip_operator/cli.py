@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
-from clip_operator.request import EvaluationRequest, OnError, Precision, parse_request
+from clip_operator.request import EvaluationRequest, ImageDecoding, OnError, Precision, parse_request
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
@@ -92,8 +92,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--image-root": {"metavar": "URI"},
     "--image-hosts": {"metavar": "HOST", "nargs": "+"},
     "--on-error": {"choices": get_args(OnError)},
-    "--batch-size": {"metavar": "ROWS", "type": int},
+    "--batch-size": {"metavar": "IMAGES"},
     "--precision": {"choices": get_args(Precision)},
+    "--image-decoding": {"choices": get_args(ImageDecoding)},
+    "--embedding-cache-bytes": {"metavar": "BYTES", "type": int},
     "--max-image-bytes": {"metavar": "BYTES", "type": int},
     "--max-image-pixels": {"metavar": "PIXELS", "type": int},
     "--overwrite": {"action": "store_true"},

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
 from clip_operator.evaluation import evaluate
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.request import OnError, Precision, parse_request
-from clip_operator.scoring import Outcomes, Scorer
+from clip_operator.scoring import CHUNK_ROWS, Outcomes, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, parent
 
@@ -63,8 +63,8 @@ class ImageCLIPEvaluator:
     :param image_root: folder that relative image paths start from and local ones may not leave. By default the folder
         of the first entry; for a storage of data frames, the working directory.
     :param on_error: what a row that cannot be scored gets: ``"null"``, ``"zero"`` (as in DataFlow), or ``"fail"``.
-    :param batch_size: rows that go through the model together.
-    :param precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    :param batch_size: images that go through the model together; ``"auto"`` takes what suits the device.
+    :param precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: fp16 on CUDA, else fp32.
     :param overwrite: replace an output that another job wrote, and a score column that the input has already.
     """
 
@@ -76,7 +76,7 @@ class ImageCLIPEvaluator:
         model_revision: str | None = None,
         image_root: str | None = None,
         on_error: OnError = "null",
-        batch_size: int = 32,
+        batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "fp32",
         overwrite: bool = False,
     ) -> None:
@@ -131,15 +131,16 @@ class ImageCLIPEvaluator:
             raise JobError(f"the data has a column {request.output_key!r} already; set overwrite=True to replace it")
         files = Storage()
         checkpoint = model.find_checkpoint(request.model, request.revision, files)
-        encoder = model.load_encoder(checkpoint, model.choose_device(request.device), request.precision)
+        device = model.choose_device(request.device)
+        encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
         root = request.image_root or str(Path.cwd())
         images = ImageLoader(
             files, ImagePolicy(root, request.image_hosts, request.max_image_bytes, request.max_image_pixels)
         )
         outcomes, scores = Outcomes(request.on_error), []
-        slices = (frame.iloc[start : start + request.batch_size] for start in range(0, len(frame), request.batch_size))
-        batches = ((None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
-        for _, results in Scorer(encoder, images, threading.Event()).score(batches):
+        slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
+        chunks = ((None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
+        for _, results in Scorer(encoder, images, threading.Event()).score(chunks):
             scores += outcomes.scores(results)
         outcomes.check_some_scored(root)
         storage.write(frame.assign(**{request.output_key: scores}))

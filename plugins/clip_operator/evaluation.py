@@ -16,10 +16,10 @@ from clip_operator import model
 from clip_operator.completion import check_may_write, claimed, confirm, finished, publish_manifest, version
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader, ImagePolicy
-from clip_operator.manifest import DeviceProvenance, EvaluationManifest
+from clip_operator.manifest import DeviceProvenance, EvaluationManifest, Throughput
 from clip_operator.progress import show_progress
 from clip_operator.request import EvaluationRequest
-from clip_operator.scoring import Outcomes, Scorer, Tally
+from clip_operator.scoring import CHUNK_ROWS, Outcomes, Scorer, Tally
 from clip_operator.storage import ObjectInfo, Storage, display, parent
 from clip_operator.tables import (
     AddedType,
@@ -73,12 +73,18 @@ def evaluate(
             _check_columns(scan, request)
             _check_not_stopped(stop)
             device = model.choose_device(request.device)
-            encoder = model.load_encoder(checkpoint, device, request.precision)
-            scorer = Scorer(encoder, images, stop)
+            encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
+            scorer = Scorer(
+                encoder,
+                images,
+                stop,
+                reduced=request.image_decoding == "reduced",
+                cache_bytes=request.embedding_cache_bytes,
+            )
             tally = _score(table, scan, scorer, request, written, output_type)
         _check_not_stopped(stop)
         output = storage.upload(written, request.output)
-        manifest = _manifest(request, source, output, tally, encoder, device, started)
+        manifest = _manifest(request, source, output, tally, scorer.throughput(), encoder, device, started)
         publish_manifest(storage, manifest)
     _log_summary(manifest)
     return manifest
@@ -102,15 +108,15 @@ def _score(
 ) -> Tally:
     """Write ``table`` with the added columns to ``path``."""
     outcomes = Outcomes(request.on_error)
-    batches = (
+    chunks = (
         (chunk, chunk.column(request.input_image_key), chunk.column(request.input_text_key))
-        for chunk in table.chunks(request.batch_size)
+        for chunk in table.chunks(CHUNK_ROWS)
     )
     added = {request.output_key: AddedType.FLOAT64}
     if request.error_key is not None:
         added[request.error_key] = AddedType.STRING
     with create_table(path, file_type, table, added) as writer, show_progress(scan.rows) as progress:
-        for chunk, results in scorer.score(batches):
+        for chunk, results in scorer.score(chunks):
             values: dict[str, Sequence[float | str | None]] = {request.output_key: outcomes.scores(results)}
             if request.error_key is not None:
                 values[request.error_key] = [r.error.reason.value if r.error else None for r in results]
@@ -167,6 +173,7 @@ def _manifest(
     source: ObjectInfo,
     output: ObjectInfo,
     tally: Tally,
+    throughput: Throughput,
     encoder: ClipEncoder,
     device: Device,
     started: datetime,
@@ -180,6 +187,7 @@ def _manifest(
         scores=tally.statistics(),
         model=encoder.provenance,
         device=DeviceProvenance(name=device.name, reason=device.reason),
+        throughput=throughput,
         libraries=dict(_library_versions()),
         request=request,
         started_at=started,

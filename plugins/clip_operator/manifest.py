@@ -53,6 +53,10 @@ class ModelProvenance(_Record):
     digest: str = Field(description="SHA-256 over the checkpoint's files.")
     architecture: str
     image_processor: str
+    preprocessing: str = Field(
+        "transformers",
+        description="Who made the pixels: the image processor itself, or direct: our own code, proved equal.",
+    )
     tokenizer: str
     max_text_tokens: int
     parameters: int
@@ -64,6 +68,22 @@ class DeviceProvenance(_Record):
 
     name: str
     reason: str
+
+
+class Throughput(_Record):
+    """How fast the rows were scored, and what would have made it faster. Loading the model is not in it."""
+
+    seconds: float = Field(description="From the first row read to the last row written.")
+    rows_per_second: float
+    time_shares: dict[str, float] = Field(
+        description="Parts of the time in which the model computed (encode), or waited for rows to be read, images to "
+        "be fetched, images to be decoded and resized, or rows to be written."
+    )
+    images_encoded: int = Field(description="Distinct images that were asked for.")
+    images_reused: int = Field(description="Rows whose image was an earlier row's.")
+    texts_encoded: int
+    texts_reused: int
+    batch_size: int = Field(description="Images that went through the model together.")
 
 
 class EvaluationManifest(_Record):
@@ -78,6 +98,7 @@ class EvaluationManifest(_Record):
     scores: ScoreStatistics | None = Field(description="None where no row was scored.")
     model: ModelProvenance
     device: DeviceProvenance
+    throughput: Throughput | None = None
     libraries: dict[str, str] = Field(description="Versions of what computed the scores.")
     request: EvaluationRequest
     started_at: datetime

@@ -36,12 +36,25 @@ NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)
 Uri = Annotated[NonBlank, AfterValidator(_without_password)]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
 OnError = Literal["null", "zero", "fail"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ImageDecoding = Literal["full", "reduced"]
+
+
+_SPEED_ONLY = {"batch_size", "device", "embedding_cache_bytes"}
 
 
 def _split(value: Any) -> Any:
     """Return the names in a text, which templates and command lines give where a list is meant."""
     return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+
+
+def _number_of_images(value: Any) -> int | Literal["auto"]:
+    text = str(value).strip()
+    if text == "auto":
+        return "auto"
+    if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text) <= 65536:
+        raise ValueError(f"must be a number of images from 1 to 65536, or auto, not {text[:20]!r}")
+    return int(text)
 
 
 class Requester(BaseModel):
@@ -81,8 +94,18 @@ class EvaluationRequest(BaseModel):
         "null", description="A row that cannot be scored: null score, score 0.0, or fail the job."
     )
     error_key: ColumnName | None = Field(None, description="Column to add with the reason why a row has no score.")
-    batch_size: int = Field(32, ge=1, le=65536, description="Rows that go through the model together.")
-    precision: Precision = Field("fp32", description="Arithmetic of the model; the cosine is always fp32.")
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_number_of_images)] = Field(
+        "auto", description="Images that go through the model together; auto takes what suits the device."
+    )
+    precision: Precision = Field(
+        "fp32", description="Arithmetic of the model; auto is fp16 on CUDA, else fp32. The cosine is always fp32."
+    )
+    image_decoding: ImageDecoding = Field(
+        "full", description="reduced: large JPEGs are decoded at a smaller size; faster, and scores differ slightly."
+    )
+    embedding_cache_bytes: int = Field(
+        64 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
+    )
     max_image_bytes: int = Field(64 << 20, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest image accepted, in pixels.")
     overwrite: bool = Field(
@@ -114,7 +137,7 @@ class EvaluationRequest(BaseModel):
 
         Left out: who asks, whether to overwrite, and what changes only the speed.
         """
-        decisive = self.model_dump(mode="json", exclude={"requested_by", "overwrite", "batch_size", "device"})
+        decisive = self.model_dump(mode="json", exclude=_SPEED_ONLY | {"requested_by", "overwrite"})
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy
@@ -74,6 +75,19 @@ def web() -> Iterator[WebServer]:
     server = WebServer()
     yield server
     server.close()
+
+
+def load(loader: ImageLoader, reference: object) -> Image.Image:
+    """Return the pixels of the image that a reference names, out of the block in which they count."""
+    with loader.decode(loader.fetch(loader.locate(reference))) as image:
+        return image
+
+
+def decode(data: bytes, max_pixels: int = 178_956_970, at_least: int | None = None) -> Image.Image:
+    """Return the pixels of an image file, out of the block in which they count."""
+    loader = ImageLoader(Storage(), ImagePolicy(root=".", max_pixels=max_pixels))
+    with loader.decode(data, at_least) as image:
+        return image
 
 
 @pytest.fixture

@@ -38,3 +38,21 @@ def png_that_claims(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def jpeg_with_a_scan_for_each_colour(image: Image.Image) -> bytes:
+    """Return a baseline JPEG file whose three components follow one another, which Pillow cannot write."""
+    scans = b""
+    for number, plane in enumerate(image.convert("YCbCr").split(), start=1):
+        header, coded = encoded(plane, "JPEG").split(b"\xff\xda")
+        scans += b"\xff\xda" + coded[:3] + bytes([number]) + coded[4:-2]
+    frame = header.index(b"\xff\xc0")
+    components = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    start = header[:frame] + b"\xff\xc0\0\x11" + header[frame + 4 : frame + 9] + b"\x03" + components
+    return start + header[frame + 13 :] + scans + b"\xff\xd9"
+
+
+def jpeg_with_comments(jpeg: bytes, *comments: bytes, before: bytes = b"") -> bytes:
+    """Return a JPEG file with ``before`` and then comments at its start."""
+    segments = b"".join(b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment for comment in comments)
+    return jpeg[:2] + before + segments + jpeg[2:]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clip_operator.errors import Reason, RowError
-from clip_operator.images import ImagePolicy, decode
-from tests.images.conftest import Refusal
+from clip_operator.images import ImageLoader, ImagePolicy
+from tests.images.conftest import Refusal, decode
 from tests.images.pictures import drawn, encoded, png, png_that_claims
 
 LIMIT = ImagePolicy(root=".").max_pixels
@@ -54,6 +54,7 @@ FILES = {
     "1x3": png((1, 3)),
     "200x1": png((200, 1)),
     "avif": encoded(drawn(), "AVIF"),
+    "mpo": encoded(drawn(), "MPO", save_all=True, append_images=[Image.new("RGB", (24, 16))]),
 }
 
 
@@ -64,6 +65,12 @@ def test_pixels_are_those_of_plain_pillow(name: str) -> None:
     expected = plain_pillow(FILES[name])
     assert image.size == expected.size
     assert image.tobytes() == expected.tobytes()
+    assert image.resize((5, 5)).tobytes() == expected.resize((5, 5)).tobytes()
+
+
+def test_an_image_in_rgb_is_not_copied() -> None:
+    assert decode(FILES["jpeg"]).format == "JPEG"  # a copy does not know what file it comes from
+    assert decode(FILES["jpeg-grey"]).format is None
 
 
 def test_exif_rotation_is_not_applied() -> None:
@@ -83,6 +90,11 @@ def test_the_first_frame_of_an_animation_is_taken() -> None:
 )
 def test_bytes_that_are_no_image_are_unreadable(data: bytes, refused: Refusal) -> None:
     refused(Reason.IMAGE_UNREADABLE, decode, data, LIMIT)
+
+
+def test_what_the_caller_raises_is_not_said_of_the_image(loader: ImageLoader) -> None:
+    with pytest.raises(ZeroDivisionError), loader.decode(FILES["jpeg"]):
+        raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "png-rgb", "webp", "bmp", "gif-animated", "tiff", "ppm"])
@@ -134,24 +146,30 @@ def test_parsers_that_data_sets_do_not_need_are_out_of_reach(file_format: str, r
     name=st.sampled_from(sorted(FILES)),
     cut=st.floats(0.3, 1),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+    at_least=st.sampled_from([None, 2]),
 )
-def test_damaged_files_give_an_image_or_a_row_error(name: str, cut: float, edits: list[tuple[float, int]]) -> None:
+def test_damaged_files_give_an_image_or_a_row_error(
+    name: str, cut: float, edits: list[tuple[float, int]], at_least: int | None
+) -> None:
     data = bytearray(FILES[name])
     for place, value in edits:
         data[int(place * len(data))] = value
     with contextlib.suppress(RowError):
-        assert decode(bytes(data[: int(cut * len(data))]), 1_000_000).mode == "RGB"
+        assert decode(bytes(data[: int(cut * len(data))]), 1_000_000, at_least).mode == "RGB"
 
 
 _NOISY = """
 import sys
 from pathlib import Path
 from clip_operator.errors import RowError
-from clip_operator.images import decode
+from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.storage import Storage
 assert "PIL" not in sys.modules, "importing the package must not import Pillow"
+loader = ImageLoader(Storage(), ImagePolicy(root="."))
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        decode(path.read_bytes(), 178_956_970)
+        with loader.decode(path.read_bytes()):
+            pass
     except RowError as error:
         print(error.reason)
 print("EPS" in sys.modules["PIL.Image"].OPEN)

@@ -11,7 +11,7 @@ import pytest
 from clip_operator.errors import Reason
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.storage import Storage
-from tests.images.conftest import Refusal
+from tests.images.conftest import Refusal, load
 from tests.images.pictures import drawn, encoded, png
 
 FILE = encoded(drawn())
@@ -41,7 +41,7 @@ def test_one_image_in_every_wrapping_is_one_location(loader: ImageLoader, refere
     assert location == loader.locate(FILE)
     assert len({location, loader.locate(FILE)}) == 1
     assert loader.fetch(location) == FILE
-    assert loader.load(reference).tobytes() == drawn().tobytes()
+    assert load(loader, reference).tobytes() == drawn().tobytes()
 
 
 def test_other_bytes_are_another_location(loader: ImageLoader) -> None:
@@ -65,7 +65,7 @@ def test_a_broken_data_uri_is_unreadable(loader: ImageLoader, uri: str, refused:
 
 def test_no_bytes_are_unreadable_and_not_missing(loader: ImageLoader, refused: Refusal) -> None:
     for reference in (b"", {"bytes": b"", "path": "x.png"}, "data:,", "data:;base64,"):
-        refused(Reason.IMAGE_UNREADABLE, loader.load, reference)
+        refused(Reason.IMAGE_UNREADABLE, load, loader, reference)
 
 
 def test_too_many_bytes_are_refused_before_they_are_hashed(root: Path, refused: Refusal) -> None:
@@ -73,5 +73,5 @@ def test_too_many_bytes_are_refused_before_they_are_hashed(root: Path, refused: 
     exact = ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=size))
     short = ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=size - 1))
     for reference in (FILE, memoryview(FILE), f"data:;base64,{BASE64}", f"data:,{quote_from_bytes(FILE)}"):
-        exact.load(reference)
+        load(exact, reference)
         refused(Reason.IMAGE_TOO_LARGE, short.locate, reference)

@@ -17,7 +17,7 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
 from clip_operator.storage import Storage
 from tests.conftest import not_root
-from tests.images.conftest import Refusal
+from tests.images.conftest import Refusal, load
 from tests.images.pictures import drawn, encoded, png
 
 INSIDE, OUTSIDE = (10, 200, 10), (200, 10, 10)
@@ -31,7 +31,7 @@ def test_a_file_is_found_by_relative_path_absolute_path_and_uri(root: Path, load
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(encoded(drawn()))
     for reference in (name, str(file), file.as_uri(), {"bytes": None, "path": name}):
-        assert loader.load(reference).tobytes() == drawn().tobytes()
+        assert load(loader, reference).tobytes() == drawn().tobytes()
 
 
 def test_what_is_not_a_file_is_not_found_and_does_not_hang(root: Path, loader: ImageLoader, refused: Refusal) -> None:
@@ -54,12 +54,12 @@ def test_what_is_not_a_file_is_not_found_and_does_not_hang(root: Path, loader: I
             "x/" * 3000 + "x",
         ]
         for name in names:
-            refused(Reason.IMAGE_NOT_FOUND, loader.load, name)
+            refused(Reason.IMAGE_NOT_FOUND, load, loader, name)
 
 
 def test_devices_are_not_found(refused: Refusal) -> None:
     loader = ImageLoader(Storage(), ImagePolicy(root="/dev"))
-    refused(Reason.IMAGE_NOT_FOUND, loader.load, "zero")
+    refused(Reason.IMAGE_NOT_FOUND, load, loader, "zero")
 
 
 def test_a_link_out_of_the_root_is_forbidden(tmp_path: Path, root: Path, loader: ImageLoader, refused: Refusal) -> None:
@@ -72,8 +72,8 @@ def test_a_link_out_of_the_root_is_forbidden(tmp_path: Path, root: Path, loader:
     (root / "twice").symlink_to(root / "folder")
     (root / "up").symlink_to("..")
     for name in ("file.png", "relative.png", "folder/x.png", "twice/x.png", "up/secret/x.png", "up/root/file.png"):
-        refused(Reason.IMAGE_FORBIDDEN, loader.load, name)
-        refused(Reason.IMAGE_FORBIDDEN, loader.load, str(root / name))
+        refused(Reason.IMAGE_FORBIDDEN, load, loader, name)
+        refused(Reason.IMAGE_FORBIDDEN, load, loader, str(root / name))
 
 
 def test_links_within_the_root_and_a_root_that_is_a_link_are_fine(tmp_path: Path, root: Path) -> None:
@@ -82,7 +82,7 @@ def test_links_within_the_root_and_a_root_that_is_a_link_are_fine(tmp_path: Path
     (tmp_path / "alias").symlink_to(root)
     loader = ImageLoader(Storage(), ImagePolicy(root=str(tmp_path / "alias")))
     for reference in ("x.png", "link.png", str(tmp_path / "alias" / "link.png"), str(root / "x.png")):
-        loader.load(reference)
+        load(loader, reference)
 
 
 def test_a_forged_location_is_checked_again(tmp_path: Path, loader: ImageLoader, refused: Refusal) -> None:
@@ -95,19 +95,16 @@ def test_a_forged_location_is_checked_again(tmp_path: Path, loader: ImageLoader,
 def test_a_file_over_the_byte_limit_is_too_large(root: Path, refused: Refusal) -> None:
     data = png()
     (root / "x.png").write_bytes(data)
-    ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=len(data))).load("x.png")
-    refused(
-        Reason.IMAGE_TOO_LARGE,
-        ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=len(data) - 1)).load,
-        "x.png",
-    )
+    load(ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=len(data))), "x.png")
+    short = ImageLoader(Storage(), ImagePolicy(root=str(root), max_bytes=len(data) - 1))
+    refused(Reason.IMAGE_TOO_LARGE, load, short, "x.png")
 
 
 def test_a_file_without_permission_is_forbidden(root: Path, loader: ImageLoader, refused: Refusal) -> None:
     (root / "x.png").write_bytes(png())
     (root / "x.png").chmod(0)
     with not_root():
-        refused(Reason.IMAGE_FORBIDDEN, loader.load, "x.png")
+        refused(Reason.IMAGE_FORBIDDEN, load, loader, "x.png")
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +158,7 @@ def test_no_reference_whatever_reads_a_file_outside_the_root(tree: Path, prefix:
     reference = prefix.replace("ROOT", str(tree)) + "/".join(segments)
     loader = ImageLoader(Storage(), ImagePolicy(root=str(tree)))
     try:
-        image = loader.load(reference)
+        image = load(loader, reference)
     except RowError:
         return
     assert image.getpixel((0, 0)) == INSIDE
@@ -176,9 +173,9 @@ def test_many_threads_share_one_loader(root: Path, loader: ImageLoader, refused:
 
     def check(index: int) -> None:
         if index % 10 == 9:
-            refused(Reason.IMAGE_NOT_FOUND, loader.load, f"absent-{index}.png")
+            refused(Reason.IMAGE_NOT_FOUND, load, loader, f"absent-{index}.png")
         else:
-            assert loader.load(f"{index % 60}.png").getpixel((3, 3)) == color(index % 60)
+            assert load(loader, f"{index % 60}.png").getpixel((3, 3)) == color(index % 60)
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(check, range(600)))

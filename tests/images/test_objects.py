@@ -12,7 +12,7 @@ import pytest
 from clip_operator.errors import Reason
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.storage import CredentialsError, S3Access, Storage, StorageError
-from tests.images.conftest import Answer, Refusal, WebServer, status
+from tests.images.conftest import Answer, Refusal, WebServer, load, status
 from tests.images.pictures import drawn, encoded
 
 FILE = encoded(drawn())
@@ -35,7 +35,7 @@ def loader(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> ImageLoader:
 def test_an_object_is_loaded_by_relative_path_and_by_uri(web: WebServer, loader: ImageLoader) -> None:
     web.answers["/bucket/data/x%2B1.png"] = status(200, FILE, ETag='"1"')
     for reference in ("x+1.png", "s3://bucket/data/x+1.png"):
-        assert loader.load(reference).tobytes() == drawn().tobytes()
+        assert load(loader, reference).tobytes() == drawn().tobytes()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_is_wrong_with_one_object_is_the_rows_error(
     web: WebServer, loader: ImageLoader, answer: Answer, reason: Reason, refused: Refusal
 ) -> None:
     web.answers["/bucket/data/x.png"] = answer
-    refused(reason, loader.load, "x.png")
+    refused(reason, load, loader, "x.png")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_every_row_would_meet_is_the_jobs_error(
 ) -> None:
     web.answers["/bucket/data/x.png"] = answer
     with pytest.raises(error):
-        loader.load("x.png")
+        load(loader, "x.png")
 
 
 def test_missing_credentials_are_the_jobs_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,4 +74,4 @@ def test_missing_credentials_are_the_jobs_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     loader = ImageLoader(Storage(), ImagePolicy(root="s3://bucket"))
     with pytest.raises(CredentialsError):
-        loader.load("x.png")
+        load(loader, "x.png")

@@ -15,7 +15,7 @@ import pytest
 from clip_operator.errors import Reason
 from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
 from clip_operator.storage import Storage
-from tests.images.conftest import Answer, Refusal, WebServer, status
+from tests.images.conftest import Answer, Refusal, WebServer, load, status
 from tests.images.pictures import drawn, encoded, png
 
 FILE = encoded(drawn())
@@ -86,7 +86,7 @@ def test_an_image_of_an_allowed_host_is_loaded(root: Path, web: WebServer) -> No
     web.answers["/a%20b.png"] = status(200, FILE)
     loader = loader_for(root, web.host)
     for url in (f"{web.url}/a b.png", f"{web.url}/a%20b.png#top", f"{web.url}/a%20b.png?size=1"):
-        assert loader.load(url).tobytes() == drawn().tobytes()
+        assert load(loader, url).tobytes() == drawn().tobytes()
 
 
 @pytest.mark.parametrize("hosts", [(), ("example.org",), ("127.0.0.1",), ("*.0.0.1:80",)])
@@ -94,7 +94,7 @@ def test_a_host_that_is_not_allowed_is_never_called(
     root: Path, web: WebServer, hosts: tuple[str, ...], refused: Refusal
 ) -> None:
     loader = loader_for(root, *hosts)
-    refused(Reason.IMAGE_FORBIDDEN, loader.load, f"{web.url}/x.png")
+    refused(Reason.IMAGE_FORBIDDEN, load, loader, f"{web.url}/x.png")
     refused(Reason.IMAGE_FORBIDDEN, loader.fetch, ImageLocation(f"{web.url}/x.png"))
     assert not web.calls
 
@@ -123,7 +123,7 @@ def test_a_redirect_to_where_the_policy_does_not_lead_is_forbidden(
 ) -> None:
     web.answers["/1"] = redirect(target.format(port=web.host.partition(":")[2]))
     web.answers["/x"] = status(200, FILE)
-    refused(Reason.IMAGE_FORBIDDEN, loader_for(root, web.host).load, f"{web.url}/1")
+    refused(Reason.IMAGE_FORBIDDEN, load, loader_for(root, web.host), f"{web.url}/1")
     assert not web.calls["/x"]
 
 
@@ -132,13 +132,13 @@ def test_five_redirects_are_followed_and_no_more(root: Path, web: WebServer, ref
         web.answers[f"/{hop}"] = redirect(f"/{hop + 1}")
     web.answers["/6"] = status(200, FILE)
     loader = loader_for(root, web.host)
-    loader.load(f"{web.url}/1")
-    refused(Reason.IMAGE_UNAVAILABLE, loader.load, f"{web.url}/0")
+    load(loader, f"{web.url}/1")
+    refused(Reason.IMAGE_UNAVAILABLE, load, loader, f"{web.url}/0")
 
 
 def test_a_chunked_answer_is_read_whole(root: Path, web: WebServer) -> None:
     web.answers["/x"] = chunked(FILE[:10], FILE[10:11], FILE[11:])
-    assert loader_for(root, web.host).load(f"{web.url}/x").tobytes() == drawn().tobytes()
+    assert load(loader_for(root, web.host), f"{web.url}/x").tobytes() == drawn().tobytes()
 
 
 @pytest.mark.parametrize(
@@ -148,18 +148,18 @@ def test_a_chunked_answer_is_read_whole(root: Path, web: WebServer) -> None:
 )
 def test_bytes_over_the_limit_are_not_read(root: Path, web: WebServer, answer: Answer, refused: Refusal) -> None:
     web.answers["/x"] = answer
-    refused(Reason.IMAGE_TOO_LARGE, loader_for(root, web.host, max_bytes=5000).load, f"{web.url}/x")
+    refused(Reason.IMAGE_TOO_LARGE, load, loader_for(root, web.host, max_bytes=5000), f"{web.url}/x")
     assert web.calls["/x"] == 1
 
 
 def test_as_many_bytes_as_the_limit_are_fine(root: Path, web: WebServer) -> None:
     web.answers["/x"] = status(200, FILE)
-    loader_for(root, web.host, max_bytes=len(FILE)).load(f"{web.url}/x")
+    load(loader_for(root, web.host, max_bytes=len(FILE)), f"{web.url}/x")
 
 
 def test_a_compressed_answer_is_not_inflated(root: Path, web: WebServer, refused: Refusal) -> None:
     web.answers["/x"] = status(200, gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
-    refused(Reason.IMAGE_UNREADABLE, loader_for(root, web.host, max_bytes=20_000).load, f"{web.url}/x")
+    refused(Reason.IMAGE_UNREADABLE, load, loader_for(root, web.host, max_bytes=20_000), f"{web.url}/x")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_an_answer_that_will_not_change_is_final(
     root: Path, web: WebServer, code: int, reason: Reason, refused: Refusal
 ) -> None:
     web.answers["/x"] = status(code)
-    refused(reason, loader_for(root, web.host).load, f"{web.url}/x")
+    refused(reason, load, loader_for(root, web.host), f"{web.url}/x")
     assert web.calls["/x"] == 1
 
 
@@ -196,7 +196,7 @@ def test_an_answer_that_will_not_change_is_final(
 )
 def test_passing_trouble_is_tried_again(root: Path, web: WebServer, trouble: Answer) -> None:
     web.answers["/x"] = in_turn(trouble, status(200, FILE))
-    assert loader_for(root, web.host).load(f"{web.url}/x").tobytes() == drawn().tobytes()
+    assert load(loader_for(root, web.host), f"{web.url}/x").tobytes() == drawn().tobytes()
     assert web.calls["/x"] == 2
 
 
@@ -204,7 +204,7 @@ def test_retry_after_is_respected_and_bounded(root: Path, web: WebServer, monkey
     slept: list[float] = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", slept.append)
     web.answers["/x"] = in_turn(status(503, Retry_After="7"), status(429, Retry_After="86400"), status(200, FILE))
-    loader_for(root, web.host).load(f"{web.url}/x")
+    load(loader_for(root, web.host), f"{web.url}/x")
     assert slept == [7, 20]
 
 
@@ -212,7 +212,7 @@ def test_trouble_that_stays_makes_the_image_unavailable(
     root: Path, web: WebServer, no_pauses: None, refused: Refusal
 ) -> None:
     web.answers["/x"] = status(502)
-    assert "502" in refused(Reason.IMAGE_UNAVAILABLE, loader_for(root, web.host).load, f"{web.url}/x").detail
+    assert "502" in refused(Reason.IMAGE_UNAVAILABLE, load, loader_for(root, web.host), f"{web.url}/x").detail
     assert web.calls["/x"] == 4
 
 
@@ -220,14 +220,14 @@ def test_a_host_that_is_not_there_makes_the_image_unavailable(root: Path, no_pau
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
-        refused(Reason.IMAGE_UNAVAILABLE, loader_for(root, host).load, f"http://{host}/x?signature=secret")
-        refused(Reason.IMAGE_UNAVAILABLE, loader_for(root, host).load, f"https://{host}/x")
+        refused(Reason.IMAGE_UNAVAILABLE, load, loader_for(root, host), f"http://{host}/x?signature=secret")
+        refused(Reason.IMAGE_UNAVAILABLE, load, loader_for(root, host), f"https://{host}/x")
 
 
 def test_a_server_that_speaks_no_tls_makes_the_image_unavailable(
     root: Path, web: WebServer, no_pauses: None, refused: Refusal
 ) -> None:
-    refused(Reason.IMAGE_UNAVAILABLE, loader_for(root, web.host).load, f"https://{web.host}/x")
+    refused(Reason.IMAGE_UNAVAILABLE, load, loader_for(root, web.host), f"https://{web.host}/x")
 
 
 def test_a_silent_host_is_given_up(root: Path, web: WebServer, no_pauses: None, refused: Refusal) -> None:
@@ -237,7 +237,7 @@ def test_a_silent_host_is_given_up(root: Path, web: WebServer, no_pauses: None, 
 
     web.answers["/x"] = say_nothing
     loader = loader_for(root, web.host, http_timeout_seconds=0.2)
-    refused(Reason.IMAGE_UNAVAILABLE, loader.load, f"{web.url}/x")
+    refused(Reason.IMAGE_UNAVAILABLE, load, loader, f"{web.url}/x")
 
 
 def test_a_host_that_drips_is_given_up(root: Path, web: WebServer, refused: Refusal) -> None:
@@ -253,7 +253,7 @@ def test_a_host_that_drips_is_given_up(root: Path, web: WebServer, refused: Refu
 
     web.answers["/x"] = drip
     loader = loader_for(root, web.host, http_timeout_seconds=0.1)
-    assert "complete" in refused(Reason.IMAGE_UNAVAILABLE, loader.load, f"{web.url}/x").detail
+    assert "complete" in refused(Reason.IMAGE_UNAVAILABLE, load, loader, f"{web.url}/x").detail
 
 
 def test_queries_stay_out_of_errors_and_of_the_log(
@@ -262,7 +262,7 @@ def test_queries_stay_out_of_errors_and_of_the_log(
     caplog.set_level(logging.INFO)
     web.answers["/1"] = redirect("/2?signature=secret")
     web.answers["/2"] = in_turn(status(503), status(404))
-    error = refused(Reason.IMAGE_NOT_FOUND, loader_for(root, web.host).load, f"{web.url}/1?signature=secret")
+    error = refused(Reason.IMAGE_NOT_FOUND, load, loader_for(root, web.host), f"{web.url}/1?signature=secret")
     assert "secret" not in error.detail + caplog.text
     assert web.requests[0] == "/1?signature=secret"
 
@@ -273,7 +273,7 @@ def test_threads_share_the_connections_of_one_loader(root: Path, web: WebServer)
     loader = loader_for(root, web.host)
 
     def check(index: int) -> None:
-        assert loader.load(f"{web.url}/{index}").getpixel((0, 0)) == (index, index, index)
+        assert load(loader, f"{web.url}/{index}").getpixel((0, 0)) == (index, index, index)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(check, list(range(20)) * 5))

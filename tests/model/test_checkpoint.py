@@ -146,7 +146,7 @@ def test_the_shipped_model_works_from_a_prefix_in_s3(s3: S3, cache: Path, find: 
     assert checkpoint.digest == shipped.digest
     assert cache in checkpoint.path.parents
     encoder = load_encoder(checkpoint, choose_device("cpu"), "fp32")
-    assert encoder.encode_texts(["a red circle"]).embeddings.shape[0] == 1
+    assert encoder.encode_texts(encoder.tokenize(["a red circle"])).shape[0] == 1
 
 
 def test_a_checkpoint_is_copied_once(
@@ -335,7 +335,7 @@ def test_pickled_weights_give_the_same_embeddings_and_a_warning(
 ) -> None:
     def embedding() -> torch.Tensor:
         encoder = load_encoder(find(checkpoint_folder), choose_device("cpu"), "fp32")
-        return encoder.encode_texts(["a red circle"]).embeddings
+        return encoder.encode_texts(encoder.tokenize(["a red circle"]))
 
     with caplog.at_level(logging.WARNING):
         expected = embedding()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from clip_operator.errors import JobError
 from clip_operator.model import choose_device, load_encoder
+from clip_operator.request import Precision
 from tests.conftest import SHAPES
 from tests.model.conftest import Find
 from tests.model.families import TOWER
@@ -155,19 +156,20 @@ def test_half_precision_weights_are_computed_with_in_full_precision(find: Find, 
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint_folder)
     with torch.inference_mode():
         pooled = model.get_text_features(**tokenizer(["a red circle"], return_tensors="pt")).pooler_output
-    embedding = load_encoder(find(checkpoint_folder), choose_device("cpu"), "fp32").encode_texts(["a red circle"])
-    assert torch.allclose(embedding.embeddings, pooled / pooled.norm(), atol=1e-5)
+    encoder = load_encoder(find(checkpoint_folder), choose_device("cpu"), "fp32")
+    embedding = encoder.encode_texts(encoder.tokenize(["a red circle"]))
+    assert torch.allclose(embedding, pooled / pooled.norm(), atol=1e-5)
 
 
 def test_bf16_deviates_less_than_its_stated_bound_and_does_deviate(find: Find) -> None:
     texts = ["a red circle", "a blue square on white", "two green triangles", "nothing"]
     images = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "green", "white")]
 
-    def cosines(precision: str) -> torch.Tensor:
+    def cosines(precision: Precision) -> torch.Tensor:
         encoder = load_encoder(find(SHAPES), choose_device("cpu"), precision)
         encoded = encoder.encode_images([encoder.preprocess(image) for image in images])
         assert encoded.dtype == torch.float32
-        return encoded @ encoder.encode_texts(texts).embeddings.T
+        return encoded @ encoder.encode_texts(encoder.tokenize(texts)).T
 
     deviation = float((cosines("bf16") - cosines("fp32")).abs().max())
     assert 0 < deviation < BF16_BOUND

@@ -102,6 +102,14 @@ def encode_images(encoder: ClipEncoder, images: list[Image.Image]) -> torch.Tens
     return encoder.encode_images([encoder.preprocess(image) for image in images])
 
 
+def encode_texts(encoder: ClipEncoder, texts: list[str]) -> torch.Tensor:
+    return encoder.encode_texts(encoder.tokenize(texts))
+
+
+def is_truncated(encoder: ClipEncoder, texts: list[str]) -> list[bool]:
+    return [tokens.truncated for tokens in encoder.tokenize(texts)]
+
+
 def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
     assert one.shape == other.shape
     return float((one - other).abs().max())
@@ -117,17 +125,14 @@ def test_the_family_tells_texts_and_images_apart(family: Family) -> None:
 
 
 def test_texts_of_any_length_in_one_batch_are_encoded_as_each_alone(family: Family) -> None:
-    encoded = family.encoder.encode_texts(TEXTS)
     expected = torch.stack([family.text(text) for text in TEXTS])
-    assert largest_difference(encoded.embeddings, expected) < TOLERANCE
+    assert largest_difference(encode_texts(family.encoder, TEXTS), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, len(TEXTS)])
 def test_the_size_of_a_batch_of_texts_makes_no_difference(family: Family, size: int) -> None:
-    batches = [family.encoder.encode_texts(TEXTS[start : start + size]) for start in range(0, len(TEXTS), size)]
-    whole = family.encoder.encode_texts(TEXTS)
-    assert largest_difference(torch.cat([batch.embeddings for batch in batches]), whole.embeddings) < TOLERANCE
-    assert [flag for batch in batches for flag in batch.truncated] == whole.truncated
+    batches = [encode_texts(family.encoder, TEXTS[start : start + size]) for start in range(0, len(TEXTS), size)]
+    assert largest_difference(torch.cat(batches), encode_texts(family.encoder, TEXTS)) < TOLERANCE
 
 
 def test_images_of_any_shape_in_one_batch_are_encoded_as_each_alone(family: Family) -> None:
@@ -155,10 +160,11 @@ def test_an_image_that_was_of_any_mode_is_encoded_once_it_is_rgb(family: Family,
 def test_a_tiny_image_is_not_taken_for_one_with_its_channels_first(family: Family, size: tuple[int, int]) -> None:
     """One colour is one colour at any size: an image of three pixels' height has no other colours than a large one."""
     images = [Image.new("RGB", size, (200, 100, 0)), Image.new("RGB", (64, 64), (200, 100, 0))]
-    tiny, large = (family.encoder.preprocess(image)["pixel_values"][0] for image in images)
-    if tiny.dim() == 2:  # patches in rows, padded with rows of zeros
-        tiny, large = tiny[:1], large[:1]
-    assert largest_difference(tiny, large) < TOLERANCE
+    tiny, large = (family.encoder.preprocess(image) for image in images)
+    if isinstance(tiny, np.ndarray):
+        assert np.array_equal(tiny, large)
+    else:  # patches in rows, padded with rows of zeros
+        assert largest_difference(tiny["pixel_values"][0, :1], large["pixel_values"][0, :1]) < TOLERANCE
 
 
 def test_the_number_of_tokens_that_are_read_comes_from_the_checkpoint(family: Family) -> None:
@@ -174,7 +180,7 @@ UNITS = ["a ", "the ", "红", "é", "👩", "<|endoftext|>", "\u0958", "\U0001d1
 def test_a_text_is_called_truncated_exactly_if_it_is_longer_than_the_model_reads(family: Family, unit: str) -> None:
     near = [count for count in range(1, 2 * family.limit + 2) if _is_near_the_limit(family, unit * count)]
     texts = [unit * count for count in near or range(1, 2 * family.limit + 2)]
-    assert family.encoder.encode_texts(texts).truncated == [family.is_too_long(text) for text in texts]
+    assert is_truncated(family.encoder, texts) == [family.is_too_long(text) for text in texts]
 
 
 def _is_near_the_limit(family: Family, text: str) -> bool:
@@ -184,15 +190,14 @@ def _is_near_the_limit(family: Family, text: str) -> bool:
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(texts=st.lists(st.text(max_size=12).map(lambda text: text * 8), min_size=1, max_size=4))
 def test_any_texts_are_encoded_as_by_plain_transformers(family: Family, texts: list[str]) -> None:
-    encoded = family.encoder.encode_texts(texts)
-    assert encoded.truncated == [family.is_too_long(text) for text in texts]
+    assert is_truncated(family.encoder, texts) == [family.is_too_long(text) for text in texts]
     expected = torch.stack([family.text(text) for text in texts])
-    assert largest_difference(encoded.embeddings, expected) < TOLERANCE
+    assert largest_difference(encode_texts(family.encoder, texts), expected) < TOLERANCE
 
 
 def test_embeddings_are_float32_of_length_one_on_the_cpu(family: Family) -> None:
     images = encode_images(family.encoder, [drawn((20, 30)), drawn((5, 5))])
-    texts = family.encoder.encode_texts(["a", "b"]).embeddings
+    texts = encode_texts(family.encoder, ["a", "b"])
     for embeddings in (images, texts):
         assert (embeddings.dtype, embeddings.device.type) == (torch.float32, "cpu")
         assert torch.allclose(embeddings.norm(dim=-1), torch.ones(2), atol=1e-6)
@@ -201,7 +206,7 @@ def test_embeddings_are_float32_of_length_one_on_the_cpu(family: Family) -> None
 def test_the_score_is_half_of_one_plus_the_cosine_of_plain_transformers(family: Family) -> None:
     images = [drawn((30, 20), seed) for seed in range(len(TEXTS))]
 
-    scores = alignment(encode_images(family.encoder, images), family.encoder.encode_texts(TEXTS).embeddings)
+    scores = alignment(encode_images(family.encoder, images).numpy(), encode_texts(family.encoder, TEXTS).numpy())
 
     expected = [(float(family.image(i) @ family.text(t)) + 1) / 2 for i, t in zip(images, TEXTS, strict=True)]
     assert np.abs(scores - np.array(expected)).max() < TOLERANCE

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from clip_operator import model
 from clip_operator.errors import Cancelled, Reason, RowError
-from clip_operator.scoring import Scorer
+from clip_operator.images import ImageLocation
+from clip_operator.scoring import RowResult, Scorer
 from clip_operator.storage import Storage, StorageError
 from tests.conftest import SHAPES
 
@@ -21,34 +25,116 @@ from tests.conftest import SHAPES
 @pytest.fixture(scope="module")
 def encoder() -> model.ClipEncoder:
     checkpoint = model.find_checkpoint(SHAPES, None, Storage())
-    return model.load_encoder(checkpoint, model.choose_device("cpu"), "fp32")
+    return model.load_encoder(checkpoint, model.choose_device("cpu"), "fp32", 4)
 
 
 class Colours:
     """The images of these tests: a reference is the name of a colour, and so is the file's content."""
 
-    def read(self, reference: object) -> bytes:
-        if reference == "nowhere":
-            raise RowError(Reason.IMAGE_NOT_FOUND, "there is no such colour")
-        return str(reference).encode()
+    def __init__(self) -> None:
+        self.fetched: Counter[str] = Counter()
 
-    def decode(self, data: bytes) -> Image.Image:
-        return Image.new("RGB", (64, 64), data.decode())
+    def locate(self, reference: object) -> ImageLocation:
+        return ImageLocation(str(reference))
+
+    def fetch(self, location: ImageLocation) -> bytes:
+        self.fetched[location.key] += 1  # of one key at a time: no two threads fetch the same
+        if location.key == "nowhere":
+            raise RowError(Reason.IMAGE_NOT_FOUND, "there is no such colour")
+        return location.key.encode()
+
+    @contextmanager
+    def decode(self, data: bytes, at_least: int | None = None) -> Iterator[Image.Image]:
+        yield Image.new("RGB", (64, 64), data.decode())
+
+
+Chunks = list[tuple[int, list[str], list[str]]]
+
+
+def scored(encoder: model.ClipEncoder, chunks: Chunks, images: Colours, cache_bytes: int = 1 << 20) -> list[RowResult]:
+    scorer = Scorer(encoder, images, threading.Event(), cache_bytes=cache_bytes)
+    numbers, results = [], []
+    for number, of_chunk in scorer.score(chunks):
+        numbers.append(number)
+        results += of_chunk
+    assert numbers == [number for number, _, _ in chunks]
+    return results
+
+
+def cut(references: list[str], texts: list[str], size: int) -> Chunks:
+    return [(i, references[i : i + size], texts[i : i + size]) for i in range(0, len(references), size)]
 
 
 def test_results_are_in_the_order_of_the_rows(encoder: model.ClipEncoder) -> None:
     colours = ["red", "nowhere", "blue", "green", "white", "black", "nowhere", "yellow"]
-    one_by_one = [
-        result.score
-        for name in colours
-        for _, results in Scorer(encoder, Colours(), threading.Event()).score([(None, [name], ["a red square"])])
-        for result in results
-    ]
-    batches = [(i, colours[i : i + 3], ["a red square"] * len(colours[i : i + 3])) for i in range(0, len(colours), 3)]
-    scored = list(Scorer(encoder, Colours(), threading.Event()).score(batches))
-    assert [batch for batch, _ in scored] == [0, 3, 6]
-    assert [result.score for _, results in scored for result in results] == pytest.approx(one_by_one, abs=1e-5)
+    texts = ["a red square"] * len(colours)
+    one_by_one = [scored(encoder, [(0, [colour], ["a red square"])], Colours())[0].score for colour in colours]
+    results = scored(encoder, cut(colours, texts, 3), Colours())
+    assert [result.score for result in results] == pytest.approx(one_by_one, abs=1e-5)
     assert [i for i, score in enumerate(one_by_one) if score is None] == [1, 6]
+
+
+def reason(result: RowResult) -> Reason | None:
+    return None if result.error is None else result.error.reason
+
+
+NAMES = ["red", "blue", "green", "white", "black", "yellow", "purple", "orange", "nowhere"]
+TEXTS = ["red", "a blue circle", "two green triangles on a white background", "a " * 60 + "red square"]
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(TEXTS)), min_size=1, max_size=60),
+    size=st.integers(1, 20),
+    remembered=st.sampled_from([0, 3, 1000]),
+)
+def test_every_row_gets_the_score_it_would_get_alone(
+    encoder: model.ClipEncoder, rows: list[tuple[str, str]], size: int, remembered: int
+) -> None:
+    """Whatever rows repeat, however they are cut into chunks, and however little is remembered of earlier ones."""
+    alone = {row: scored(encoder, [(0, [row[0]], [row[1]])], Colours())[0] for row in set(rows)}
+    images = Colours()
+    chunks = cut([name for name, _ in rows], [text for _, text in rows], size)
+    results = scored(encoder, chunks, images, 2 * remembered * (4 * encoder.dimensions + 512))
+    for row, result in zip(rows, results, strict=True):
+        assert result.score == pytest.approx(alone[row].score, abs=1e-5)
+        assert result.truncated == alone[row].truncated
+        assert reason(result) == reason(alone[row])
+    if remembered == 1000:
+        assert images.fetched == Counter({name for name, _ in rows})
+
+
+def test_the_same_rows_give_the_same_numbers_to_the_last_bit(encoder: model.ClipEncoder) -> None:
+    """However the threads happen to run: which rows go through the model together depends on the rows alone."""
+    names = [NAMES[i * i % len(NAMES)] for i in range(200)]
+    texts = [TEXTS[i * 7 % len(TEXTS)] + str(i % 31) for i in range(200)]
+    first, *others = [
+        [result.score for result in scored(encoder, cut(names, texts, 16), Colours(), 8 * 700)] for _ in range(4)
+    ]
+    assert all(other == first for other in others)
+
+
+def test_an_image_and_a_text_that_rows_repeat_are_encoded_once(encoder: model.ClipEncoder) -> None:
+    images = Colours()
+    names = ["red", "nowhere", "red", "blue", "nowhere"] * 100
+    texts = ["a red square", "a red square", "blue", "a red square", "blue"] * 100
+    scorer = Scorer(encoder, images, threading.Event())
+    assert sum(len(results) for _, results in scorer.score(cut(names, texts, 32))) == 500
+    assert images.fetched == {"red": 1, "nowhere": 1, "blue": 1}
+    throughput = scorer.throughput()
+    assert (throughput.images_encoded, throughput.images_reused) == (3, 497)
+    assert (throughput.texts_encoded, throughput.texts_reused) == (2, 498)
+
+
+def test_what_was_used_longest_ago_is_forgotten_first(encoder: model.ClipEncoder) -> None:
+    room_for_two = 2 * 2 * (4 * encoder.dimensions + 512)
+    for names, fetched in (
+        ("red blue red green red", {"red": 1, "blue": 1, "green": 1}),
+        ("red blue green red", {"red": 2, "blue": 1, "green": 1}),
+    ):
+        images = Colours()
+        scored(encoder, cut(names.split(), ["a"] * len(names.split()), 1), images, room_for_two)
+        assert images.fetched == fetched
 
 
 @pytest.mark.parametrize(
@@ -60,28 +146,53 @@ def test_results_are_in_the_order_of_the_rows(encoder: model.ClipEncoder) -> Non
         (" \t\n\u2003", Reason.TEXT_EMPTY),
         (42, Reason.TEXT_INVALID),
         (["a", "b"], Reason.TEXT_INVALID),
+        ("half a pair: \ud83d", Reason.TEXT_INVALID),
     ],
 )
 def test_a_row_without_a_usable_text_has_a_reason_and_its_image_is_not_fetched(
     encoder: model.ClipEncoder, text: object, reason: Reason
 ) -> None:
-    class Never(Colours):
-        def read(self, reference: object) -> bytes:
-            raise AssertionError(f"{reference} was fetched")
-
-    [(_, [result])] = Scorer(encoder, Never(), threading.Event()).score([(None, ["red"], [text])])
+    images = Colours()
+    [(_, [result])] = Scorer(encoder, images, threading.Event()).score([(None, ["red"], [text])])
     assert result.score is None
     assert result.error is not None
     assert result.error.reason is reason
+    assert not images.fetched
 
 
 def test_a_store_that_fails_is_not_one_rows_fault(encoder: model.ClipEncoder) -> None:
     class Broken(Colours):
-        def read(self, reference: object) -> bytes:
-            raise StorageError(f"the store is gone: {reference}")
+        def fetch(self, location: ImageLocation) -> bytes:
+            raise StorageError(f"the store is gone: {location}")
 
     with pytest.raises(StorageError, match="the store is gone"):
-        list(Scorer(encoder, Broken(), threading.Event()).score([(None, ["red"] * 50, ["a red square"] * 50)]))
+        scored(encoder, cut(NAMES * 10, ["a red square"] * len(NAMES) * 10, 20), Broken())
+
+
+def test_an_error_ends_the_run_while_other_images_still_hang(encoder: model.ClipEncoder) -> None:
+    """It is not kept back until the rows before it are done."""
+    release = threading.Event()
+
+    class HangsThenFails(Colours):
+        def fetch(self, location: ImageLocation) -> bytes:
+            if location.key == "red":
+                release.wait()
+            raise StorageError("the store is gone")
+
+    try:
+        with pytest.raises(StorageError, match="the store is gone"):
+            scored(encoder, [(0, ["red", "blue"], ["a", "b"])], HangsThenFails())
+    finally:
+        release.set()
+
+
+def test_a_model_that_fails_ends_the_run(encoder: model.ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(pixels: object) -> torch.Tensor:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(encoder, "encode_images", fail)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        scored(encoder, cut(NAMES, ["a"] * len(NAMES), 4), Colours())
 
 
 def test_scoring_stops_soon_when_it_is_told_to(encoder: model.ClipEncoder) -> None:
@@ -91,35 +202,65 @@ def test_scoring_stops_soon_when_it_is_told_to(encoder: model.ClipEncoder) -> No
         while True:
             yield None, ["red"], ["a red square"]
 
-    scored = Scorer(encoder, Colours(), stop).score(endless())
-    next(scored)
+    chunks = Scorer(encoder, Colours(), stop).score(endless())
+    next(chunks)
     stop.set()
     with pytest.raises(Cancelled):
-        deque(islice(scored, 10), maxlen=0)  # a few batches may have been prepared before
+        deque(islice(chunks, 1), maxlen=0)
 
 
-def test_only_a_few_batches_are_read_ahead(encoder: model.ClipEncoder) -> None:
+@pytest.mark.parametrize("names", [["red"], NAMES], ids=["one image", "many images"])
+def test_only_a_few_chunks_are_read_ahead(encoder: model.ClipEncoder, names: list[str]) -> None:
+    """Also where every row repeats one image, so that a batch of images never fills up."""
     read = []
 
-    def batches() -> Iterator[tuple[int, list[str], list[str]]]:
+    def chunks() -> Iterator[tuple[int, list[str], list[str]]]:
         for number in range(100):
             read.append(number)
-            yield number, ["red"], ["a red square"]
+            yield number, [names[number % len(names)]], ["a red square"]
 
-    scored = Scorer(encoder, Colours(), threading.Event()).score(batches())
-    for expected in range(5):
-        assert next(scored)[0] == expected
-        assert len(read) <= expected + 4
+    results = Scorer(encoder, Colours(), threading.Event()).score(chunks())
+    for expected in range(50):
+        assert next(results)[0] == expected
+        assert len(read) <= expected + 17
+
+
+def test_only_so_many_images_are_held_at_once(encoder: model.ClipEncoder) -> None:
+    """While nothing is decoded, the pipeline fetches up to its bound and no further."""
+    most = encoder.image_batch * (encoder.lanes + 1) + 48
+
+    class Counted(Colours):
+        full, lock, decoded = threading.Event(), threading.Lock(), 0
+
+        def fetch(self, location: ImageLocation) -> bytes:
+            with self.lock:
+                self.fetched[location.key] += 1
+                held = len(self.fetched) - self.decoded
+                assert held <= most
+                if held == most:
+                    self.full.set()
+            return b"red"
+
+        @contextmanager
+        def decode(self, data: bytes, at_least: int | None = None) -> Iterator[Image.Image]:
+            assert self.full.wait(60)
+            with super().decode(data) as image:
+                yield image
+            with self.lock:
+                self.decoded += 1
+
+    names = [str(number) for number in range(4 * most)]
+    assert len(scored(encoder, cut(names, ["a"] * len(names), 16), Counted())) == len(names)
 
 
 def test_an_image_that_does_not_come_does_not_hold_up_the_end(encoder: model.ClipEncoder) -> None:
     asked, stop, release = threading.Event(), threading.Event(), threading.Event()
 
     class Hangs(Colours):
-        def read(self, reference: object) -> bytes:
+        def fetch(self, location: ImageLocation) -> bytes:
             asked.set()
             release.wait()
-            return super().read(reference)
+            return super().fetch(location)
 
     def stop_once_asked() -> None:
         asked.wait()
@@ -131,22 +272,3 @@ def test_an_image_that_does_not_come_does_not_hold_up_the_end(encoder: model.Cli
             list(Scorer(encoder, Hangs(), stop).score([(None, ["red"], ["a red square"])]))
     finally:
         release.set()
-
-
-def test_no_more_images_are_decoded_at_once_than_a_few(encoder: model.ClipEncoder) -> None:
-    class Counted(Colours):
-        lock, now, most = threading.Lock(), 0, 0
-
-        def decode(self, data: bytes) -> Image.Image:
-            with self.lock:
-                self.now += 1
-                self.most = max(self.most, self.now)
-            try:
-                return super().decode(data).resize((2000, 2000)).resize((64, 64))
-            finally:
-                with self.lock:
-                    self.now -= 1
-
-    images = Counted()
-    list(Scorer(encoder, images, threading.Event()).score([(None, ["red"] * 64, ["a red square"] * 64)]))
-    assert 1 <= images.most <= min(8, os.cpu_count() or 1)

@@ -1,8 +1,7 @@
 """A reference found in a data set row → decoded RGB pixels, or a named error."""
 
-from clip_operator.images.decoding import decode
 from clip_operator.images.loader import ImageLoader
 from clip_operator.images.location import ImageLocation
 from clip_operator.images.policy import ImagePolicy
 
-__all__ = ["ImageLoader", "ImageLocation", "ImagePolicy", "decode"]
+__all__ = ["ImageLoader", "ImageLocation", "ImagePolicy"]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Real
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import Reason, RowError
-from clip_operator.images.decoding import decode
+from clip_operator.images.decoding import load_rgb, open_image
 from clip_operator.images.inline import locate_bytes, locate_data_uri
 from clip_operator.images.local_root import LocalRoot, file_uri_path
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.object_store import StoreRoot, locate_object
+from clip_operator.images.pixel_budget import PixelBudget
 from clip_operator.images.policy import ImagePolicy
 from clip_operator.storage import AccessDenied, BucketNotFound, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
 
@@ -27,7 +29,7 @@ _OPAQUE = re.compile(r"(about|blob|cid|file|ftp|https?|javascript|mailto|s3|urn|
 
 
 class ImageLoader:
-    """Loads images from references in an untrusted data set. One instance serves many threads.
+    """Reads and decodes images that an untrusted data set refers to. One instance serves many threads.
 
     A reference is a path relative to the policy's root; an absolute path or ``file://`` URI below a local root; the
     URI of an object, as in ``s3://bucket/key``; an http(s) URL of an allowed host; a ``data:`` URI; the bytes of an
@@ -35,11 +37,15 @@ class ImageLoader:
 
     :param storage: reads files and objects.
     :param policy: what may be read.
+    :param pixels_at_once: the most pixels of images that are being decoded at one time, in all threads together; one
+        image that has more is decoded alone. The default, 200 million, bounds the memory they take to some 0.8 GB of
+        JPEG and PNG photos, and 5 GB of the costliest format.
     """
 
-    def __init__(self, storage: Storage, policy: ImagePolicy) -> None:
+    def __init__(self, storage: Storage, policy: ImagePolicy, pixels_at_once: int = 200_000_000) -> None:
         self._storage = storage
         self._policy = policy
+        self._budget = PixelBudget(pixels_at_once)
         self._root = LocalRoot(policy.root) if scheme_of(policy.root) == "file" else StoreRoot(policy.root)
         self._web: WebImages | None = None
         if policy.image_hosts:
@@ -47,17 +53,20 @@ class ImageLoader:
 
             self._web = WebImages(policy)
 
-    def load(self, reference: object) -> Image.Image:
-        """Return the image as loaded RGB pixels; raises what the steps raise."""
-        return self.decode(self.read(reference))
+    @contextmanager
+    def decode(self, data: bytes, at_least: int | None = None) -> Iterator[Image.Image]:
+        """Yield the pixels of an image file, in mode RGB; while inside, they count against the pixels at once.
 
-    def read(self, reference: object) -> bytes:
-        """Return the bytes of the image file that a reference names; raises what the two steps raise."""
-        return self.fetch(self.locate(reference))
+        Waits for room, so resize inside the block, keep the small image, and decode no second image in there.
 
-    def decode(self, data: bytes) -> Image.Image:
-        """Return the pixels of an image file within the policy's limits; raises :class:`RowError`."""
-        return decode(data, self._policy.max_pixels)
+        :param at_least: the length in pixels that the short side will be resized to; a JPEG may then come at 1/2, 1/4
+            or 1/8 of its size, with a short side of at least twice that. None, the default, for exact pixels.
+        :raises RowError: the bytes are not a whole image within the policy's limits.
+        """
+        image, pixels = open_image(data, self._policy.max_pixels, at_least)
+        with self._budget.held(pixels):
+            image = load_rgb(image)  # under the same name, so that pixels of another mode are freed
+            yield image
 
     def locate(self, reference: object) -> ImageLocation:
         """Return where the image is, without looking there.

@@ -21,7 +21,8 @@ class ImagePolicy:
     :param max_bytes: the most bytes of one image file; 64 MiB by default.
     :param max_pixels: the most pixels (width x height) of one image. The default, 178,956,970, is where Pillow itself
         refuses an image as a decompression bomb, so every image that plain Pillow opens is scored; a larger value
-        has no effect. One image at the limit needs about 1.4 GB while it is decoded: lower it on small workers.
+        has no effect. One image at the limit needs 0.7 GB while it is decoded, and up to 4.5 GB in the costliest format
+        (JPEG 2000): lower it on small workers.
     :param http_timeout_seconds: how long a web host may stay silent; 30 by default. A whole image, with its redirects
         and retries, may take ten times that.
     :raises RequestError: a value that can never work.

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clip_operator.model.checkpoint import Checkpoint, find_checkpoint
     from clip_operator.model.device import Device, choose_device
-    from clip_operator.model.encoder import ClipEncoder, EncodedTexts, Pixels
+    from clip_operator.model.encoder import ClipEncoder, Tokens
     from clip_operator.model.loading import load_encoder
+    from clip_operator.model.preprocessing import Pixels
 
 __all__ = [
     "Checkpoint",
     "ClipEncoder",
     "Device",
-    "EncodedTexts",
     "Pixels",
+    "Tokens",
     "choose_device",
     "find_checkpoint",
     "load_encoder",
@@ -27,9 +28,9 @@ _HOMES = {
     "Device": "device",
     "choose_device": "device",
     "ClipEncoder": "encoder",
-    "EncodedTexts": "encoder",
-    "Pixels": "encoder",
+    "Tokens": "encoder",
     "load_encoder": "loading",
+    "Pixels": "preprocessing",
 }
 
 

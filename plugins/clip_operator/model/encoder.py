@@ -2,104 +2,227 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
+from clip_operator.cpus import usable_cpus
+from clip_operator.errors import JobError
 from clip_operator.manifest import ModelProvenance
+from clip_operator.model.batch_size import automatic_batch_size, image_tokens
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from clip_operator.model.checkpoint import Checkpoint
     from clip_operator.model.device import Device
+    from clip_operator.model.preprocessing import Pixels, Preprocessing
 
-Pixels = Mapping[str, torch.Tensor]
-"""One preprocessed image: the image processor's outputs, each with a leading dimension of 1."""
+log = logging.getLogger(__name__)
+
+InputT = TypeVar("InputT")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # A tokenizer that was saved without a limit says so with a number like 1e30.
 _NO_LIMIT = 1_000_000
 
+# Two lanes on an accelerator: while it computes one batch, the next is copied to it and its kernels are queued.
+_ACCELERATOR_LANES = 2
 
-@dataclass(frozen=True)
-class EncodedTexts:
-    """Embeddings of some texts.
 
-    :param embeddings: float32 on the CPU, [texts, dimensions], each row of length 1.
-    :param truncated: for each text, whether it was longer than the model reads.
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text as its tokenizer gives it, cut at the model's length.
+
+    :param inputs: the model's inputs by name, such as ``input_ids``, without padding.
+    :param truncated: whether the text was longer than the model reads.
     """
 
-    embeddings: torch.Tensor
-    truncated: list[bool]
+    inputs: dict[str, list[int]]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.inputs["input_ids"])
 
 
 class ClipEncoder:
     """A CLIP-family model with its own tokenizer and image processor. Made by :func:`load_encoder`.
 
-    ``preprocess`` may be called from many threads; the ``encode_`` methods from one at a time.
+    ``preprocess`` may be called from many threads, ``tokenize`` from one at a time, and the ``encode_`` methods from
+    the threads of :meth:`lane_pool`, or from one thread alone.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, image_processor: Any, checkpoint: Checkpoint, device: Device, precision: str
+        self,
+        model: Any,
+        tokenizer: Any,
+        preprocessing: Preprocessing,
+        image_processor_name: str,
+        checkpoint: Checkpoint,
+        device: Device,
+        precision: str,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._image_processor = image_processor
+        self._preprocessing = preprocessing
         self._device = torch.device(device.name)
         self._precision = precision
         self._max_tokens = _max_text_tokens(model.config, tokenizer)
         # CLIP's text tower is causal or masked, so padding past the longest text of a batch changes nothing. SigLIP
         # attends to its padding and was trained with all of it.
-        self._padding = "max_length" if str(model.config.model_type).startswith("siglip") else "longest"
+        self._pads_to_maximum = str(model.config.model_type).startswith("siglip")
+        self._batch_size = 1
+        self._most_at_once: int | None = None  # known once a larger batch did not fit
+        self._lock = threading.Lock()
+        self.lanes = usable_cpus() if self._device.type == "cpu" else _ACCELERATOR_LANES
         self.provenance = ModelProvenance(
             name=checkpoint.name,
             source=checkpoint.source,
             revision=checkpoint.revision,
             digest=checkpoint.digest,
             architecture=type(model).__name__,
-            image_processor=type(image_processor).__name__,
+            image_processor=image_processor_name,
+            preprocessing=preprocessing.name,
             tokenizer=type(tokenizer).__name__,
             max_text_tokens=self._max_tokens,
             parameters=sum(p.numel() for p in model.parameters()),
             precision=precision,
         )
 
+    @property
+    def dimensions(self) -> int:
+        """The length of an embedding."""
+        config = self._model.config
+        return int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
+
+    def choose_batch_size(self, batch_size: int | Literal["auto"]) -> None:
+        """Set :attr:`image_batch` to a number, or to what suits the model and the device."""
+        config = self._model.config
+        self._batch_size = automatic_batch_size(self, config, self._device) if batch_size == "auto" else batch_size
+
+    @property
+    def image_batch(self) -> int:
+        """How many images go through the model together, or fewer where the memory proved too small for them."""
+        return self._batch_size if self._most_at_once is None else min(self._batch_size, self._most_at_once)
+
+    @property
+    def image_side(self) -> int | None:
+        """The length in pixels that an image's short side is resized to; None where that varies."""
+        return self._preprocessing.side
+
+    def text_batch(self, tokens: int) -> int:
+        """Return how many texts of up to this many tokens go together: those that have a batch of images' tokens."""
+        length = self._max_tokens if self._pads_to_maximum else tokens
+        return max(1, self.image_batch * image_tokens(self._model.config) // length)
+
+    @contextmanager
+    def lane_pool(self) -> Iterator[ThreadPoolExecutor]:
+        """Give the threads in which batches are encoded, :attr:`lanes` of them; unfinished work is dropped at the end.
+
+        On the CPU every lane computes in one thread. Two batches side by side are faster than both processors on one
+        batch, where each layer ends by waiting for the slower half, and a decoder that takes a processor for a moment
+        holds up one of them and not both.
+        """
+        threads_before = torch.get_num_threads()
+        pool = ThreadPoolExecutor(self.lanes, thread_name_prefix="clip-encode", initializer=self._enter_lane)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            torch.set_num_threads(threads_before)  # a lane's setting is inherited by every new thread
+
+    def _enter_lane(self) -> None:
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)
+
     def preprocess(self, image: Image.Image) -> Pixels:
-        """Resize, crop and normalise one RGB image as the checkpoint's image processor says."""
-        return dict(self._image_processor(images=image, return_tensors="pt"))
+        """Resize and crop one RGB image as the checkpoint's image processor says."""
+        return self._preprocessing.prepare(image)
 
-    @torch.inference_mode()
-    def encode_images(self, images: Sequence[Pixels]) -> torch.Tensor:
-        """Return the embeddings of preprocessed images: float32 on the CPU, [images, dimensions], rows of length 1."""
-        batch = {name: torch.cat([image[name] for image in images]).to(self._device) for name in images[0]}
-        with self._autocast():
-            output = self._model.get_image_features(**batch)
-        return _normalised(output)
-
-    @torch.inference_mode()
-    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
-        """Return the embeddings of texts, those that are too long cut at the model's own length."""
-        batch = self._tokenizer(
-            list(texts), padding=self._padding, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        )
-        with self._autocast():
-            output = self._model.get_text_features(**batch.to(self._device))
-        return EncodedTexts(_normalised(output), self._truncated(texts, batch))
-
-    def _truncated(self, texts: Sequence[str], batch: Any) -> list[bool]:
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of texts, those that are too long cut at the model's own length."""
+        batch = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)
         if batch.encodings is not None:  # the fast tokenizers keep what they cut off
-            return [bool(encoding.overflowing) for encoding in batch.encodings]
-        return [len(ids) > self._max_tokens for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+            truncated = [bool(encoding.overflowing) for encoding in batch.encodings]
+        else:
+            whole = self._tokenizer(list(texts), verbose=False)
+            truncated = [len(ids) > self._max_tokens for ids in whole["input_ids"]]
+        return [Tokens({name: values[i] for name, values in batch.items()}, cut) for i, cut in enumerate(truncated)]
+
+    def encode_images(self, images: Sequence[Pixels]) -> torch.Tensor:
+        """Return the embeddings of preprocessed images: float32 on the CPU, [images, dimensions], rows of length 1.
+
+        A batch that does not fit into the device's memory is encoded in halves, and so are those after it.
+
+        :raises JobError: the memory is too small for a single image.
+        """
+        return self._fitting(images, lambda part: self._model.get_image_features(**self._preprocessing.collate(part)))
+
+    def encode_texts(self, texts: Sequence[Tokens]) -> torch.Tensor:
+        """Return the embeddings of texts: float32 on the CPU, [texts, dimensions], rows of length 1.
+
+        Texts of like length belong together: each batch is padded to its longest, or, for SigLIP, to the maximum.
+
+        :raises JobError: the memory is too small for a single text.
+        """
+        return self._fitting(texts, lambda part: self._model.get_text_features(**self._padded(part)))
+
+    def _padded(self, texts: Sequence[Tokens]) -> Any:
+        padding = "max_length" if self._pads_to_maximum else "longest"
+        inputs = {name: [text.inputs[name] for text in texts] for name in texts[0].inputs}
+        return self._tokenizer.pad(inputs, padding=padding, max_length=self._max_tokens, return_tensors="pt").to(
+            self._device
+        )
+
+    def _fitting(self, inputs: Sequence[InputT], forward: Callable[[Sequence[InputT]], Any]) -> torch.Tensor:
+        """Return the normalised embeddings of ``inputs``, computed in as many parts as the memory asks for."""
+        if self._most_at_once is None or len(inputs) <= self._most_at_once:
+            try:
+                with torch.inference_mode(), self._autocast():
+                    return _normalised(forward(inputs))
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if len(inputs) == 1:
+                    raise JobError(
+                        f"the memory of {self._device} is too small for this model, even with a batch of one: "
+                        f"{str(error).splitlines()[0]}"
+                    ) from None
+                self._halve(len(inputs))
+        half = (len(inputs) + 1) // 2
+        return torch.cat([self._fitting(inputs[:half], forward), self._fitting(inputs[half:], forward)])
+
+    def _halve(self, size: int) -> None:
+        with self._lock:
+            most = size // 2
+            if self._most_at_once is None or most < self._most_at_once:
+                self._most_at_once = most
+                log.warning(
+                    "A batch of %d does not fit into the memory of %s; from here on %d at most",
+                    size,
+                    self._device,
+                    most,
+                )
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._precision == "fp32":
             return nullcontext()
         return torch.autocast(self._device.type, dtype=_AUTOCAST[self._precision])
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether torch could not allocate: CUDA has a class for it, other devices and the CPU have only words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 
 
 def _max_text_tokens(config: Any, tokenizer: Any) -> int:

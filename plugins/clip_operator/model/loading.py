@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
@@ -12,12 +12,19 @@ from transformers.utils import logging as transformers_logging
 
 from clip_operator.errors import JobError
 from clip_operator.model.encoder import ClipEncoder
+from clip_operator.model.packed_linear import can_pack, pack, unpack
+from clip_operator.model.preprocessing import choose_preprocessing
 
 if TYPE_CHECKING:
     from clip_operator.model.checkpoint import Checkpoint
     from clip_operator.model.device import Device
+    from clip_operator.request import Precision
 
 log = logging.getLogger(__name__)
+
+
+# Far below what may show in a score (1e-5), far above what another order of summation does (1e-7).
+_PACKING_TOLERANCE = 2e-6
 
 
 class _Parts(NamedTuple):
@@ -30,24 +37,46 @@ class _Parts(NamedTuple):
     image_processor: Any
 
 
-def load_encoder(checkpoint: Checkpoint, device: Device, precision: str) -> ClipEncoder:
+def load_encoder(
+    checkpoint: Checkpoint, device: Device, precision: Precision, batch_size: int | Literal["auto"] = "auto"
+) -> ClipEncoder:
     """Load a checkpoint and prove with one image and one text that it works.
 
-    :param precision: ``fp32``, or ``bf16`` / ``fp16`` for autocast.
+    :param precision: ``fp32``; ``bf16`` or ``fp16`` for autocast; ``auto`` for fp16 on CUDA and fp32 elsewhere.
+    :param batch_size: images that go through the model together; ``auto`` for as many as suit the device.
     :raises JobError: it is no CLIP-family model, lacks weights or a tokenizer, or cannot be read.
     """
     parts = _load_parts(checkpoint)
     _check_complete(parts, checkpoint)
-    parts.model.eval().to(torch.device(device.name))
-    encoder = ClipEncoder(parts.model, parts.tokenizer, parts.image_processor, checkpoint, device, precision)
-    _prove(encoder, checkpoint)
+    torch_device = torch.device(device.name)
+    if precision == "auto":
+        # It rounds eight times finer than bf16, and every CUDA device computes with it.
+        precision = "fp16" if torch_device.type == "cuda" else "fp32"
+    if precision == "fp32" and torch_device.type == "cuda":
+        # Else PyTorch rounds the inputs of convolutions, such as the one that makes patches, to 10 bits.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    parts.model.eval().to(torch_device)
+    encoder = ClipEncoder(
+        parts.model,
+        parts.tokenizer,
+        choose_preprocessing(parts.image_processor, torch_device),
+        type(parts.image_processor).__name__,
+        checkpoint,
+        device,
+        precision,
+    )
+    proven = _prove(encoder, checkpoint)
+    if precision == "fp32" and torch_device.type == "cpu" and can_pack():
+        _pack(parts.model, encoder, proven)
+    encoder.choose_batch_size(batch_size)
     log.info(
-        "Model %s: %s, %.1f M parameters, %s, at most %d text tokens, on %s (%s)",
+        "Model %s: %s, %.1f M parameters, %s, at most %d text tokens, %d images at a time, on %s (%s)",
         checkpoint.name,
         encoder.provenance.architecture,
         encoder.provenance.parameters / 1e6,
         precision,
         encoder.provenance.max_text_tokens,
+        encoder.image_batch,
         device.name,
         device.reason,
     )
@@ -122,13 +151,13 @@ def _check_complete(parts: _Parts, checkpoint: Checkpoint) -> None:
         )
 
 
-def _prove(encoder: ClipEncoder, checkpoint: Checkpoint) -> None:
-    """Encode one image and one text, so that a model that cannot do it fails before any row is read."""
-    from PIL import Image
+def _prove(encoder: ClipEncoder, checkpoint: Checkpoint) -> torch.Tensor:
+    """Encode one image and one text, so that a model that cannot do it fails before any row is read.
 
+    :returns: their embeddings, [2, dimensions].
+    """
     try:
-        image = encoder.encode_images([encoder.preprocess(Image.new("RGB", (64, 64)))])
-        text = encoder.encode_texts(["a photo"]).embeddings
+        image, text = _probe(encoder)
     except Exception as error:  # whatever an architecture that is not CLIP-like raises
         raise JobError(
             f"model {checkpoint.name!r} ({encoder.provenance.architecture}) cannot encode an image and a text: "
@@ -139,3 +168,26 @@ def _prove(encoder: ClipEncoder, checkpoint: Checkpoint) -> None:
             f"model {checkpoint.name!r} ({encoder.provenance.architecture}) gives embeddings of shape "
             f"{tuple(image.shape)} for an image and {tuple(text.shape)} for a text; in the CLIP family they are equal"
         )
+    return torch.cat([image, text])
+
+
+def _probe(encoder: ClipEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    from PIL import Image
+
+    image = Image.linear_gradient("L").convert("RGB")
+    return encoder.encode_images([encoder.preprocess(image)]), encoder.encode_texts(encoder.tokenize(["a photo"]))
+
+
+def _pack(model: torch.nn.Module, encoder: ClipEncoder, expected: torch.Tensor) -> None:
+    """Compute the model's linear layers by oneDNN, if the embeddings stay what they were."""
+    replaced = pack(model)
+    try:
+        difference = float((torch.cat(_probe(encoder)) - expected).abs().max())
+    except Exception as error:  # an architecture that uses its linear layers in other ways than calling them
+        why = f"{type(error).__name__}: {error}"
+    else:
+        if difference <= _PACKING_TOLERANCE:
+            return
+        why = f"embeddings would change by {difference:.1g}"
+    unpack(replaced)
+    log.info("The model's linear layers stay PyTorch's own, which may be slower: %s", why)

@@ -83,9 +83,8 @@ def _end_of_container(pod: k8s.V1Pod, name: str, request: EvaluationRequest) -> 
     end = status and status.state and status.state.terminated
     if end is None:
         return _end_of_init_container(pod)
-    smaller = (
-        f"Try a batch_size smaller than {request.batch_size}, or give it more memory in pod['container_resources']"
-    )
+    smaller = "" if request.batch_size == "auto" else f" smaller than {request.batch_size}"
+    smaller = f"Try a batch_size{smaller}, or give it more memory in pod['container_resources']"
     if end.reason == "OOMKilled":
         limit = _memory_limit(pod, name)
         of = f", whose memory limit is {limit}," if limit else ""

@@ -1,0 +1,37 @@
+"""How many processors this process may really use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cpus(cgroup: Path = _CGROUP) -> int:
+    """Return the number of processors to plan for: those of the machine, less what the process is kept from.
+
+    A container with ``cpu: 2`` on a machine of 64 sees all 64, and a program that starts 64 threads there is stopped by
+    the kernel for most of every period. So the affinity mask counts, and the quota of the control group (version 2, or
+    1), rounded up.
+
+    :param cgroup: where the control group is mounted.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(cgroup)
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Return the processors that the control group grants, or None if it sets no limit."""
+    try:
+        if (limit := cgroup / "cpu.max").exists():
+            quota, period = limit.read_text().split()
+        else:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        granted = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max", or no control group at all
+        return None
+    return granted if granted > 0 else None  # version 1 writes -1 for no limit

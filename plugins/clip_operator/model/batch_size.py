@@ -1,0 +1,68 @@
+"""How many images go through a model together, where the user leaves it open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from clip_operator.model.encoder import ClipEncoder
+
+# On a CPU a batch is large enough once its products are a few hundred rows high, and too large when what one layer
+# writes has left the cache before the next reads it. See `benchmarks/README.md` for the figures.
+_CPU_ACTIVATION_BYTES = 6 << 20
+_MOST_ON_CPU = 32
+
+# More than this gains nothing on a GPU, and every image of a batch waits for the slowest to be fetched.
+_MOST_ON_ACCELERATOR = 256
+
+# What other programs, fragmentation and the text tower may take of the memory that is free now.
+_SHARE_OF_FREE_MEMORY = 0.7
+
+_PROBED_IMAGES = 8
+
+
+def image_tokens(config: Any) -> int:
+    """Return about how many tokens the image tower makes of one image: its patches, and one for the whole."""
+    vision = config.vision_config
+    patches = getattr(vision, "num_patches", None)
+    if patches is None:
+        patches = (_side(vision.image_size) // _side(vision.patch_size)) ** 2
+    return int(patches) + 1
+
+
+def automatic_batch_size(encoder: ClipEncoder, config: Any, device: torch.device) -> int:
+    """Return a power of two that is fast on the device and fits into its memory.
+
+    On the CPU it follows from the model's sizes. On CUDA a few images are encoded to see what one takes.
+
+    :param config: the model's configuration, as transformers has it.
+    """
+    if device.type == "cpu":
+        largest_activation = image_tokens(config) * int(config.vision_config.intermediate_size) * 4  # bytes, float32
+        return _power_of_two(min(_MOST_ON_CPU, _CPU_ACTIVATION_BYTES // largest_activation))
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        room = free * _SHARE_OF_FREE_MEMORY / encoder.lanes
+        return _power_of_two(min(_MOST_ON_ACCELERATOR, int(room / _bytes_per_image(encoder, device))))
+    return _MOST_ON_CPU
+
+
+def _bytes_per_image(encoder: ClipEncoder, device: torch.device) -> float:
+    from PIL import Image
+
+    image = encoder.preprocess(Image.new("RGB", (64, 64)))
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    encoder.encode_images([image] * _PROBED_IMAGES)
+    return max(1.0, (torch.cuda.max_memory_allocated(device) - before) / _PROBED_IMAGES)
+
+
+def _power_of_two(limit: int) -> int:
+    """Return the largest power of two that is not above ``limit``, at least 1."""
+    return 1 << max(0, limit.bit_length() - 1)
+
+
+def _side(size: int | list[int] | tuple[int, int]) -> int:
+    return size if isinstance(size, int) else min(size)

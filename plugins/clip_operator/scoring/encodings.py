@@ -1,0 +1,67 @@
+"""What is known of each distinct image and text, so that none is encoded twice while it is remembered."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_operator.errors import RowError
+
+# The Python objects around one embedding, and its place in the table, in bytes. Measured with CPython 3.11.
+_BYTES_BESIDE_EMBEDDING = 512
+
+
+@dataclass(eq=False, slots=True)
+class Encoding:
+    """One distinct image or text: its embedding, or the reason why it has none, or (yet) neither.
+
+    :param embedding: float32 [dimensions], of length 1.
+    :param error: why it cannot be encoded; said of every row that refers to it.
+    :param truncated: the text was longer than the model reads.
+    """
+
+    embedding: NDArray[np.float32] | None = field(default=None)
+    error: RowError | None = None
+    truncated: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether it has been encoded, or found impossible to encode."""
+        return self.embedding is not None or self.error is not None
+
+
+class EncodingCache:
+    """The encodings met last, by content or place, in a bounded number of bytes (least recently used goes first).
+
+    What is forgotten depends on the order of the rows alone and never on time, so that two runs over the same rows
+    encode the same batches and give the same bytes. An encoding may be forgotten before it is known: rows that refer to
+    it keep it.
+
+    :param capacity: bytes for all encodings together; 0 remembers none.
+    :param dimensions: of an embedding.
+    """
+
+    def __init__(self, capacity: int, dimensions: int) -> None:
+        self._most = capacity // (4 * dimensions + _BYTES_BESIDE_EMBEDDING)
+        self._encodings: OrderedDict[bytes, Encoding] = OrderedDict()
+        self.found = 0
+        self.added = 0
+
+    def get(self, key: bytes) -> Encoding | None:
+        """Return the encoding of this key if it is remembered."""
+        encoding = self._encodings.get(key)
+        if encoding is not None:
+            self._encodings.move_to_end(key)
+            self.found += 1
+        return encoding
+
+    def add(self, key: bytes) -> Encoding:
+        """Return a new encoding, not known yet, and remember it."""
+        self.added += 1
+        encoding = self._encodings[key] = Encoding()
+        if len(self._encodings) > self._most:
+            self._encodings.popitem(last=False)
+        return encoding
