@@ -81,6 +81,60 @@ def test_every_row_is_there_in_order_with_one_column_more(data: Path) -> None:
     assert manifest.rows.failures == {"image_not_found": 1, "image_unreadable": 1, "text_empty": 1, "text_missing": 1}
 
 
+def test_rows_that_repeat_images_and_texts_get_the_scores_of_the_rows_they_repeat(data: Path) -> None:
+    """More rows than a chunk holds, in another order every time."""
+    rows = lines(data / "captions.jsonl")
+    evaluate(request(data))
+    expected = {row["id"]: row["clip_score"] for row in lines(data / "scored_step1.jsonl")}
+    drawn = np.random.default_rng(5)
+    many = [rows[i] for _ in range(12) for i in drawn.permutation(len(rows))]
+    (data / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
+    manifest = evaluate(request(data, input=f"{data}/many.jsonl", output=f"{data}/many_step1.jsonl"))
+    scored = lines(data / "many_step1.jsonl")
+    assert [row["id"] for row in scored] == [row["id"] for row in many]
+    for row in scored:
+        assert row["clip_score"] == pytest.approx(expected[row["id"]], abs=1e-5)
+    assert manifest.rows.failed == 12 * 4
+    assert manifest.throughput is not None
+    assert (manifest.throughput.images_encoded, manifest.throughput.images_reused) == (62, 11 * 62)
+    assert manifest.throughput.texts_encoded == len({row["text"] for row in rows if (row["text"] or "").strip()})
+
+
+def test_how_fast_it_was_and_what_it_waited_for_is_in_the_manifest_and_in_the_log(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        throughput = evaluate(request(data, batch_size=7)).throughput
+    assert throughput is not None
+    assert throughput.batch_size == 7
+    assert throughput.rows_per_second == pytest.approx(64 / throughput.seconds, rel=0.01)
+    assert set(throughput.time_shares) == {"read", "fetch", "decode", "encode", "write"}
+    assert sum(throughput.time_shares.values()) == pytest.approx(1, abs=0.001)
+    encoded = f"{100 * throughput.time_shares['encode']:.0f} %"
+    assert f"{throughput.rows_per_second:,.1f} rows/s, 7 images at a time. The model computed {encoded}" in caplog.text
+    assert "Encoded 62 images and 62 texts; 0 rows repeated an earlier row's image, 0 its text" in caplog.text
+
+
+def test_reduced_decoding_changes_scores_a_little_and_only_those_of_large_jpegs(data: Path) -> None:
+    names = [f"images/{number:05}" for number in (0, 1, 2, 4, 5)]
+    rows = [row for row in lines(data / "captions.jsonl") if row["image_path"].rpartition(".")[0] in names]
+    for row in rows:
+        with Image.open(data / row["image_path"]) as image:
+            large = image.convert("RGB").resize((2000, 2000), Image.Resampling.BICUBIC)
+        for suffix in ("jpg", "png"):
+            large.save(data / f"{row['id']}.{suffix}", quality=90)
+    many = [{**row, "image_path": f"{row['id']}.{suffix}"} for row in rows for suffix in ("jpg", "png")]
+    (data / "large.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
+    scores = {}
+    for decoding in ("full", "reduced"):
+        evaluate(request(data, input=f"{data}/large.jsonl", output=f"{data}/{decoding}.jsonl", image_decoding=decoding))
+        scores[decoding] = np.array([row["clip_score"] for row in lines(data / f"{decoding}.jsonl")])
+    difference = np.abs(scores["full"] - scores["reduced"]).reshape(-1, 2)
+    assert (difference[:, 0] > 0).all()
+    assert difference[:, 0].max() < 1e-3
+    assert (difference[:, 1] == 0).all()
+
+
 def test_matching_captions_score_higher_than_wrong_ones(data: Path) -> None:
     evaluate(request(data))
     rows = [row for row in lines(data / "scored_step1.jsonl") if row["clip_score"] is not None]

@@ -76,8 +76,8 @@ class Throughput(_Record):
     seconds: float = Field(description="From the first row read to the last row written.")
     rows_per_second: float
     time_shares: dict[str, float] = Field(
-        description="Parts of the time in which the model computed (encode), or waited for rows to be read, images to "
-        "be fetched, images to be decoded and resized, or rows to be written."
+        description="Parts of the time in which the model computed (encode), or waited for rows to be read and "
+        "tokenized, images to be fetched, images to be decoded and resized, or rows to be written."
     )
     images_encoded: int = Field(description="Distinct images that were asked for.")
     images_reused: int = Field(description="Rows whose image was an earlier row's.")

@@ -179,7 +179,7 @@ REFUSALS = {
     "mode": "execution_mode must be 'local' or 'kubernetes', not 'spaceship'",
     "step": "step must be a whole number from 0 on, or 'latest', not 'newest'",
     "negative_step": "step must be a whole number from 0 on, or 'latest', not -1",
-    "batch_size": "batch_size: Input should be a valid integer",
+    "batch_size": "batch_size: .*must be a number of images from 1 to 65536, or auto",
     "on_error": "on_error: Input should be 'null', 'zero' or 'fail'",
     "model_name": "model_name must not be empty",
     "cache_type": "cache_type='pickle': .*pickle",
