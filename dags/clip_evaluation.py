@@ -120,8 +120,10 @@ PARAMS = {
     ),
     "batch_size": Param(
         "auto",
-        type="string",
-        pattern="auto|[1-9][0-9]{0,4}",
+        type=["string", "integer"],
+        pattern="^(auto|[1-9][0-9]{0,4})$",
+        minimum=1,
+        maximum=65536,
         title="Batch size",
         description="Images that go through the model together, or auto.",
         section="Model",

@@ -66,7 +66,9 @@ def output_of(ti: TaskInstance) -> str:
 def expected_bytes(ti: TaskInstance, s3: S3) -> bytes:
     """Return what local mode writes for the same parameters."""
     output = f"{ti.parameters['cache_path']}/local.jsonl"
-    fields = {"input": f"{ti.parameters['first_entry_file_name']}", "output": output, "model": SHAPES}
+    fields: dict[str, Any] = {"input": f"{ti.parameters['first_entry_file_name']}", "output": output, "model": SHAPES}
+    if "embedding_cache_bytes" in ti.parameters:  # it has a say in which rows are encoded together: in the last bit
+        fields["embedding_cache_bytes"] = ti.parameters["embedding_cache_bytes"]
     evaluate(EvaluationRequest.model_validate(fields), s3.storage)
     return s3.get(output)
 
@@ -308,14 +310,18 @@ def test_a_cluster_that_cannot_be_reached_is_told_so(task: Callable[..., TaskIns
         task({"config_file": str(tmp_path / "no-such-config")}).next_try().run()
 
 
+def takes_seconds(s3: S3, data: str) -> dict[str, Any]:
+    """Return the parameters of a task that goes on for seconds after the first rows are scored and logged."""
+    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 40)
+    return {"first_entry_file_name": longer, "embedding_cache_bytes": 0}
+
+
 def test_a_store_that_the_pod_loses_at_the_end_fails_the_task_with_the_pods_words(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
 ) -> None:
-    rows = s3.get(f"{data}/captions.jsonl")
-    longer = s3.put("data/longer.jsonl", rows * 20)
     with forwarder(s3.store.endpoint_url) as way:
         cluster.secrets["store"] = {**s3.store.environment, "AWS_ENDPOINT_URL_S3": way.url}
-        running = task(first_entry_file_name=longer).next_try().start()
+        running = task(**takes_seconds(s3, data)).next_try().start()
         cluster.wait_for_log("Row 14 has no score")
         way.close()
         with pytest.raises(AirflowException, match=re.escape(way.url)) as failure:
@@ -423,8 +429,7 @@ def test_another_runs_work_is_recognised_and_its_confirmation_is_this_runs_succe
 def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str, remembers: bool
 ) -> None:
-    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 4)
-    ti = task(first_entry_file_name=longer)
+    ti = task(**takes_seconds(s3, data))
     worker = multiprocessing.get_context("spawn").Process(target=die_while_running, args=(ti,))
     worker.start()
     name = cluster.wait_for_log("Row 14 has no score", timeout=60)
@@ -480,8 +485,7 @@ def test_a_pod_that_ended_while_no_worker_watched_is_believed_or_run_again(
 def test_two_tries_that_overlap_watch_one_pod_and_both_see_its_work(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
 ) -> None:
-    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 4)
-    ti = task(first_entry_file_name=longer)
+    ti = task(**takes_seconds(s3, data))
     zombie = ti.next_try().start()
     cluster.wait_for_log("Row 14 has no score", timeout=60)
     assert ti.next_try().run() == ["clip_score"]
@@ -494,8 +498,7 @@ def test_two_tries_that_overlap_watch_one_pod_and_both_see_its_work(
 def test_of_two_tries_that_overlap_with_a_pod_each_the_later_one_does_the_work(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
 ) -> None:
-    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 4)
-    ti = task({"durable": False}, first_entry_file_name=longer)
+    ti = task({"durable": False}, **takes_seconds(s3, data))
     zombie = ti.next_try().start()
     cluster.wait_for_log("Row 14 has no score", timeout=60)
     assert ti.next_try().run() == ["clip_score"]

@@ -38,6 +38,7 @@ for name, mode in MODES.items():
             first_entry_file_name=f"{FOLDER}/long.jsonl",
             cache_path=f"{FOLDER}/long",
             model_name="builtin://shapes-clip",
+            embedding_cache_bytes=0,  # every repeated row is to take its time
             aws_conn_id="clip_store",
             **mode,
         )
