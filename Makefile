@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test image image-test lint format constraints clean
+.PHONY: help demo test bench image image-test lint format constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,6 +20,9 @@ demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 s
 test: $(VENV)/installed ## run the test suite, but for what needs the image
 	$(BIN)/python -m pytest -m "not image" --junitxml=build/tests.xml
 
+bench: $(VENV)/installed ## measure speed, memory and import cost; takes half an hour, see benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
 # Docker where its engine answers, else podman.
 ENGINE ?= $(shell docker info > /dev/null 2>&1 && echo docker || echo podman)
 DEVICE ?= cpu
@@ -33,7 +36,7 @@ image-test: $(VENV)/installed ## build the image without a registry, and test wh
 lint: $(VENV)/installed ## check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy plugins/clip_operator demo docker tests
+	$(BIN)/mypy plugins/clip_operator demo docker tests benchmarks
 	$(BIN)/lint-imports
 
 format: $(VENV)/installed ## put the code into the project's format

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from transformers.utils import logging as transformers_logging
 
 from clip_operator.errors import JobError
+from clip_operator.model.cpu_memory import keep_freed_memory
 from clip_operator.model.encoder import ClipEncoder
 from clip_operator.model.packed_linear import can_pack, pack, unpack
 from clip_operator.model.preprocessing import choose_preprocessing
@@ -52,6 +53,8 @@ def load_encoder(
     if precision == "auto":
         # It rounds eight times finer than bf16, and every CUDA device computes with it.
         precision = "fp16" if torch_device.type == "cuda" else "fp32"
+    if torch_device.type == "cpu":
+        keep_freed_memory()
     if precision == "fp32" and torch_device.type == "cuda":
         # Else PyTorch rounds the inputs of convolutions, such as the one that makes patches, to 10 bits.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

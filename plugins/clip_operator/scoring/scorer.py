@@ -305,6 +305,9 @@ class _Run:
     def _encode_images(self, batch: _ImageBatch) -> None:
         images = [image for image in batch.images if image.error is None]
         pixels = [image.pixels for image in images]
+        for image in images:
+            image.pixels = None
+        batch.images.clear()  # they refer to their batch: in a circle, they would stay until the garbage is collected
         if images:
             self._encode([i.encoding for i in images], len(images), lambda: self._encoder.encode_images(pixels))
 

@@ -1,0 +1,1 @@
+"""How fast, how lean and how near to the original: side-by-side measurements, run by ``python -m benchmarks``."""
