@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from urllib.parse import urlsplit
-
-_CHUNK_BYTES = 1 << 18
 
 
 @contextmanager
@@ -19,75 +17,98 @@ def distant(endpoint_url: str, seconds: float) -> Iterator[str]:
     alive if client and server keep them.
     """
     upstream = urlsplit(endpoint_url)
+    address = upstream.hostname or "127.0.0.1", upstream.port or 80
     loop = asyncio.new_event_loop()
-    proxy = _Proxy(upstream.hostname or "127.0.0.1", upstream.port or 80, seconds)
-    server = loop.run_until_complete(asyncio.start_server(proxy.serve, "127.0.0.1", 0, backlog=1024))
+    server = loop.run_until_complete(
+        loop.create_server(lambda: _Client(loop, address, seconds), "127.0.0.1", 0, backlog=1024)
+    )
     thread = threading.Thread(target=loop.run_forever, name="latency-proxy", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        asyncio.run_coroutine_threadsafe(_stop(server), loop).result(timeout=10)
+        loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-class _Proxy:
-    def __init__(self, host: str, port: int, seconds: float) -> None:
-        self._host, self._port, self._seconds = host, port, seconds
+class _Side(asyncio.Protocol):
+    """One side of a connection. Protocols, not streams: it shares the processors with what is measured."""
 
-    async def serve(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
-        try:
-            server_reader, server_writer = await asyncio.open_connection(self._host, self._port, limit=_CHUNK_BYTES)
-        except OSError:
-            client_writer.close()
-            return
-        connection = _Connection(self._seconds)
-        directions = {
-            asyncio.create_task(connection.pass_requests(client_reader, server_writer)),
-            asyncio.create_task(connection.pass_answers(server_reader, client_writer)),
-        }
-        try:
-            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for direction in directions:
-                direction.cancel()
-            for writer in (client_writer, server_writer):
-                writer.close()
+    transport: asyncio.Transport | None = None
+    other: _Side | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.resume_reading()
 
 
-class _Connection:
-    """One client's connection. What the client says after an answer is a new request, and is delayed.
+class _Client(_Side):
+    """The client's side. What the client says after an answer is a new request, and is delayed.
 
     In HTTP/1.1 without pipelining, which no S3 client uses, that is every request exactly once; a client that waits to
     be told to send its body waits once more, as it would for a distant server.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: tuple[str, int], seconds: float) -> None:
+        self._loop = loop
+        self._address = address
         self._seconds = seconds
-        self._answered = True
+        self._held: list[bytes] = []
+        self._delayed = False
+        self.answered = True
 
-    async def pass_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(_CHUNK_BYTES):
-                if self._answered:
-                    self._answered = False
-                    await asyncio.sleep(self._seconds)
-                writer.write(data)
-                await writer.drain()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connecting = self._loop.create_task(self._connect())
 
-    async def pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(_CHUNK_BYTES):
-                self._answered = True
-                writer.write(data)
-                await writer.drain()
+    def data_received(self, data: bytes) -> None:
+        self._held.append(data)
+        if self.answered:
+            self.answered, self._delayed = False, True
+            self._loop.call_later(self._seconds, self._let_go)
+        elif not self._delayed:
+            self._pass_on()
+
+    def _let_go(self) -> None:
+        self._delayed = False
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self.other is not None and self.other.transport is not None and not self._delayed:
+            self.other.transport.writelines(self._held)
+            self._held.clear()
+
+    async def _connect(self) -> None:
+        assert self.transport is not None
+        try:
+            _, self.other = await self._loop.create_connection(lambda: _Server(self), *self._address)
+        except OSError:
+            self.transport.close()
+        else:
+            self._pass_on()
 
 
-async def _stop(server: asyncio.Server) -> None:
-    server.close()
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+class _Server(_Side):
+    """The server's side."""
+
+    def __init__(self, client: _Client) -> None:
+        self.other: _Client = client
+
+    def data_received(self, data: bytes) -> None:
+        self.other.answered = True
+        if self.other.transport is not None:
+            self.other.transport.write(data)

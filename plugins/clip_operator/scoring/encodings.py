@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ class Encoding:
     :param embedding: float32 [dimensions], of length 1.
     :param error: why it cannot be encoded; said of every row that refers to it.
     :param truncated: the text was longer than the model reads.
+    :param place: where the cache that remembers it keeps its embedding; None if none does.
     """
 
-    embedding: NDArray[np.float32] | None = field(default=None)
+    embedding: NDArray[np.float32] | None = None
     error: RowError | None = None
     truncated: bool = False
+    place: int | None = None
 
     @property
     def known(self) -> bool:
@@ -47,6 +49,9 @@ class EncodingCache:
     def __init__(self, capacity: int, dimensions: int) -> None:
         self._most = capacity // (4 * dimensions + _BYTES_BESIDE_EMBEDDING)
         self._encodings: OrderedDict[bytes, Encoding] = OrderedDict()
+        # One block for all: small arrays that live long would lie between what comes and goes, and keep its memory from
+        # being used again. The system provides pages of it as they are written to.
+        self._embeddings = np.empty((self._most, dimensions), np.float32)
         self.found = 0
         self.added = 0
 
@@ -61,7 +66,28 @@ class EncodingCache:
     def add(self, key: bytes) -> Encoding:
         """Return a new encoding, not known yet, and remember it."""
         self.added += 1
-        encoding = self._encodings[key] = Encoding()
-        if len(self._encodings) > self._most:
-            self._encodings.popitem(last=False)
+        encoding = Encoding()
+        if self._most > 0:
+            encoding.place = len(self._encodings) if len(self._encodings) < self._most else self._forget_one()
+            self._encodings[key] = encoding
         return encoding
+
+    def complete(self, encoding: Encoding, embedding: NDArray[np.float32]) -> None:
+        """Make an encoding known that :meth:`add` gave.
+
+        :param embedding: float32 [dimensions]; copied, because it may be a row of a batch.
+        """
+        if encoding.place is None:
+            encoding.embedding = embedding.copy()
+        else:
+            encoding.embedding = self._embeddings[encoding.place]
+            encoding.embedding[:] = embedding
+
+    def _forget_one(self) -> int:
+        """Forget what was used longest ago; return the place that becomes free."""
+        _, encoding = self._encodings.popitem(last=False)
+        place, encoding.place = encoding.place, None
+        if encoding.embedding is not None:
+            encoding.embedding = encoding.embedding.copy()  # for rows that still refer to it
+        assert place is not None
+        return place

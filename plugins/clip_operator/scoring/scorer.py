@@ -79,7 +79,7 @@ class _Encoded:
     """Encodings, and what a lane has to say of them: their embeddings, or what went wrong."""
 
     encodings: list[Encoding]
-    images: int
+    cache: EncodingCache
     embeddings: Future[torch.Tensor]
 
 
@@ -300,7 +300,7 @@ class _Run:
         encodings = [encoding for _, encoding in batch.texts]
         for text, encoding in batch.texts:
             encoding.truncated = text.truncated
-        self._encode(encodings, 0, lambda: self._encoder.encode_texts(tokens))
+        self._encode(encodings, self._known_texts, lambda: self._encoder.encode_texts(tokens))
 
     def _encode_images(self, batch: _ImageBatch) -> None:
         images = [image for image in batch.images if image.error is None]
@@ -309,16 +309,17 @@ class _Run:
             image.pixels = None
         batch.images.clear()  # they refer to their batch: in a circle, they would stay until the garbage is collected
         if images:
-            self._encode([i.encoding for i in images], len(images), lambda: self._encoder.encode_images(pixels))
+            encodings = [image.encoding for image in images]
+            self._encode(encodings, self._known_images, lambda: self._encoder.encode_images(pixels))
 
-    def _encode(self, encodings: list[Encoding], images: int, compute: Callable[[], torch.Tensor]) -> None:
+    def _encode(self, encodings: list[Encoding], cache: EncodingCache, compute: Callable[[], torch.Tensor]) -> None:
         def compute_in_lane() -> torch.Tensor:
             with self._utilisation.computing():
                 return compute()
 
         self._encoding += 1
         future = self._lanes.submit(compute_in_lane)
-        future.add_done_callback(lambda done: self._events.put(_Encoded(encodings, images, done)))
+        future.add_done_callback(lambda done: self._events.put(_Encoded(encodings, cache, done)))
 
     def _awaited(self) -> Activity:
         """Return what a lane with nothing to do waits for."""
@@ -352,9 +353,10 @@ class _Run:
 
     def _take_embeddings(self, encoded: _Encoded) -> None:
         self._encoding -= 1
-        self._preparation.release(encoded.images)
         for encoding, embedding in zip(encoded.encodings, encoded.embeddings.result().numpy(), strict=True):
-            encoding.embedding = embedding.copy()  # else one that is remembered would keep its whole batch
+            encoded.cache.complete(encoding, embedding)
+        if encoded.cache is self._known_images:
+            self._preparation.release(len(encoded.encodings))
 
     def _score(self, rows: list[_Row]) -> list[RowResult]:
         pairs = [row for row in rows if not isinstance(row, RowError) and row[0].error is None]
