@@ -35,7 +35,7 @@ def encoder() -> ClipEncoder:
         ({"patch_size": 32, "image_size": 64, "intermediate_size": 128}, 32),
     ],
 )
-def test_on_a_cpu_a_batch_is_as_large_as_its_caches_suit(
+def test_on_a_cpu_a_batch_has_as_many_images_as_its_model_needs(
     encoder: ClipEncoder, vision: dict[str, int], expected: int
 ) -> None:
     assert automatic_batch_size(encoder, CLIPConfig(vision_config=vision), torch.device("cpu")) == expected

@@ -9,8 +9,8 @@ import torch
 if TYPE_CHECKING:
     from clip_operator.model.encoder import ClipEncoder
 
-# On a CPU a batch is large enough once its products are a few hundred rows high, and too large when what one layer
-# writes has left the cache before the next reads it. See `benchmarks/README.md` for the figures.
+# On a CPU a batch is large enough once its products are a few hundred rows high. Larger ones only take memory, and more
+# time to be waited for at the end. See `benchmarks/README.md` for the figures.
 _CPU_ACTIVATION_BYTES = 6 << 20
 _MOST_ON_CPU = 32
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -191,12 +190,7 @@ class _Run:
             self._check_stop()
             while not self._all_read and len(ahead) < _CHUNKS_AHEAD and self._preparation.queued < CHUNK_ROWS:
                 self._utilisation.idle_lanes_wait_for(Activity.READ)
-                for content, references, texts in islice(source, 1):
-                    ahead.append(_Chunk(content, self._plan(references, texts)))
-                    self._chunks_read += 1
-                    break
-                else:
-                    self._all_read = True
+                ahead.extend(self._read_one(source))
                 self._close_batch()
                 self._preparation.start()
                 self._fill_lanes()
@@ -227,6 +221,16 @@ class _Run:
             texts_reused=self._known_texts.found,
             batch_size=self._encoder.image_batch,
         )
+
+    def _read_one(
+        self, source: Iterator[tuple[ChunkT, Sequence[object], Sequence[object]]]
+    ) -> Iterator[_Chunk[ChunkT]]:
+        """Yield the next chunk, planned, if there is one."""
+        for content, references, texts in source:
+            yield _Chunk(content, self._plan(references, texts))
+            self._chunks_read += 1
+            return
+        self._all_read = True
 
     def _check_stop(self) -> None:
         if self._stop.is_set():

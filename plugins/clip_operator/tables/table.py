@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from clip_operator.tables.file_types import FileType
 
-CHUNK_BYTES = 64 * 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
 """A chunk of rows ends early when it holds about this much (characters of text, encoded bytes of Parquet)."""
 
 AddedValue = float | str | None
