@@ -104,7 +104,7 @@ class EvaluationRequest(BaseModel):
         "full", description="reduced: large JPEGs are decoded at a smaller size; faster, and scores differ slightly."
     )
     embedding_cache_bytes: int = Field(
-        64 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
+        32 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
     )
     max_image_bytes: int = Field(64 << 20, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest image accepted, in pixels.")

@@ -9,12 +9,13 @@ import platform
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
-_LARGEST_KEPT = 32 << 20  # the most that every glibc accepts; larger blocks still go back to the system at once
-_KEPT_PER_ARENA = 512 << 20
+# Room for the outputs of layers in a batch of automatic size. Larger blocks would break up glibc's heaps of 64 MiB.
+_LARGEST_KEPT = 8 << 20
+_KEPT_PER_ARENA = 64 << 20
 
 
 def keep_freed_memory() -> None:
-    """Tell the allocator of this process to keep blocks of up to 32 MiB that are freed, for the next ones.
+    """Tell the allocator of this process to keep blocks of up to 8 MiB that are freed, for the next ones.
 
     A layer's output is some megabytes. By default glibc gives such blocks back to the system as soon as they are freed
     and asks for new ones, which the kernel fills with zeros, page by page: with a ViT-B/32 a tenth of all processor

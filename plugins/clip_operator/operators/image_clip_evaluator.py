@@ -71,7 +71,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param image_decoding: ``full``, or ``reduced`` to decode large JPEGs at a smaller size that still has twice the
         pixels a side that the model needs: faster, with scores that differ a little. Default: ``full``.
     :param embedding_cache_bytes: memory for the embeddings of images and texts, so that rows which repeat an earlier
-        one's cost nothing. Default: 64 MiB.
+        one's cost nothing. Default: 32 MiB.
     :param max_image_bytes: largest image file accepted, in bytes. Default: 64 MiB.
     :param max_image_pixels: largest image accepted, in pixels; decoding takes about 8 bytes a pixel, of 200
         million pixels at once at most. Default: 100 million.
@@ -148,7 +148,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         batch_size: int | str = "auto",
         precision: str = "fp32",
         image_decoding: str = "full",
-        embedding_cache_bytes: int | str = 64 << 20,
+        embedding_cache_bytes: int | str = 32 << 20,
         max_image_bytes: int | str = 64 << 20,
         max_image_pixels: int | str = 100_000_000,
         overwrite: bool | str = False,

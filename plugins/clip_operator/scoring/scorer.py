@@ -117,7 +117,7 @@ class Scorer:
         stop: threading.Event,
         *,
         reduced: bool = False,
-        cache_bytes: int = 64 << 20,
+        cache_bytes: int = 32 << 20,
     ) -> None:
         self._encoder = encoder
         self._images = images
