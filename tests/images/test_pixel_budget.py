@@ -38,11 +38,13 @@ class Threads:
         self.overtaken: dict[str, str] = {}
 
     def start(self, name: str, loader: ImageLoader, data: bytes, at_least: int | None = None) -> None:
+        leave = self._leave[name]  # made here, so that end() finds it also if the thread has not come as far
+
         def decode() -> None:
             try:
                 with loader.decode(data, at_least):
                     self._happened.put(f"{name} is in")
-                    assert self._leave[name].wait(20)
+                    assert leave.wait(20)
                     self._happened.put(f"{name} leaves")
             except (RowError, KeyboardInterrupt) as error:
                 self._happened.put(f"{name} raises {type(error).__name__}")

@@ -32,7 +32,7 @@ def encoder() -> ClipEncoder:
         ({"patch_size": 32}, 8),  # ViT-B/32
         ({"patch_size": 16}, 2),  # ViT-B/16
         ({"patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}, 1),  # ViT-L/14
-        ({"patch_size": 32, "image_size": 64, "intermediate_size": 128}, 32),
+        ({"patch_size": 32, "image_size": 64, "intermediate_size": 128}, 16),
     ],
 )
 def test_on_a_cpu_a_batch_has_as_many_images_as_its_model_needs(

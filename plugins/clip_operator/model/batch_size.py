@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 # On a CPU a batch is large enough once its products are a few hundred rows high. Larger ones only take memory, and more
 # time to be waited for at the end. See `benchmarks/README.md` for the figures.
 _CPU_ACTIVATION_BYTES = 6 << 20
-_MOST_ON_CPU = 32
+_MOST_ON_CPU = 16
+
+# For accelerators whose memory cannot be asked about, such as Apple's.
+_MOST_ON_OTHERS = 32
 
 # More than this gains nothing on a GPU, and every image of a batch waits for the slowest to be fetched.
-_MOST_ON_ACCELERATOR = 256
+_MOST_ON_CUDA = 256
 
 # What other programs, fragmentation and the text tower may take of the memory that is free now.
 _SHARE_OF_FREE_MEMORY = 0.7
@@ -45,8 +48,8 @@ def automatic_batch_size(encoder: ClipEncoder, config: Any, device: torch.device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         room = free * _SHARE_OF_FREE_MEMORY / encoder.lanes
-        return _power_of_two(min(_MOST_ON_ACCELERATOR, int(room / _bytes_per_image(encoder, device))))
-    return _MOST_ON_CPU
+        return _power_of_two(min(_MOST_ON_CUDA, int(room / _bytes_per_image(encoder, device))))
+    return _MOST_ON_OTHERS
 
 
 def _bytes_per_image(encoder: ClipEncoder, device: torch.device) -> float:

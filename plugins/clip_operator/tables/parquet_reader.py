@@ -99,6 +99,8 @@ class ParquetReader:
                 if batch is None:
                     break
                 yield batch
+            # Else Arrow keeps what it has freed, and memory grows with the number of row groups.
+            pa.default_memory_pool().release_unused()
 
     def _check_int96(self, group: int) -> None:
         """Refuse what Arrow alters silently: an INT96 time outside the range of 64-bit nanoseconds wraps around."""
