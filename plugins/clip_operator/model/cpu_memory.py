@@ -11,7 +11,7 @@ _M_MMAP_THRESHOLD = -3
 
 # Room for the outputs of layers in a batch of automatic size. Larger blocks would break up glibc's heaps of 64 MiB.
 _LARGEST_KEPT = 8 << 20
-_KEPT_PER_ARENA = 64 << 20
+_KEPT_PER_ARENA = 32 << 20
 
 
 def keep_freed_memory() -> None:
