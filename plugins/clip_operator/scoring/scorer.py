@@ -377,14 +377,18 @@ class _Run:
         return results
 
     def _alignment(self, pairs: list[tuple[Encoding, Encoding]]) -> NDArray[np.float32]:
-        images, texts = (np.stack([pair[side].embedding for pair in pairs]) for side in (0, 1))  # type: ignore[misc]
-        scores = alignment(images, texts)
+        scores = alignment(_stacked(image for image, _ in pairs), _stacked(text for _, text in pairs))
         if not np.isfinite(scores).all():
             raise JobError(
                 "the model gave a score that is not a number; its weights are damaged, or the precision is too low: "
                 "try precision fp32"
             )
         return scores
+
+
+def _stacked(encodings: Iterable[Encoding]) -> NDArray[np.float32]:
+    """Return the embeddings of known encodings: float32 [encodings, dimensions]."""
+    return np.stack([encoding.embedding for encoding in encodings if encoding.embedding is not None])
 
 
 def alignment(images: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
