@@ -26,7 +26,7 @@ def write_scenes(data: Path, count: int, size: tuple[int, int], suffix: str) -> 
     folder = f"scenes-{size[0]}x{size[1]}-{suffix}"
     images, captions = [], []
     for number in range(count):
-        rng = random.Random(_SEED + number)  # noqa: S311 - pictures, not secrets
+        rng = random.Random(_SEED + number)
         scene = sample_scene(rng)
         images.append(f"{folder}/{number:04}.{suffix}")
         kept(data / images[-1], partial(_draw, scene, size, _FORMATS[suffix]))

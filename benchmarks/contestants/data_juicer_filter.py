@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 
-from data_juicer.core.data import NestedDataset  # type: ignore[import-not-found]  # in an environment of its own
-from data_juicer.ops.filter.image_text_similarity_filter import (  # type: ignore[import-not-found]
+from data_juicer.core.data import NestedDataset
+from data_juicer.ops.filter.image_text_similarity_filter import (
     ImageTextSimilarityFilter,
 )
-from data_juicer.utils.constant import Fields, StatsKeys  # type: ignore[import-not-found]
-from data_juicer.utils.mm_utils import SpecialTokens  # type: ignore[import-not-found]
+from data_juicer.utils.constant import Fields, StatsKeys
+from data_juicer.utils.mm_utils import SpecialTokens
 
 from benchmarks.contestant import Answer, Reply, Settings, serve
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from PIL import Image
-from sentence_transformers import SentenceTransformer, util  # type: ignore[import-not-found]  # in its own environment
+from sentence_transformers import SentenceTransformer, util
 
 from benchmarks.contestant import Answer, Reply, Settings, serve
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torchmetrics.multimodal import CLIPScore  # type: ignore[import-not-found]  # in an environment of its own
+from torchmetrics.multimodal import CLIPScore
 from transformers import CLIPModel, CLIPProcessor
 
 from benchmarks.contestant import Answer, Reply, Settings, serve
