@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clip_operator.scoring.scorer import alignment
+from clip_operator.scoring.alignment import alignment
 
 
 def rows(seed: int, pairs: int, dimensions: int) -> NDArray[np.float32]:

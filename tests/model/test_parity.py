@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from clip_operator.model import ClipEncoder, choose_device, find_checkpoint, load_encoder
-from clip_operator.scoring.scorer import alignment
+from clip_operator.scoring.alignment import alignment
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES
 from tests.model.families import FAMILIES

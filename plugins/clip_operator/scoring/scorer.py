@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from clip_operator.errors import Cancelled, JobError, Reason, RowError
 from clip_operator.manifest import Throughput
+from clip_operator.scoring.alignment import alignment
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.preparation import ImageJob, ImageSource, Preparation, Stage
 from clip_operator.scoring.result import RowResult
@@ -389,20 +390,6 @@ class _Run:
 def _stacked(encodings: Iterable[Encoding]) -> NDArray[np.float32]:
     """Return the embeddings of known encodings: float32 [encodings, dimensions]."""
     return np.stack([encoding.embedding for encoding in encodings if encoding.embedding is not None])
-
-
-def alignment(images: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (cos + 1) / 2 for each pair of rows.
-
-    The formula of DataFlow's ``ImageCLIPEvaluator``: the cosine of CLIP embeddings, mapped from [-1, 1] to [0, 1].
-
-    :param images: float32 [pairs, dimensions], rows of length 1.
-    :param texts: float32 [pairs, dimensions], rows of length 1.
-    :returns: float32 [pairs], within [0, 1].
-    """
-    cosine = (images * texts).sum(axis=-1)
-    scores: NDArray[np.float32] = np.clip((cosine + np.float32(1)) / np.float32(2), np.float32(0), np.float32(1))
-    return scores
 
 
 def _checked(text: object) -> tuple[str, bytes]:
