@@ -180,13 +180,21 @@ PARAMS = {
         description="Get null, get 0.0, or fail the task at the first one.",
         section="Limits",
     ),
-    "maximum_failed_share": Param(
+    "max_error_rate": Param(
         0.1,
         type="number",
         minimum=0,
         maximum=1,
         title="Share of rows that may have no score",
         description="More than this fails the run; 1 accepts any.",
+        section="Limits",
+    ),
+    "rescore": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "failed"],
+        title="Rows to score again",
+        description="failed: keep the scores of the output that is there, and try again the rows that have none.",
         section="Limits",
     ),
     "minimum_mean_score": Param(
@@ -238,6 +246,8 @@ def clip_evaluation() -> None:
         precision="{{ params.precision }}",
         batch_size="{{ params.batch_size }}",
         on_error="{{ params.on_error }}",
+        max_error_rate="{{ params.max_error_rate }}",
+        rescore="{{ params.rescore or '' }}",
         overwrite="{{ params.overwrite }}",
         execution_mode="{{ params.execution_mode }}",
         gpus="{{ params.gpus }}",
@@ -249,16 +259,9 @@ def clip_evaluation() -> None:
         },
     )
 
-    @task(doc_md="Fails the run if too many rows have no score, or the mean score is too low.")
+    @task(doc_md="Fails the run if the mean score is too low.")
     def check(summary: dict[str, Any], params: dict[str, Any]) -> None:
-        rows, scores = summary["rows"], summary["scores"]
-        failed_share = rows["failed"] / rows["total"] if rows["total"] else 0.0
-        if failed_share > params["maximum_failed_share"]:
-            raise AirflowFailException(
-                f"{rows['failed']} of {rows['total']} rows have no score ({rows['failures']}): {failed_share:.1%}, "
-                f"and maximum_failed_share is {params['maximum_failed_share']:.1%}"
-            )
-        limit = params["minimum_mean_score"]
+        limit, scores = params["minimum_mean_score"], summary["scores"]
         if limit is not None and scores is not None and scores["mean"] < limit:
             raise AirflowFailException(f"the mean score is {scores['mean']:.4f}, and minimum_mean_score is {limit}")
 

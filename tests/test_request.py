@@ -79,6 +79,7 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "revision": "v2",
         "image_root": "s3://images",
         "image_hosts": ["images.example.org"],
+        "image_buckets": ["images"],
         "on_error": "zero",
         "error_key": "why",
         "precision": "bf16",
@@ -86,8 +87,9 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "max_image_bytes": 5,
         "max_image_pixels": 6,
     }
-    speed_only = {"batch_size", "device", "embedding_cache_bytes", "overwrite", "requested_by"}
-    assert set(other) | speed_only == set(EvaluationRequest.model_fields), "a new field needs a decision here"
+    conduct = {"max_error_rate", "max_error_rates", "overwrite", "requested_by", "rescore"}
+    speed_only = {"batch_size", "device", "embedding_cache_bytes", "resume_point_rows"}
+    assert set(other) | conduct | speed_only == set(EvaluationRequest.model_fields), "a new field needs a decision here"
     fingerprints = {parse_request({**GOOD, name: value}).fingerprint() for name, value in other.items()}
     assert len(fingerprints | {parse_request(GOOD).fingerprint()}) == len(other) + 1
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m clip_operator evaluate``. The pod and other interpreters run the job through it."""
+"""The command line: ``python -m clip_operator``. The pod and other interpreters run the job through it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
-from clip_operator.request import EvaluationRequest, ImageDecoding, OnError, Precision, parse_request
+from clip_operator.request import (
+    EvaluationRequest,
+    ImageDecoding,
+    OnError,
+    Precision,
+    Rescore,
+    parse_request,
+)
+from clip_operator.storage import Storage, display
+
+if TYPE_CHECKING:
+    from clip_operator.resume import Leftovers
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
@@ -26,28 +37,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Logs go to standard error. Standard output carries one line, the manifest as JSON, or none if that is asked for.
     """
     options = vars(_parser().parse_args(arguments))
-    quiet, termination_log = options.pop("quiet", False), options.pop("termination_log", None)
+    command = options.pop("command")
     # Of other libraries only warnings: at INFO, the hub's client logs every request.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
     log.setLevel(logging.INFO)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    termination_log = options.pop("termination_log", None)
     try:
-        request = _request(options)
-        # Imported after the request is known to be right: a typing error is told at once, not after torch has loaded.
-        from clip_operator.evaluation import evaluate
-
-        with contextlib.redirect_stdout(sys.stderr):  # no library's chatter may come between us and the manifest
-            manifest = evaluate(request, stop=stop)
+        return _leftovers(**options) if command == "leftovers" else _evaluate(options)
     except (RequestError, JobError) as error:
         log.error("%s", error)
         if termination_log is not None:
             _write_termination_log(Path(termination_log), error)
         return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+
+
+def _evaluate(options: dict[str, Any]) -> int:
+    quiet = options.pop("quiet", False)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    request = _request(options)
+    # Imported after the request is known to be right: a typing error is told at once, not after torch has loaded.
+    from clip_operator.evaluation import evaluate
+
+    with contextlib.redirect_stdout(sys.stderr):  # no library's chatter may come between us and the manifest
+        manifest = evaluate(request, stop=stop)
     if not quiet:
         sys.stdout.write(manifest.model_dump_json() + "\n")
     return DONE
+
+
+def _leftovers(place: str, clean: bool) -> int:
+    from clip_operator.resume import discard_leftovers, find_leftovers
+
+    storage = Storage()
+    found = False
+    for left in find_leftovers(storage, place):
+        found = True
+        sys.stdout.write("\n".join(_described(left)) + "\n")
+        if clean:
+            discard_leftovers(storage, left.output)
+            sys.stdout.write("  removed\n")
+    if not found:
+        sys.stdout.write(f"Nothing is left behind at {display(place)}\n")
+    return DONE
+
+
+def _described(left: Leftovers) -> Iterator[str]:
+    state = "complete" if left.is_complete else "not complete"
+    yield f"{display(left.output)} ({state})"
+    if left.claim is not None:
+        by = left.claim.requested_by
+        who = (
+            f"task {by.task_id!r} of DAG {by.dag_id!r}, run {by.run_id!r}"
+            if by is not None
+            else "a run outside Airflow"
+        )
+        yield f"  claim: {who}, at {left.claim.claimed_at:%Y-%m-%d %H:%M:%S} UTC"
+    if left.resume_points:
+        size = sum(info.size for info in left.resume_points)
+        last = left.last_point
+        when = f", up to {last.saved_at:%Y-%m-%d %H:%M:%S} UTC" if last is not None else ""
+        yield f"  resume points: {len(left.resume_points):,} ({size:,} bytes){when}"
+    if left.unfinished_uploads:
+        yield f"  unfinished uploads: {left.unfinished_uploads:,}"
 
 
 def _write_termination_log(path: Path, error: ClipOperatorError) -> None:
@@ -76,6 +129,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     for flag, options in _FLAGS.items():
         evaluate.add_argument(flag, help=_help(_field(flag)), **options)
+    leftovers = commands.add_parser(
+        "leftovers",
+        help="show what a run that died has left beside its output, and remove it",
+        description="Show the resume points, claims and unfinished uploads that stand beside outputs. The next try of "
+        "the same work uses them and removes them when it is done, so remove them only if there will be none.",
+    )
+    leftovers.add_argument("place", metavar="URI", help="an output, or a folder with a slash at its end")
+    leftovers.add_argument("--clean", action="store_true", help="remove it, if no run is at work there")
     return parser
 
 
@@ -91,7 +152,12 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--device": {"metavar": "DEVICE"},
     "--image-root": {"metavar": "URI"},
     "--image-hosts": {"metavar": "HOST", "nargs": "+"},
+    "--image-buckets": {"metavar": "BUCKET", "nargs": "+"},
     "--on-error": {"choices": get_args(OnError)},
+    "--max-error-rate": {"metavar": "SHARE"},
+    "--max-error-rates": {"metavar": "REASON=SHARE"},
+    "--rescore": {"choices": get_args(Rescore)},
+    "--resume-point-rows": {"metavar": "ROWS", "type": int},
     "--batch-size": {"metavar": "IMAGES"},
     "--precision": {"choices": get_args(Precision)},
     "--image-decoding": {"choices": get_args(ImageDecoding)},
@@ -108,12 +174,12 @@ def _field(flag: str) -> str:
 
 def _help(name: str) -> str:
     field = EvaluationRequest.model_fields[name]
-    default = "" if field.is_required() or field.default in (None, False, ()) else f" Default: {field.default}."
+    default = "" if field.is_required() or field.default in (None, False, (), {}) else f" Default: {field.default}."
     return f"{field.description}{default}".replace("%", "%%")
 
 
 def _request(options: Mapping[str, Any]) -> EvaluationRequest:
-    given = {name: value for name, value in options.items() if name != "command"}
+    given = dict(options)
     whole = given.keys() & {"request", "request_json"}
     if not whole:
         return parse_request(given)

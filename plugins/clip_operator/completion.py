@@ -11,16 +11,32 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clip_operator.errors import JobError
+from clip_operator.error_budget import ErrorBudget
+from clip_operator.errors import JobError, Reason
 from clip_operator.manifest import EvaluationManifest, ObjectVersion, parse_manifest
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.steps import StepSeries, manifest_uri
-from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, StorageError, display
+from clip_operator.storage import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectNotFound,
+    Storage,
+    StorageError,
+    Unchanged,
+    display,
+)
+
+CLAIM_SUFFIX = ".claim.json"
 
 log = logging.getLogger(__name__)
+
+
+class OutputTaken(JobError):
+    """Another run has written the output while this one was scoring it."""
 
 
 class Claim(BaseModel):
@@ -57,7 +73,44 @@ def finished(
 ) -> EvaluationManifest | None:
     """Return the manifest that proves that the request's work is done already, or None if it must be done."""
     manifest = proof(storage, request.output)
-    return manifest if manifest is not None and manifest.proves(request, version(source), digest) else None
+    if manifest is None or not manifest.proves(request, version(source), digest):
+        return None
+    failures = manifest.rows.failures
+    if ErrorBudget.of(request).excesses(failures, manifest.rows.total):
+        return None  # it was made when more errors were allowed
+    if request.rescore == "failed" and any(reason.retryable and reason in failures for reason in Reason):
+        return None
+    return manifest
+
+
+def rescorable(
+    storage: Storage, request: EvaluationRequest, source: ObjectInfo, digest: str, precision: str
+) -> EvaluationManifest | None:
+    """Return the manifest of the output whose scores the request wants to keep, or None if there is none.
+
+    Its scores must be those that the request would give the same rows; what may be read, and how many errors are too
+    many, may be another matter.
+    """
+    if request.rescore is None:
+        return None
+    manifest = proof(storage, request.output)
+    if manifest is None:
+        log.info("There is no output to rescore; all rows are scored")
+        return None
+    theirs = manifest.request
+    alike = (
+        manifest.input == version(source)
+        and manifest.model.digest == digest
+        and manifest.model.precision == precision
+        and theirs.score_fingerprint() == request.score_fingerprint()
+    )
+    if not alike:
+        log.warning(
+            "%s was made of another input, by another model or by a request that scores otherwise, so none of its "
+            "scores can be kept; all rows are scored",
+            display(request.output),
+        )
+    return manifest if alike else None
 
 
 def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
@@ -77,7 +130,7 @@ def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
         if writer is not None:
             whose = f"task {writer.task_id!r} of DAG {writer.dag_id!r} wrote it"
     else:
-        claim = _read_claim(storage, request.output)
+        claim = read_claim(storage, request.output)
         own = claim is not None and _task(claim.requested_by) == _task(request.requested_by)
     if not own:
         raise JobError(
@@ -87,20 +140,38 @@ def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
 
 
 @contextmanager
-def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[None]:
-    """Hold a claim on the output while it is written. Also the first proof that the place can be written at all."""
+def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[Unchanged]:
+    """Claim the output while it is written. Also the first proof that the place can be written at all.
+
+    The claim goes if nothing was written. Else it stays until the manifest is there and the caller removes it.
+
+    :return: the condition under which the output may be written: that nothing else has written it meanwhile.
+    """
     claim = Claim(requested_by=request.requested_by, claimed_at=datetime.now(UTC))
     before = storage.find(request.output)
-    storage.write(claim.model_dump_json().encode(), _claim_uri(request.output))
+    storage.write(claim.model_dump_json().encode(), claim_uri(request.output))
     try:
-        yield
+        yield Unchanged(before)
     except BaseException:
         # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm.
         with suppress(StorageError):
             if storage.find(request.output) == before:
-                storage.delete(_claim_uri(request.output))
+                storage.delete(claim_uri(request.output))
         raise
-    storage.delete(_claim_uri(request.output))
+
+
+def publish_output(storage: Storage, path: Path, request: EvaluationRequest, condition: Unchanged) -> ObjectInfo:
+    """Write the output, whole and at once.
+
+    :raises JobError: another run has written it while this one was scoring.
+    """
+    try:
+        return storage.upload(path, request.output, condition)
+    except ObjectChanged:
+        raise OutputTaken(
+            f"another run has written {display(request.output)} while this one was scoring. What it wrote stands, and "
+            "this run has written nothing; the next try finds the work done, if that was the same"
+        ) from None
 
 
 def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
@@ -127,7 +198,7 @@ def latest_step(storage: Storage, series: StepSeries, requester: Requester | Non
     for step in series.existing(storage):
         manifest = proof(storage, series.uri(step))
         # A proven step is complete, whatever claims its writer left; only for an unproven one does a claim tell more.
-        claim = None if manifest is not None else _read_claim(storage, series.uri(step))
+        claim = None if manifest is not None else read_claim(storage, series.uri(step))
         writer = (manifest and manifest.request.requested_by) or (claim and claim.requested_by)
         if requester is not None and writer == requester:
             log.info("Step %d is this task's own, from an earlier try; reading the step before it", step)
@@ -146,13 +217,15 @@ def latest_step(storage: Storage, series: StepSeries, requester: Requester | Non
     return 0
 
 
-def _claim_uri(output: str) -> str:
-    return output + ".claim.json"
+def claim_uri(output: str) -> str:
+    """Return where the claim on an output stands."""
+    return output + CLAIM_SUFFIX
 
 
-def _read_claim(storage: Storage, output: str) -> Claim | None:
+def read_claim(storage: Storage, output: str) -> Claim | None:
+    """Return the claim on an output, or None if there is none."""
     try:
-        return Claim.model_validate_json(storage.read(_claim_uri(output), max_bytes=1 << 20))
+        return Claim.model_validate_json(storage.read(claim_uri(output), max_bytes=1 << 20))
     except (ObjectNotFound, ValidationError):
         return None
 

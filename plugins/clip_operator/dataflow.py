@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from clip_operator import model
+from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import JobError, RequestError
 from clip_operator.evaluation import evaluate
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.request import OnError, Precision, parse_request
-from clip_operator.scoring import CHUNK_ROWS, Outcomes, Scorer
+from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, parent
 
@@ -65,6 +66,8 @@ class ImageCLIPEvaluator:
     :param on_error: what a row that cannot be scored gets: ``"null"``, ``"zero"`` (as in DataFlow), or ``"fail"``.
     :param batch_size: images that go through the model together; ``"auto"`` takes what suits the device.
     :param precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: fp16 on CUDA, else fp32.
+    :param max_error_rate: the largest share of rows without a score, from 0 to 1, above which the run fails. By default
+        no share is too large, as in DataFlow.
     :param overwrite: replace an output that another job wrote, and a score column that the input has already.
     """
 
@@ -78,6 +81,7 @@ class ImageCLIPEvaluator:
         on_error: OnError = "null",
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "fp32",
+        max_error_rate: float = 1.0,
         overwrite: bool = False,
     ) -> None:
         self._settings = {
@@ -88,6 +92,7 @@ class ImageCLIPEvaluator:
             "on_error": on_error,
             "batch_size": batch_size,
             "precision": precision,
+            "max_error_rate": max_error_rate,
             "overwrite": overwrite,
         }
 
@@ -137,11 +142,11 @@ class ImageCLIPEvaluator:
         images = ImageLoader(
             files, ImagePolicy(root, request.image_hosts, request.max_image_bytes, request.max_image_pixels)
         )
-        outcomes, scores = Outcomes(request.on_error), []
+        outcomes, scores = Outcomes(request.on_error, ErrorBudget.of(request), root), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
-        chunks = ((None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
+        chunks = (Rows(None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
         for _, results in Scorer(encoder, images, threading.Event()).score(chunks):
             scores += outcomes.scores(results)
-        outcomes.check_some_scored(root)
+        outcomes.check()
         storage.write(frame.assign(**{request.output_key: scores}))
         return [request.output_key]

@@ -43,6 +43,22 @@ class Reason(StrEnum):
     TEXT_INVALID = "text_invalid"
     """The caption is not a string."""
 
+    @property
+    def retryable(self) -> bool:
+        """Whether another try over the same data set may end otherwise: the cause lies outside the row."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = frozenset(
+    {
+        Reason.IMAGE_NOT_FOUND,
+        Reason.IMAGE_UNREADABLE,
+        Reason.IMAGE_TOO_LARGE,
+        Reason.IMAGE_FORBIDDEN,
+        Reason.IMAGE_UNAVAILABLE,
+    }
+)
+
 
 class RowError(ClipOperatorError):
     """One row cannot be scored. Data, not failure: the row gets no score and this reason.

@@ -13,13 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_operator import model
-from clip_operator.completion import check_may_write, claimed, confirm, finished, publish_manifest, version
+from clip_operator.completion import (
+    check_may_write,
+    claimed,
+    confirm,
+    finished,
+    publish_manifest,
+    publish_output,
+    rescorable,
+    version,
+)
+from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader, ImagePolicy
-from clip_operator.manifest import DeviceProvenance, EvaluationManifest, Throughput
+from clip_operator.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, Throughput
 from clip_operator.progress import show_progress
 from clip_operator.request import EvaluationRequest
-from clip_operator.scoring import CHUNK_ROWS, Outcomes, Scorer, Tally
+from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers
+from clip_operator.scoring import Outcomes, Scorer, Tally
 from clip_operator.storage import ObjectInfo, Storage, display, parent
 from clip_operator.tables import (
     AddedType,
@@ -75,12 +86,13 @@ def evaluate(
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     if not request.overwrite and (done := finished(storage, request, source, checkpoint.digest)):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
+        discard_leftovers(storage, request.output)
         return confirm(storage, done, request.requested_by) if request.requested_by else done
     check_may_write(storage, request)
-    with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, claimed(storage, request):
-        read, written = Path(folder) / "input", Path(folder) / "output"
-        storage.download(source, read)
-        with _open_input(read, input_type, request) as (table, scan):
+    with tempfile.TemporaryDirectory(prefix="clip-operator-") as name, claimed(storage, request) as condition:
+        folder = Path(name)
+        storage.download(source, folder / "input")
+        with _open_input(folder / "input", input_type, request) as (table, scan):
             _check_columns(scan, request)
             _check_not_stopped(stop)
             device = model.choose_device(request.device)
@@ -92,11 +104,15 @@ def evaluate(
                 reduced=request.image_decoding == "reduced",
                 cache_bytes=request.embedding_cache_bytes,
             )
-            tally = _score(table, scan, scorer, request, written, output_type)
+            with _continuation(storage, request, source, encoder, device, folder / "previous") as continuation:
+                tally = _score(table, scan, scorer, continuation, request, folder / "output", output_type)
         _check_not_stopped(stop)
-        output = storage.upload(written, request.output)
-        manifest = _manifest(request, source, output, tally, scorer.throughput(), encoder, device, started)
+        output = publish_output(storage, folder / "output", request, condition)
+        manifest = _manifest(
+            request, source, output, tally, continuation, scorer.throughput(), encoder, device, started
+        )
         publish_manifest(storage, manifest)
+    discard_leftovers(storage, request.output)
     _log_summary(manifest)
     return manifest
 
@@ -114,28 +130,61 @@ def _open_input(path: Path, file_type: FileType, request: EvaluationRequest) -> 
         yield table, scan
 
 
+@contextmanager
+def _continuation(
+    storage: Storage,
+    request: EvaluationRequest,
+    source: ObjectInfo,
+    encoder: ClipEncoder,
+    device: Device,
+    path: Path,
+) -> Iterator[Continuation]:
+    """Open what earlier tries and runs have left of this work; a copy of a previous output goes to ``path``."""
+    provenance = encoder.provenance
+    here = EarlierWork(rows=0, device=device.name, libraries=dict(_library_versions()))
+    points = ResumePoints(storage, request, version(source), provenance.digest, provenance.precision, here)
+    with ExitStack() as stack:
+        previous = None
+        if manifest := rescorable(storage, request, source, provenance.digest, provenance.precision):
+            previous = stack.enter_context(PreviousOutput(storage, manifest, path))
+        try:
+            yield Continuation(points, previous, request.resume_point_rows)
+        except Exception:
+            if points.saved_rows:
+                log.info("The results of %s rows are kept for the next try", f"{points.saved_rows:,}")
+            raise
+
+
 def _score(
-    table: TableReader, scan: TableScan, scorer: Scorer, request: EvaluationRequest, path: Path, file_type: FileType
+    table: TableReader,
+    scan: TableScan,
+    scorer: Scorer,
+    continuation: Continuation,
+    request: EvaluationRequest,
+    path: Path,
+    file_type: FileType,
 ) -> Tally:
     """Write ``table`` with the added columns to ``path``."""
-    outcomes = Outcomes(request.on_error)
-    chunks = (
-        (chunk, chunk.column(request.input_image_key), chunk.column(request.input_text_key))
-        for chunk in table.chunks(CHUNK_ROWS)
-    )
+    outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(_image_root(request)))
     added = {request.output_key: AddedType.FLOAT64}
     if request.error_key is not None:
         added[request.error_key] = AddedType.STRING
     with create_table(path, file_type, table, added) as writer, show_progress(scan.rows) as progress:
-        for chunk, results in scorer.score(chunks):
+        for rows, results in scorer.score(continuation.rows(table, request.input_image_key, request.input_text_key)):
             values: dict[str, Sequence[float | str | None]] = {request.output_key: outcomes.scores(results)}
             if request.error_key is not None:
                 values[request.error_key] = [r.error.reason.value if r.error else None for r in results]
-            writer.write(chunk, values)
+            writer.write(rows.content, values)
             progress.update(outcomes.tally.rows, outcomes.tally.failed)
-    if outcomes.tally.rows != scan.rows:
-        raise JobError(f"{outcomes.tally.rows:,} rows were read but the input has {scan.rows:,}; nothing was written")
-    outcomes.check_some_scored(display(_image_root(request)))
+            continuation.save(rows, results)
+            if rows.ends_segment:
+                outcomes.check_so_far()
+        if outcomes.tally.rows != scan.rows:
+            raise JobError(
+                f"{outcomes.tally.rows:,} rows were read but the input has {scan.rows:,}; nothing was written"
+            )
+        continuation.save_last()
+        outcomes.check()
     return outcomes.tally
 
 
@@ -145,8 +194,16 @@ def _image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:
         image_hosts=request.image_hosts,
         max_bytes=request.max_image_bytes,
         max_pixels=request.max_image_pixels,
+        buckets=(*request.image_buckets, *_bucket_of(request.input)),
     )
     return ImageLoader(storage, policy)
+
+
+def _bucket_of(uri: str) -> Iterator[str]:
+    """Yield the bucket that a URI is in, as ``s3://bucket``, if it is in one."""
+    scheme, mark, rest = uri.partition("://")
+    if mark and scheme.lower() in ("s3", "s3a", "gs", "gcs"):
+        yield f"{scheme}://{rest.partition('/')[0]}"
 
 
 def _image_root(request: EvaluationRequest) -> str:
@@ -184,22 +241,26 @@ def _manifest(
     source: ObjectInfo,
     output: ObjectInfo,
     tally: Tally,
+    continuation: Continuation,
     throughput: Throughput,
     encoder: ClipEncoder,
     device: Device,
     started: datetime,
 ) -> EvaluationManifest:
     finished = datetime.now(UTC)
+    earlier_work = continuation.earlier_work()
+    resumed = sum(work.rows for work in earlier_work)
     return EvaluationManifest(
         input=version(source),
         output=version(output),
         output_columns=[request.output_key],
-        rows=tally.row_counts(),
+        rows=tally.row_counts(resumed, continuation.truncated_texts),
         scores=tally.statistics(),
         model=encoder.provenance,
         device=DeviceProvenance(name=device.name, reason=device.reason),
         throughput=throughput,
         libraries=dict(_library_versions()),
+        earlier_work=earlier_work,
         request=request,
         started_at=started,
         finished_at=finished,
@@ -217,6 +278,8 @@ def _library_versions() -> Iterator[tuple[str, str]]:
 
 def _log_summary(manifest: EvaluationManifest) -> None:
     rows, scores = manifest.rows, manifest.scores
+    if rows.resumed:
+        log.info("%s of the rows had been scored before, and were taken over", f"{rows.resumed:,}")
     log.info(
         "Scored %s of %s rows in %.1f s; %s; wrote %s",
         f"{rows.scored:,}",

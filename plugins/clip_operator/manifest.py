@@ -31,6 +31,7 @@ class RowCounts(_Record):
     failed: int
     failures: dict[str, int] = Field(description="Rows without a score, by reason.")
     truncated_texts: int = Field(description="Scored rows whose text was longer than the model reads.")
+    resumed: int = Field(0, description="Rows whose result an earlier try or run had left and this one took over.")
 
 
 class ScoreStatistics(_Record):
@@ -86,6 +87,14 @@ class Throughput(_Record):
     batch_size: int = Field(description="Images that went through the model together.")
 
 
+class EarlierWork(_Record):
+    """Rows whose result was taken over, and what computed it."""
+
+    rows: int
+    device: str
+    libraries: dict[str, str]
+
+
 class EvaluationManifest(_Record):
     """What one evaluation read, did and wrote. ``status`` is there for readers of the JSON; it has one value."""
 
@@ -100,6 +109,7 @@ class EvaluationManifest(_Record):
     device: DeviceProvenance
     throughput: Throughput | None = None
     libraries: dict[str, str] = Field(description="Versions of what computed the scores.")
+    earlier_work: list[EarlierWork] = Field([], description="Where the resumed rows were scored.")
     request: EvaluationRequest
     started_at: datetime
     finished_at: datetime

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from clip_operator.errors import RequestError
+from clip_operator.errors import Reason, RequestError
 
 # With http a name alone may be a token; with abfs it is the container.
 _PASSWORD = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@|https?://[^/@]*@)", re.IGNORECASE)
@@ -38,14 +38,39 @@ ColumnName = Annotated[str, StringConstraints(min_length=1)]
 OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
+Rescore = Literal["failed"]
+Rate = Annotated[float, Field(ge=0, le=1)]
 
+# What changes how a job goes about its work, and, beyond the last bit of a score, not what its output holds.
+_CONDUCT = {
+    "batch_size",
+    "device",
+    "embedding_cache_bytes",
+    "max_error_rate",
+    "max_error_rates",
+    "overwrite",
+    "requested_by",
+    "rescore",
+    "resume_point_rows",
+}
 
-_SPEED_ONLY = {"batch_size", "device", "embedding_cache_bytes"}
+# What decides the score of a row that has one.
+_DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding"}
 
 
 def _split(value: Any) -> Any:
     """Return the names in a text, which templates and command lines give where a list is meant."""
     return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+
+
+def _pairs(value: Any) -> Any:
+    """Return the mapping in a text such as ``"image_unavailable=0.01 text_empty=0.5"``, or in JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return json.loads(value)
+    pairs = [pair.partition("=") for pair in _split(value)]
+    return {name: rate for name, _, rate in pairs}
 
 
 def _number_of_images(value: Any) -> int | Literal["auto"]:
@@ -94,6 +119,17 @@ class EvaluationRequest(BaseModel):
         "null", description="A row that cannot be scored: null score, score 0.0, or fail the job."
     )
     error_key: ColumnName | None = Field(None, description="Column to add with the reason why a row has no score.")
+    max_error_rate: Rate = Field(0.1, description="Largest share of rows without a score; above it the job fails.")
+    max_error_rates: Annotated[dict[Reason, Rate], BeforeValidator(_pairs)] = Field(
+        {}, description="The same for single reasons, as in image_unavailable=0.01."
+    )
+    rescore: Rescore | None = Field(
+        None,
+        description="failed: where the output is there, keep its scores and try again the rows that have none.",
+    )
+    resume_point_rows: int = Field(
+        4096, ge=1, description="Rows after which results are saved, for a next try should this one die."
+    )
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_number_of_images)] = Field(
         "auto", description="Images that go through the model together; auto takes what suits the device."
     )
@@ -105,6 +141,9 @@ class EvaluationRequest(BaseModel):
     )
     embedding_cache_bytes: int = Field(
         32 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
+    )
+    image_buckets: Annotated[tuple[Uri, ...], BeforeValidator(_split)] = Field(
+        (), description="Buckets that images may be in, beside those of the data set and of image_root."
     )
     max_image_bytes: int = Field(64 << 20, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest image accepted, in pixels.")
@@ -135,10 +174,21 @@ class EvaluationRequest(BaseModel):
     def fingerprint(self) -> str:
         """Return a digest of all that decides what the output holds.
 
-        Left out: who asks, whether to overwrite, and what changes only the speed.
+        Left out: who asks, what may be replaced or taken over, how many errors are too many, and what changes only the
+        speed.
         """
-        decisive = self.model_dump(mode="json", exclude=_SPEED_ONLY | {"requested_by", "overwrite"})
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        return _digest(self.model_dump(mode="json", exclude=_CONDUCT))
+
+    def score_fingerprint(self) -> str:
+        """Return a digest of all that decides the score of a row that has one, beside the input and the model.
+
+        Left out, then, is also what may be read and how large it may be, which decides whether a row has one.
+        """
+        return _digest(self.model_dump(mode="json", include=_DECIDES_SCORES))
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] | None = None) -> EvaluationRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,23 +21,30 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class WebServer:
-    """HTTP/1.1 on 127.0.0.1. ``answers`` maps a path to what is done about a GET of it; ``calls`` counts them."""
+    """HTTP/1.1 on loopback. ``answers`` maps a path to what is done about a GET of it; ``calls`` counts them.
 
-    def __init__(self) -> None:
+    :param tls: to speak https.
+    """
+
+    def __init__(self, address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.answers: dict[str, Answer] = {}
+        self.anything_else: Answer = status(404)
         self.calls: Counter[str] = Counter()
         self.requests: list[str] = []
+        self.hosts: list[str] = []
         self.closing = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or head and body, written apart, wait 40 ms for each other
 
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 server.calls[path] += 1
                 server.requests.append(self.path)
-                server.answers.get(path, status(404))(self)
+                server.hosts.append(self.headers["Host"])
+                server.answers.get(path, server.anything_else)(self)
 
             def do_HEAD(self) -> None:
                 self.do_GET()
@@ -44,10 +52,13 @@ class WebServer:
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((address, port), Handler)
         self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.host}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self._server.server_port
+        self.host = f"{address}:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://{self.host}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 

@@ -17,7 +17,7 @@ from PIL import Image
 from clip_operator import model
 from clip_operator.errors import Cancelled, Reason, RowError
 from clip_operator.images import ImageLocation
-from clip_operator.scoring import RowResult, Scorer
+from clip_operator.scoring import RowResult, Rows, Scorer
 from clip_operator.storage import Storage, StorageError
 from tests.conftest import SHAPES
 
@@ -54,8 +54,8 @@ Chunks = list[tuple[int, list[str], list[str]]]
 def scored(encoder: model.ClipEncoder, chunks: Chunks, images: Colours, cache_bytes: int = 1 << 20) -> list[RowResult]:
     scorer = Scorer(encoder, images, threading.Event(), cache_bytes=cache_bytes)
     numbers, results = [], []
-    for number, of_chunk in scorer.score(chunks):
-        numbers.append(number)
+    for rows, of_chunk in scorer.score(Rows(*chunk) for chunk in chunks):
+        numbers.append(rows.content)
         results += of_chunk
     assert numbers == [number for number, _, _ in chunks]
     return results
@@ -119,7 +119,7 @@ def test_an_image_and_a_text_that_rows_repeat_are_encoded_once(encoder: model.Cl
     names = ["red", "nowhere", "red", "blue", "nowhere"] * 100
     texts = ["a red square", "a red square", "blue", "a red square", "blue"] * 100
     scorer = Scorer(encoder, images, threading.Event())
-    assert sum(len(results) for _, results in scorer.score(cut(names, texts, 32))) == 500
+    assert sum(len(results) for _, results in scorer.score(Rows(*chunk) for chunk in cut(names, texts, 32))) == 500
     assert images.fetched == {"red": 1, "nowhere": 1, "blue": 1}
     throughput = scorer.throughput()
     assert (throughput.images_encoded, throughput.images_reused) == (3, 497)
@@ -153,7 +153,7 @@ def test_a_row_without_a_usable_text_has_a_reason_and_its_image_is_not_fetched(
     encoder: model.ClipEncoder, text: object, reason: Reason
 ) -> None:
     images = Colours()
-    [(_, [result])] = Scorer(encoder, images, threading.Event()).score([(None, ["red"], [text])])
+    [(_, [result])] = Scorer(encoder, images, threading.Event()).score([Rows(None, ["red"], [text])])
     assert result.score is None
     assert result.error is not None
     assert result.error.reason is reason
@@ -198,9 +198,9 @@ def test_a_model_that_fails_ends_the_run(encoder: model.ClipEncoder, monkeypatch
 def test_scoring_stops_soon_when_it_is_told_to(encoder: model.ClipEncoder) -> None:
     stop = threading.Event()
 
-    def endless() -> Iterator[tuple[None, list[str], list[str]]]:
+    def endless() -> Iterator[Rows[None]]:
         while True:
-            yield None, ["red"], ["a red square"]
+            yield Rows(None, ["red"], ["a red square"])
 
     chunks = Scorer(encoder, Colours(), stop).score(endless())
     next(chunks)
@@ -214,14 +214,14 @@ def test_only_a_few_chunks_are_read_ahead(encoder: model.ClipEncoder, names: lis
     """Also where every row repeats one image, so that a batch of images never fills up."""
     read = []
 
-    def chunks() -> Iterator[tuple[int, list[str], list[str]]]:
+    def chunks() -> Iterator[Rows[int]]:
         for number in range(100):
             read.append(number)
-            yield number, [names[number % len(names)]], ["a red square"]
+            yield Rows(number, [names[number % len(names)]], ["a red square"])
 
     results = Scorer(encoder, Colours(), threading.Event()).score(chunks())
     for expected in range(50):
-        assert next(results)[0] == expected
+        assert next(results)[0].content == expected
         assert len(read) <= expected + 17
 
 
@@ -269,6 +269,6 @@ def test_an_image_that_does_not_come_does_not_hold_up_the_end(encoder: model.Cli
     threading.Thread(target=stop_once_asked).start()
     try:
         with pytest.raises(Cancelled):
-            list(Scorer(encoder, Hangs(), stop).score([(None, ["red"], ["a red square"])]))
+            list(Scorer(encoder, Hangs(), stop).score([Rows(None, ["red"], ["a red square"])]))
     finally:
         release.set()

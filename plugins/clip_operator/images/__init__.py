@@ -1,7 +1,8 @@
 """A reference found in a data set row → decoded RGB pixels, or a named error."""
 
+from clip_operator.images.buckets import bucket_of
 from clip_operator.images.loader import ImageLoader
 from clip_operator.images.location import ImageLocation
 from clip_operator.images.policy import ImagePolicy
 
-__all__ = ["ImageLoader", "ImageLocation", "ImagePolicy"]
+__all__ = ["ImageLoader", "ImageLocation", "ImagePolicy", "bucket_of"]

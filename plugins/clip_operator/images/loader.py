@@ -9,14 +9,15 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.images.closed_buckets import ClosedBuckets
 from clip_operator.images.decoding import load_rgb, open_image
 from clip_operator.images.inline import locate_bytes, locate_data_uri
 from clip_operator.images.local_root import LocalRoot, file_uri_path
 from clip_operator.images.location import ImageLocation, shown
-from clip_operator.images.object_store import StoreRoot, locate_object
+from clip_operator.images.object_store import Objects, StoreRoot
 from clip_operator.images.pixel_budget import PixelBudget
 from clip_operator.images.policy import ImagePolicy
-from clip_operator.storage import AccessDenied, BucketNotFound, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
+from clip_operator.storage import AccessDenied, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,8 +33,8 @@ class ImageLoader:
     """Reads and decodes images that an untrusted data set refers to. One instance serves many threads.
 
     A reference is a path relative to the policy's root; an absolute path or ``file://`` URI below a local root; the
-    URI of an object, as in ``s3://bucket/key``; an http(s) URL of an allowed host; a ``data:`` URI; the bytes of an
-    image file; or Hugging Face's ``{"bytes": …, "path": …}``, where bytes win.
+    URI of an object in a bucket that the policy opens, as in ``s3://bucket/key``; an http(s) URL of an allowed host; a
+    ``data:`` URI; the bytes of an image file; or Hugging Face's ``{"bytes": …, "path": …}``, where bytes win.
 
     :param storage: reads files and objects.
     :param policy: what may be read.
@@ -47,6 +48,8 @@ class ImageLoader:
         self._policy = policy
         self._budget = PixelBudget(pixels_at_once)
         self._root = LocalRoot(policy.root) if scheme_of(policy.root) == "file" else StoreRoot(policy.root)
+        self._objects = Objects(self._root if isinstance(self._root, StoreRoot) else None, policy.buckets)
+        self._closed_buckets = ClosedBuckets(storage)
         self._web: WebImages | None = None
         if policy.image_hosts:
             from clip_operator.images.web import WebImages  # a job without web images needs no urllib3
@@ -92,23 +95,30 @@ class ImageLoader:
 
         :raises RowError: the image cannot be had: not found, forbidden, too large, unavailable.
         :raises StorageError: the storage fails in a way that other rows would meet, too; as
-            :class:`CredentialsError` for missing or refused credentials.
+            :class:`CredentialsError` for missing or refused credentials, as :class:`AccessDenied` for a bucket that is
+            closed to the job.
         """
         if location.data is not None:
             return location.data
         if scheme_of(location.key) in ("http", "https"):
             return self._allowed_web(location.key).fetch(location)
-        uri = location.key
-        if scheme_of(uri) == "file":
-            uri = self._local_root(uri).real_path(uri)
+        if scheme_of(location.key) == "file":
+            return self._read(self._local_root(location.key).real_path(location.key), location)
+        uri = self._objects.locate(location.key).key
+        try:
+            data = self._read(uri, location)
+        except RowError as error:
+            if error.reason is Reason.IMAGE_FORBIDDEN:
+                pass
+            raise
+        self._closed_buckets.was_read(uri)
+        return data
+
+    def _read(self, uri: str, location: ImageLocation) -> bytes:
         try:
             return self._storage.read(uri, self._policy.max_bytes)
         except ObjectNotFound:
             raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {location}") from None
-        except BucketNotFound:
-            if self._root.holds(uri):
-                raise  # the job's own bucket, not one that this row names
-            raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no bucket for {location}") from None
         except AccessDenied:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"the access to {location} was denied") from None
         except ObjectTooLarge:
@@ -131,11 +141,13 @@ class ImageLoader:
                 raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is not a local file: {error}") from None
             return self._local_root(reference).absolute(path, reference)
         if scheme != "file":
-            return locate_object(reference, self._root if isinstance(self._root, StoreRoot) else None)
+            return self._objects.locate(reference)
         if opaque is not None:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"images are not read from '{opaque[0]}' references")
         if reference.startswith("/"):
             return self._local_root(reference).absolute(reference, reference)
+        if isinstance(self._root, StoreRoot):
+            return self._objects.relative(self._root, reference)
         return self._root.relative(reference)
 
     def _local_root(self, reference: str) -> LocalRoot:

@@ -20,6 +20,11 @@ class ImageLocation:
     key: str
     data: bytes | None = field(default=None, compare=False)
 
+    @property
+    def inline(self) -> bool:
+        """Whether the bytes came with the row, so that to fetch them again gives the same ones."""
+        return self.data is not None
+
     def __str__(self) -> str:
         return shown(self.key)
 

@@ -1,20 +1,14 @@
-"""Objects in a store: below the root, and in the other buckets that the job's credentials open."""
+"""Objects in a store: below the root, and in the buckets that the job was given."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.images.buckets import BUCKET_STORES, bucket_of, canonical, parse_bucket
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.paths import resolve
 from clip_operator.storage import join, scheme_of
-
-# A data set may name any bucket of these: what is readable there is decided by the permissions of the job's
-# credentials. Other drivers put hosts, accounts or local disks into their URIs and are followed only below the root.
-_BUCKET_STORES = frozenset({"s3", "gs", "gcs"})
-
-# The naming rule of S3 and GCS, which excludes access-point ARNs: they name other accounts and regions to call.
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 
 _MAX_KEY_BYTES = 1024  # in S3 and GCS; they answer a longer one with an error that is not "not found"
 
@@ -26,52 +20,61 @@ class StoreRoot:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = _canonical(uri).rstrip("/")
-        self.bucket_uri = "/".join(self.uri.split("/", 3)[:3])
-
-    def holds(self, uri: str) -> bool:
-        """Tell whether an object is in the root's bucket."""
-        return uri.startswith(self.bucket_uri + "/")
-
-    def relative(self, reference: str) -> ImageLocation:
-        """Resolve a relative path, without I/O; raise :class:`RowError`."""
-        return locate_object(join(self.uri, resolve(reference, reference)), self)
+        self.uri = canonical(uri).rstrip("/")
 
 
-def locate_object(reference: str, root: StoreRoot | None) -> ImageLocation:
-    """Return the location that an object's URI names, or raise :class:`RowError`.
+class Objects:
+    """The objects that a job may read.
 
-    Keys are taken as they are, without percent-decoding. Allowed is everything below the root, and any bucket in S3
-    and in the root's own kind of store.
+    Everything below the root; where the root is in S3 or GCS, everything in its bucket; everything in the given ones.
 
     :param root: None if the root is a local folder.
+    :param buckets: more buckets, as in ``name``, ``s3://name`` or ``gs://name``.
     """
-    uri = _canonical(reference)
-    below_root = root is not None and uri.startswith(root.uri + "/")
-    own_scheme = scheme_of(root.uri) if root is not None else "s3"
-    bucket, _, key = uri.partition("://")[2].partition("/")
-    if not below_root:
-        scheme = scheme_of(uri)
-        if scheme not in ("s3", own_scheme):
-            raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)}: images are not read from {scheme}:// here")
-        if scheme not in _BUCKET_STORES:
-            raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is outside the image root")
-        if _BUCKET.fullmatch(bucket) is None and not (root is not None and root.holds(uri)):
+
+    def __init__(self, root: StoreRoot | None, buckets: Iterable[str]) -> None:
+        self._root = root
+        self._open = [f"{parse_bucket(bucket)}/" for bucket in buckets]
+        if root is not None:
+            self._open.append(f"{root.uri}/")
+            if scheme_of(root.uri) in BUCKET_STORES:
+                self._open.append("/".join(root.uri.split("/", 3)[:3]) + "/")
+
+    def relative(self, root: StoreRoot, reference: str) -> ImageLocation:
+        """Resolve a relative path against the root, without I/O; raise :class:`RowError`."""
+        return self.locate(join(root.uri, resolve(reference, reference)))
+
+    def locate(self, reference: str) -> ImageLocation:
+        """Return the location that an object's URI names, without I/O, or raise :class:`RowError`.
+
+        Keys are taken as they are, without percent-decoding.
+        """
+        uri = canonical(reference)
+        key = uri.partition("://")[2].partition("/")[2]
+        if not f"{uri}/".startswith(tuple(self._open)):
+            raise RowError(Reason.IMAGE_FORBIDDEN, self._why_not(uri, reference))
+        # Some servers resolve dots in a request's path, some of them also between backslashes, and then read something
+        # else than the URI seems to say, or refuse the whole request.
+        if not {".", ".."}.isdisjoint(key.replace("\\", "/").split("/")):
+            raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} has '.' or '..' in its key")
+        if not key or key.endswith("/"):
+            raise RowError(Reason.IMAGE_NOT_FOUND, f"{shown(reference)} names a folder, not an object")
+        if len(key.encode()) > _MAX_KEY_BYTES:
             raise RowError(
-                Reason.IMAGE_FORBIDDEN, f"{shown(reference)} does not name a bucket as in {scheme}://bucket/key"
+                Reason.IMAGE_NOT_FOUND,
+                f"{shown(reference)} cannot exist: its key is longer than {_MAX_KEY_BYTES:,} bytes",
             )
-    # Some servers resolve dots in a request's path, and then read something else than the URI seems to say.
-    if not {".", ".."}.isdisjoint(key.split("/")):
-        raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} has '.' or '..' in its key")
-    if not key or key.endswith("/"):
-        raise RowError(Reason.IMAGE_NOT_FOUND, f"{shown(reference)} names a folder, not an object")
-    if len(key.encode()) > _MAX_KEY_BYTES:
-        raise RowError(
-            Reason.IMAGE_NOT_FOUND, f"{shown(reference)} cannot exist: its key is longer than {_MAX_KEY_BYTES:,} bytes"
-        )
-    return ImageLocation(uri)
+        return ImageLocation(uri)
 
-
-def _canonical(uri: str) -> str:
-    scheme = scheme_of(uri)
-    return f"{'s3' if scheme == 's3a' else scheme}://{uri.partition('://')[2]}"
+    def _why_not(self, uri: str, reference: str) -> str:
+        scheme = scheme_of(uri)
+        if scheme in BUCKET_STORES:
+            bucket = bucket_of(uri)
+            if bucket is None:
+                return f"{shown(reference)} does not name a bucket as in {scheme}://bucket/key"
+            return (
+                f"{shown(reference)}: the bucket {bucket} is not open to this job; list it in image_buckets to read it"
+            )
+        if self._root is not None and scheme == scheme_of(self._root.uri):
+            return f"{shown(reference)} is outside the image root"
+        return f"{shown(reference)}: images are not read from {scheme}:// here"

@@ -61,9 +61,20 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param image_root: folder that relative image paths start from. Default: the folder of ``first_entry_file_name``,
         or of the step that is read where there is none.
     :param image_hosts: hosts from which ``http(s)`` images may be fetched. Default: none.
+    :param image_buckets: buckets that images may be in, beside those of the data set and of ``image_root``.
+        Default: none.
     :param on_error: what a row that cannot be scored gets: ``null``, ``zero``, or ``fail`` to fail the task at the
         first one. If no row at all can be scored the task fails in any case. Default: ``null``.
     :param error_key: column to add with the reason why a row has no score. Default: no such column.
+    :param max_error_rate: the largest share of rows, from 0 to 1, that may be without a score; above it the task fails,
+        with a table of what is wrong in its log. Looked at while it scores and at the end. Default: 0.1.
+    :param max_error_rates: the same for single reasons, as in ``{"image_unavailable": 0.01}``. Default: no such limits.
+    :param rescore: ``failed`` keeps the scores of an output that is there already and tries again the rows that have
+        none, but for those whose fault lies in the row itself. Default: nothing is kept of a request that changed, and
+        nothing is done where the same was done before.
+    :param resume_point_rows: rows after which results are saved beside the output. A try that dies loses at most so
+        many; the next one goes on behind them, with the same bytes in the end. Images and texts that rows repeat are
+        recognised among so many rows. Default: 4096.
     :param batch_size: images that go through the model together, or ``auto``, which takes what suits the device and the
         model. Where the memory is too small for a batch it is halved, and the job goes on. Default: ``auto``.
     :param precision: ``fp32``; ``bf16`` or ``fp16``, faster on GPUs, with scores that differ a little; ``auto`` for
@@ -108,8 +119,13 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "device",
         "image_root",
         "image_hosts",
+        "image_buckets",
         "on_error",
         "error_key",
+        "max_error_rate",
+        "max_error_rates",
+        "rescore",
+        "resume_point_rows",
         "batch_size",
         "precision",
         "image_decoding",
@@ -124,7 +140,12 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "gpus",
         "deferrable",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"image_hosts": "json", "python": "bash", "pod": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "image_hosts": "json",
+        "image_buckets": "json",
+        "max_error_rates": "json",
+        "python": "bash", "pod": "json",
+    }
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -143,8 +164,13 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         device: str | None = None,
         image_root: str | None = None,
         image_hosts: Sequence[str] = (),
+        image_buckets: Sequence[str] = (),
         on_error: str = "null",
         error_key: str | None = None,
+        max_error_rate: float | str = 0.1,
+        max_error_rates: Mapping[str, float] | str | None = None,
+        rescore: str | None = None,
+        resume_point_rows: int | str = 4096,
         batch_size: int | str = "auto",
         precision: str = "fp32",
         image_decoding: str = "full",
@@ -174,8 +200,13 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         self.device = device
         self.image_root = image_root
         self.image_hosts = image_hosts
+        self.image_buckets = image_buckets
         self.on_error = on_error
         self.error_key = error_key
+        self.max_error_rate = max_error_rate
+        self.max_error_rates = max_error_rates
+        self.rescore = rescore
+        self.resume_point_rows = resume_point_rows
         self.batch_size = batch_size
         self.precision = precision
         self.image_decoding = image_decoding

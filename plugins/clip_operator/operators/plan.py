@@ -39,7 +39,7 @@ def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage) 
         value = parameters.get(parameter)
         if value is not None:
             fields[name] = value
-        elif parameter in parameters and field.default not in (None, ()):
+        elif parameter in parameters and field.default not in (None, (), {}):
             # What is left empty is not replaced by its default in silence, unless that default is "nothing".
             raise RequestError(f"{parameter} must not be empty")
     fields |= {"input": series.uri(step), "output": series.uri(step + 1), "requested_by": requester.model_dump()}

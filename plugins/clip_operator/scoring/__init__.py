@@ -2,7 +2,8 @@
 
 from clip_operator.scoring.outcomes import Outcomes
 from clip_operator.scoring.result import RowResult
+from clip_operator.scoring.rows import Rows
 from clip_operator.scoring.scorer import CHUNK_ROWS, Scorer
 from clip_operator.scoring.tally import Tally
 
-__all__ = ["CHUNK_ROWS", "Outcomes", "RowResult", "Scorer", "Tally"]
+__all__ = ["CHUNK_ROWS", "Outcomes", "RowResult", "Rows", "Scorer", "Tally"]

@@ -21,13 +21,13 @@ class Encoding:
     :param embedding: float32 [dimensions], of length 1.
     :param error: why it cannot be encoded; said of every row that refers to it.
     :param truncated: the text was longer than the model reads.
-    :param place: where the cache that remembers it keeps its embedding; None if none does.
+    :param place: where the cache that remembers it keeps its embedding, float32 [dimensions]; None if none does.
     """
 
     embedding: NDArray[np.float32] | None = None
     error: RowError | None = None
     truncated: bool = False
-    place: int | None = None
+    place: NDArray[np.float32] | None = None
 
     @property
     def known(self) -> bool:
@@ -48,12 +48,17 @@ class EncodingCache:
 
     def __init__(self, capacity: int, dimensions: int) -> None:
         self._most = capacity // (4 * dimensions + _BYTES_BESIDE_EMBEDDING)
+        self._dimensions = dimensions
+        self.found = 0
+        self.added = 0
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Remember nothing any more. Rows that refer to an encoding keep it, known or not."""
         self._encodings: OrderedDict[bytes, Encoding] = OrderedDict()
         # One block for all: small arrays that live long would lie between what comes and goes, and keep its memory from
         # being used again. The system provides pages of it as they are written to.
-        self._embeddings = np.empty((self._most, dimensions), np.float32)
-        self.found = 0
-        self.added = 0
+        self._embeddings = np.empty((self._most, self._dimensions), np.float32)
 
     def get(self, key: bytes) -> Encoding | None:
         """Return the encoding of this key if it is remembered."""
@@ -68,7 +73,8 @@ class EncodingCache:
         self.added += 1
         encoding = Encoding()
         if self._most > 0:
-            encoding.place = len(self._encodings) if len(self._encodings) < self._most else self._forget_one()
+            used = len(self._encodings)
+            encoding.place = self._embeddings[used] if used < self._most else self._forget_one()
             self._encodings[key] = encoding
         return encoding
 
@@ -80,10 +86,10 @@ class EncodingCache:
         if encoding.place is None:
             encoding.embedding = embedding.copy()
         else:
-            encoding.embedding = self._embeddings[encoding.place]
+            encoding.embedding = encoding.place
             encoding.embedding[:] = embedding
 
-    def _forget_one(self) -> int:
+    def _forget_one(self) -> NDArray[np.float32]:
         """Forget what was used longest ago; return the place that becomes free."""
         _, encoding = self._encodings.popitem(last=False)
         place, encoding.place = encoding.place, None

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
-from clip_operator.errors import JobError, RowError
+from clip_operator.error_budget import ErrorBudget, Excess
+from clip_operator.errors import JobError, Reason, RowError
 from clip_operator.request import OnError
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.tally import Tally
 
 log = logging.getLogger(__name__)
 
-# How many failures of each class are logged one by one; the rest are only counted.
-_LOGGED_FAILURES = 3
+# How many failures of each class are logged one by one, and shown where they are too many; the rest are only counted.
+_EXAMPLES = 3
+
+# Before so many rows are seen, a bad start says little of the whole.
+_ROWS_THAT_SAY_SOMETHING = 1000
 
 
 class Outcomes:
     """Turns results into the values of the output column, and keeps count.
 
     :param on_error: what a row without a score gets: ``null``, ``zero``, or (``fail``) it ends the job.
+    :param budget: how many rows may be without a score.
+    :param images_from: where relative image paths start, for messages.
     """
 
-    def __init__(self, on_error: OnError) -> None:
+    def __init__(self, on_error: OnError, budget: ErrorBudget, images_from: str) -> None:
         self.tally = Tally()
         self._on_error = on_error
+        self._budget = budget
+        self._images_from = images_from
+        self._examples: dict[Reason, list[str]] = defaultdict(list)
 
     def scores(self, results: Sequence[RowResult]) -> list[float | None]:
         """Return the column's values for the next rows.
@@ -38,23 +48,65 @@ class Outcomes:
         unscored = 0.0 if self._on_error == "zero" else None
         return [unscored if result.score is None else result.score for result in results]
 
-    def check_some_scored(self, images_from: str) -> None:
-        """Raise :class:`JobError` if there were rows and none was scored.
+    def check_so_far(self) -> None:
+        """Raise :class:`JobError` if the rows seen so far are enough to judge by, and too many of them failed."""
+        if self.tally.rows >= _ROWS_THAT_SAY_SOMETHING:
+            self._check(f"the first {self.tally.rows:,}")
 
-        :param images_from: where relative image paths start, for the message.
-        """
-        if self.tally.rows and self.tally.failed == self.tally.rows:
-            reasons = ", ".join(f"{reason}: {count:,}" for reason, count in self.tally.failures.most_common())
+    def check(self) -> None:
+        """Raise :class:`JobError` if, of all rows, none was scored or too many failed."""
+        self._check(f"the {self.tally.rows:,}")
+
+    def _check(self, these: str) -> None:
+        rows, failures = self.tally.rows, self.tally.failures
+        if rows and self.tally.failed == rows:
+            reasons = ", ".join(f"{reason}: {count:,}" for reason, count in failures.most_common())
             raise JobError(
-                f"none of the {self.tally.rows:,} rows could be scored ({reasons}); nothing was written. Check the "
-                f"image and text columns, and image_root: relative image paths start at {images_from}"
+                f"none of {these} rows could be scored ({reasons}); nothing was written. Check the image and text "
+                f"columns, and image_root: relative image paths start at {self._images_from}"
             )
+        excesses = self._budget.excesses(failures, rows)
+        if not excesses:
+            return
+        for line in self._table(excesses):
+            log.error("%s", line)
+        what = "; ".join(_in_words(excess, these, rows) for excess in excesses)
+        raise JobError(
+            f"too many rows have no score: {what}. Nothing was written; mend the data set, or allow for more errors"
+        )
+
+    def _table(self, excesses: Sequence[Excess]) -> Iterator[str]:
+        """Yield a line for each class of failures, with how many there are and are allowed, and examples."""
+        rows, allowed = self.tally.rows, {excess.reason: excess.rate for excess in excesses}
+        counts = [(Reason(name), count) for name, count in self.tally.failures.most_common()]
+        width = max(len(reason.value) for reason, _ in counts)
+        yield f"{'reason':<{width}}  {'rows':>11}  {'share':>7}  {'allowed':>7}  examples"
+        for reason, count in counts:
+            limit = self._budget.rates.get(reason)
+            share = f"{count:>11,}  {_percent(count / rows):>7}  {_percent(limit) if limit is not None else '':>7}"
+            mark = "!" if reason in allowed else " "
+            for index, example in enumerate(self._examples[reason]):
+                start = f"{reason.value:<{width}}  {share}" if index == 0 else " " * (width + 31)
+                yield f"{start}{mark if index == 0 else ' '} {example}"
+        all_of_them = f"{self.tally.failed:>11,}  {_percent(self.tally.failed / rows):>7}"
+        yield f"{'all':<{width}}  {all_of_them}  {_percent(self._budget.rate):>7}{'!' if None in allowed else ''}"
 
     def _report(self, error: RowError) -> None:
         row = f"{self.tally.rows:,}"  # rows count from 1, as people and editors do
         if self._on_error == "fail":
             raise JobError(f"row {row} cannot be scored, and on_error is 'fail': {error}. Nothing was written")
-        count = self.tally.failures[error.reason.value]
-        if count <= _LOGGED_FAILURES:
-            more = "; further ones are only counted" if count == _LOGGED_FAILURES else ""
+        examples = self._examples[error.reason]
+        if len(examples) < _EXAMPLES:
+            examples.append(f"row {row}: {error.detail}")
+            more = "; further ones are only counted" if len(examples) == _EXAMPLES else ""
             log.warning("Row %s has no score: %s%s", row, error, more)
+
+
+def _in_words(excess: Excess, these: str, rows: int) -> str:
+    name = "max_error_rate" if excess.reason is None else "max_error_rates"
+    who = f"{excess.count:,}" if excess.reason is None else f"{excess.reason.value}: {excess.count:,}"
+    return f"{who} of {these} rows ({_percent(excess.count / rows)}), more than the {_percent(excess.rate)} of {name}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from clip_operator.cpus import usable_cpus
-from clip_operator.errors import RowError
+from clip_operator.errors import Reason, RowError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,15 +56,17 @@ class Stage(Enum):
 class ImageJob:
     """One distinct image on its way to the model.
 
-    :param location: where it is; dropped once it was fetched, because it may hold the whole file.
+    :param location: where it is; dropped once it was fetched if it holds the whole file.
     :param pixels: the result, if ``stage`` is ``DONE`` and there is no ``error``.
     :param error: what went wrong: a :class:`RowError` if it is this image's fault.
+    :param fetched_again: what was fetched first could not be decoded.
     """
 
     location: ImageLocation | None
     stage: Stage = Stage.QUEUED
     pixels: Pixels | None = None
     error: BaseException | None = None
+    fetched_again: bool = False
 
 
 JobT = TypeVar("JobT", bound=ImageJob)
@@ -126,7 +128,8 @@ class Preparation(Generic[JobT]):
         except BaseException as error:  # whatever it is, it must not leave the job waiting for ever
             self._finish(job, error)
             return
-        job.location = None
+        if job.location.inline:
+            job.location = None
         with self._lock:
             self._fetched_bytes += len(data)
         job.stage = Stage.DECODING
@@ -137,12 +140,26 @@ class Preparation(Generic[JobT]):
             with self._images.decode(data, self._at_least) as image:
                 job.pixels = self._encoder.preprocess(image)
         except BaseException as error:  # as above
-            self._finish(job, error)
+            if not self._fetch_again(job, error):
+                self._finish(job, error)
         else:
             self._finish(job, None)
         finally:
             with self._lock:
                 self._fetched_bytes -= len(data)
+
+    def _fetch_again(self, job: JobT, error: BaseException) -> bool:
+        """Give an image that cannot be decoded a second chance, if it was fetched: it may have been cut on the way."""
+        broken = isinstance(error, RowError) and error.reason is Reason.IMAGE_UNREADABLE
+        if not broken or job.location is None or job.fetched_again:
+            return False
+        job.fetched_again = True
+        job.stage = Stage.FETCHING
+        try:
+            self._fetchers.submit(self._fetch, job)
+        except RuntimeError:  # the run is over, and its threads with it
+            return False
+        return True
 
     def _finish(self, job: JobT, error: BaseException | None) -> None:
         if isinstance(error, RowError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from clip_operator.scoring.alignment import alignment
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.preparation import ImageJob, ImageSource, Preparation, Stage
 from clip_operator.scoring.result import RowResult
+from clip_operator.scoring.rows import ContentT, Rows
 from clip_operator.scoring.utilisation import Activity, Utilisation
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from clip_operator.images import ImageLocation
     from clip_operator.model import ClipEncoder, Tokens
 
-ChunkT = TypeVar("ChunkT")
-
-_Row = RowError | tuple[Encoding, Encoding]
-"""What a row needs: its image's and its text's encoding; or why it cannot have a score."""
+_Row = RowResult | tuple[Encoding, Encoding]
+"""What a row needs: its image's and its text's encoding; or, where that is known at once, what becomes of it."""
 
 CHUNK_ROWS = 256
 """How many rows a chunk given to :meth:`Scorer.score` should have: texts are sorted by length within a chunk."""
@@ -84,17 +83,17 @@ class _Encoded:
 
 
 @dataclass(eq=False, slots=True)
-class _Chunk(Generic[ChunkT]):
+class _Chunk(Generic[ContentT]):
     """Rows that were read and whose results are not given back yet."""
 
-    content: ChunkT
+    source: Rows[ContentT]
     rows: list[_Row]
     first_unknown: int = 0
 
     def is_known(self) -> bool:
         while self.first_unknown < len(self.rows):
             row = self.rows[self.first_unknown]
-            if not isinstance(row, RowError) and not (row[0].known and row[1].known):
+            if not isinstance(row, RowResult) and not (row[0].known and row[1].known):
                 return False
             self.first_unknown += 1
         return True
@@ -127,13 +126,10 @@ class Scorer:
         self._cache_bytes = cache_bytes
         self._run: _Run | None = None
 
-    def score(
-        self, chunks: Iterable[tuple[ChunkT, Sequence[object], Sequence[object]]]
-    ) -> Iterator[tuple[ChunkT, list[RowResult]]]:
+    def score(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[tuple[Rows[ContentT], list[RowResult]]]:
         """Yield each chunk with the results of its rows, in order.
 
-        :param chunks: whatever the caller calls a chunk, its rows' image references, and its rows' texts; best
-            :data:`CHUNK_ROWS` rows each.
+        :param chunks: the rows; best :data:`CHUNK_ROWS` at a time.
         :raises Cancelled: ``stop`` was set.
         :raises JobError: what is not one row's fault, such as a store that does not answer.
         """
@@ -174,7 +170,7 @@ class _Run:
         self._known_images = EncodingCache(cache_bytes // 2, encoder.dimensions)
         self._known_texts = EncodingCache(cache_bytes // 2, encoder.dimensions)
         self._utilisation = Utilisation(encoder.lanes)
-        self._rows = 0
+        self._rows = 0  # scored, or found impossible to score, by this run
         self._batch_size = encoder.image_batch
         self._chunks_read = 0
         self._all_read = False
@@ -182,11 +178,9 @@ class _Run:
         self._text_batches: deque[_TextBatch] = deque()  # not given to a lane yet
         self._encoding = 0  # batches that were given to a lane and are not back
 
-    def results(
-        self, chunks: Iterable[tuple[ChunkT, Sequence[object], Sequence[object]]]
-    ) -> Iterator[tuple[ChunkT, list[RowResult]]]:
+    def results(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[tuple[Rows[ContentT], list[RowResult]]]:
         source = iter(chunks)
-        ahead: deque[_Chunk[ChunkT]] = deque()
+        ahead: deque[_Chunk[ContentT]] = deque()
         while True:
             self._check_stop()
             while not self._all_read and len(ahead) < _CHUNKS_AHEAD and self._preparation.queued < CHUNK_ROWS:
@@ -200,9 +194,9 @@ class _Run:
             if ahead[0].is_known():
                 chunk = ahead.popleft()
                 results = self._score(chunk.rows)
-                self._rows += len(results)
+                self._rows += len(results) - sum(result is not None for result in chunk.source.known or ())
                 self._utilisation.idle_lanes_wait_for(Activity.WRITE)
-                yield chunk.content, results
+                yield chunk.source, results
                 self._handle_events(wait=False)
             else:
                 self._utilisation.idle_lanes_wait_for(self._awaited())
@@ -223,31 +217,42 @@ class _Run:
             batch_size=self._encoder.image_batch,
         )
 
-    def _read_one(
-        self, source: Iterator[tuple[ChunkT, Sequence[object], Sequence[object]]]
-    ) -> Iterator[_Chunk[ChunkT]]:
+    def _read_one(self, source: Iterator[Rows[ContentT]]) -> Iterator[_Chunk[ContentT]]:
         """Yield the next chunk, planned, if there is one."""
-        for content, references, texts in source:
-            yield _Chunk(content, self._plan(references, texts))
+        for rows in source:
+            yield _Chunk(rows, self._plan(rows))
             self._chunks_read += 1
+            if rows.ends_segment:
+                self._begin_anew()
             return
         self._all_read = True
+
+    def _begin_anew(self) -> None:
+        """Let no row that comes share a batch or an encoding with those that were read."""
+        self._known_images.forget_all()
+        self._known_texts.forget_all()
+        if self._image_batches:
+            self._image_batches[-1].closed = True
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
             raise Cancelled("stopped before all rows were scored; nothing was written")
 
-    def _plan(self, references: Sequence[object], texts: Sequence[object]) -> list[_Row]:
+    def _plan(self, chunk: Rows[ContentT]) -> list[_Row]:
         """Say for each row which encodings it needs, and see to it that they come."""
         rows: list[_Row] = []
         new_texts: list[tuple[str, Encoding]] = []
-        for reference, text in zip(references, texts, strict=True):
+        known = chunk.known or [None] * len(chunk.texts)
+        for reference, text, result in zip(chunk.references, chunk.texts, known, strict=True):
+            if result is not None:
+                rows.append(result)
+                continue
             try:
                 # The text first: it costs nothing, and a row without one needs no image.
                 caption, key = _checked(text)
                 location = self._images.locate(reference)
             except RowError as error:
-                rows.append(error)
+                rows.append(RowResult(None, error=error))
                 continue
             caption_encoding = self._known_texts.get(key)
             if caption_encoding is None:
@@ -364,12 +369,12 @@ class _Run:
             self._preparation.release(len(encoded.encodings))
 
     def _score(self, rows: list[_Row]) -> list[RowResult]:
-        pairs = [row for row in rows if not isinstance(row, RowError) and row[0].error is None]
+        pairs = [row for row in rows if not isinstance(row, RowResult) and row[0].error is None]
         scores = iter(self._alignment(pairs) if pairs else ())
         results = []
         for row in rows:
-            if isinstance(row, RowError):
-                results.append(RowResult(None, error=row))
+            if isinstance(row, RowResult):
+                results.append(row)
             elif row[0].error is not None:
                 results.append(RowResult(None, error=row[0].error))
             else:

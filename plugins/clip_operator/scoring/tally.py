@@ -49,14 +49,19 @@ class Tally:
         """How many rows have no score."""
         return self.rows - self._count
 
-    def row_counts(self) -> RowCounts:
-        """Return the counts as the manifest holds them."""
+    def row_counts(self, resumed: int = 0, truncated_texts: int = 0) -> RowCounts:
+        """Return the counts as the manifest holds them.
+
+        :param resumed: how many of the rows an earlier try or run had done.
+        :param truncated_texts: how many texts were cut beside those of which the results say so.
+        """
         return RowCounts(
             total=self.rows,
             scored=self._count,
             failed=self.failed,
             failures=dict(sorted(self.failures.items())),
-            truncated_texts=self._truncated,
+            truncated_texts=truncated_texts + self._truncated,
+            resumed=resumed,
         )
 
     def statistics(self) -> ScoreStatistics | None:

@@ -5,10 +5,12 @@ from clip_operator.storage.backend import (
     Backend,
     BucketNotFound,
     CredentialsError,
+    ObjectChanged,
     ObjectInfo,
     ObjectNotFound,
     ObjectTooLarge,
     StorageError,
+    Unchanged,
 )
 from clip_operator.storage.storage import S3Access, Storage
 from clip_operator.storage.uri import display, join, name_of, parent, scheme_of
@@ -18,12 +20,14 @@ __all__ = [
     "Backend",
     "BucketNotFound",
     "CredentialsError",
+    "ObjectChanged",
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectTooLarge",
     "S3Access",
     "Storage",
     "StorageError",
+    "Unchanged",
     "display",
     "join",
     "name_of",

@@ -34,6 +34,10 @@ class ObjectTooLarge(StorageError):
     """The object has more bytes than the caller accepts."""
 
 
+class ObjectChanged(StorageError):
+    """What stands at the place is not what the caller expected to find there. Nothing was written, or read in full."""
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     """One version of one object.
@@ -48,6 +52,37 @@ class ObjectInfo:
     etag: str
 
 
+@dataclass(frozen=True)
+class Unchanged:
+    """A precondition of a write: only if this is still what stands there.
+
+    :param expected: the version that must stand there; None: there must be nothing.
+    """
+
+    expected: ObjectInfo | None
+
+    def check(self, uri: str, found: ObjectInfo | None) -> None:
+        """Compare with what stands at ``uri`` now.
+
+        :raises ObjectChanged: it is something else.
+        """
+        if found is None and self.expected is not None:
+            raise ObjectChanged(f"{uri} is gone: it was deleted in the meantime, and nothing was written")
+        if found is not None and self.expected is None:
+            raise ObjectChanged(f"{uri} exists already: it was written in the meantime, and was left as it is")
+        if found is not None and self.expected is not None and _version(found) != _version(self.expected):
+            raise ObjectChanged(f"{uri} was replaced in the meantime, and was left as it is now")
+
+
+def _version(info: ObjectInfo) -> tuple[int, str]:
+    return info.size, info.etag
+
+
+def changed_while_read(uri: str) -> ObjectChanged:
+    """Return the error for an object that is not what it was when its reading began."""
+    return ObjectChanged(f"{uri} changed while it was being read; run the task again")
+
+
 class Backend(Protocol):
     """One kind of storage. Every method takes whole URIs and raises :class:`StorageError`."""
 
@@ -57,14 +92,32 @@ class Backend(Protocol):
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
         """Return the whole object, or raise :class:`ObjectTooLarge` without reading past ``max_bytes``."""
 
-    def download(self, info: ObjectInfo, path: Path) -> None:
-        """Copy exactly the version ``info`` to a local file; raise :class:`StorageError` if it has changed."""
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``start`` on, fewer at the end; a negative ``start`` counts from the end."""
 
-    def upload(self, path: Path, uri: str) -> ObjectInfo:
-        """Put a local file at ``uri``. Readers see the old object or the whole new one, never a part."""
+    def download(self, info: ObjectInfo, path: Path) -> None:
+        """Copy exactly the version ``info`` to a local file; raise :class:`ObjectChanged` if it has changed."""
+
+    def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        """Put a local file at ``uri``. Readers see the old object or the whole new one, never a part.
+
+        :param only_if: write only if this holds, else raise :class:`ObjectChanged`.
+        """
+
+    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        """Put ``data`` at ``uri``, as :meth:`upload` does."""
+
+    def unfinished_uploads(self, uri: str) -> list[str]:
+        """Return the ids of uploads to exactly this URI that were begun and not completed, also of those under way."""
+
+    def discard_unfinished_uploads(self, uri: str) -> int:
+        """Remove what such uploads left, and return of how many. One that is under way fails."""
 
     def delete(self, uri: str) -> None:
         """Remove the object; it is not an error if there is none."""
+
+    def delete_folder(self, uri: str) -> None:
+        """Remove every object whose URI starts with ``uri``, which ends with a slash; it may be that there is none."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose URI starts with ``prefix``, below any number of folders."""

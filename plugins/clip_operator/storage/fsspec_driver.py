@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clip_operator.storage.backend import AccessDenied, ObjectInfo, ObjectNotFound, ObjectTooLarge, StorageError
+from clip_operator.storage.backend import (
+    AccessDenied,
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectTooLarge,
+    StorageError,
+    Unchanged,
+    changed_while_read,
+)
+from clip_operator.storage.disk import writing_to
 
 _PACKAGES = {
     "gs": "gcsfs",
@@ -28,6 +37,9 @@ _PACKAGES = {
 
 class FsspecBackend:
     """One fsspec file system; credentials are the driver's own (environment, workload identity).
+
+    fsspec has no conditional writes: what ``only_if`` says is looked up before the upload begins, and another's write
+    that comes during the upload is not noticed. Nor does it tell of unfinished uploads.
 
     :param scheme: the URI scheme, as in ``gs``.
     :raises StorageError: no driver for the scheme is installed; the message names the package that has it.
@@ -56,24 +68,52 @@ class FsspecBackend:
         with _translating(uri):
             return bytes(self._fs.cat_file(uri))
 
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        size = self.stat(uri).size
+        first = max(0, size + start) if start < 0 else start
+        if first >= size or length <= 0:
+            return b""
+        with _translating(uri):
+            return bytes(self._fs.cat_file(uri, start=first, end=min(first + length, size)))
+
     def download(self, info: ObjectInfo, path: Path) -> None:
-        with _translating(info.uri), self._fs.open(info.uri, "rb") as source, path.open("wb") as out:
+        with _translating(info.uri), writing_to(path), self._fs.open(info.uri, "rb") as source, path.open("wb") as out:
             shutil.copyfileobj(source, out, 1 << 20)
         self._fs.invalidate_cache()
         if self.stat(info.uri) != info:
-            raise StorageError(f"{info.uri} changed while it was being read; run the task again")
+            raise changed_while_read(info.uri)
 
-    def upload(self, path: Path, uri: str) -> ObjectInfo:
+    def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        self._check(uri, only_if)
         # Object stores publish a PUT or a finished multipart upload at once, so put_file is all or nothing there.
         with _translating(uri):
             self._fs.put_file(str(path), uri)
             self._fs.invalidate_cache()
         return self.stat(uri)
 
+    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        self._check(uri, only_if)
+        with _translating(uri):
+            self._fs.pipe_file(uri, data)
+            self._fs.invalidate_cache()
+        return self.stat(uri)
+
+    def unfinished_uploads(self, uri: str) -> list[str]:
+        return []
+
+    def discard_unfinished_uploads(self, uri: str) -> int:
+        return 0
+
     def delete(self, uri: str) -> None:
         with _translating(uri):
             if self._fs.exists(uri):
                 self._fs.rm_file(uri)
+
+    def delete_folder(self, uri: str) -> None:
+        with _translating(uri):
+            self._fs.invalidate_cache()
+            if self._fs.exists(uri.rstrip("/")):
+                self._fs.rm(uri.rstrip("/"), recursive=True)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
@@ -85,6 +125,16 @@ class FsspecBackend:
             uri = folder + self._fs._strip_protocol(path).removeprefix(root)
             if uri.startswith(prefix):
                 yield self.stat(uri)  # a listing may spell an object's version in another way than its own info
+
+    def _check(self, uri: str, only_if: Unchanged | None) -> None:
+        if only_if is None:
+            return
+        self._fs.invalidate_cache()
+        try:
+            found = self.stat(uri)
+        except ObjectNotFound:
+            found = None
+        only_if.check(uri, found)
 
 
 def _info(uri: str, details: dict[str, Any]) -> ObjectInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from clip_operator.storage.backend import (
     ObjectNotFound,
     ObjectTooLarge,
     StorageError,
+    Unchanged,
+    changed_while_read,
 )
 from clip_operator.storage.uri import display
 
@@ -34,6 +37,8 @@ _DENIED = frozenset({"403", "AccessDenied", "Forbidden"})
 
 # Enough connections for the threads that fetch images; boto3's default of 10 would make them queue.
 _MAX_CONNECTIONS = 64
+
+_DELETING_THREADS = 16
 
 # botocore retries a request until its headers are there; a connection that breaks later is ours to try again.
 _retry_broken_body = Retrying(
@@ -73,6 +78,8 @@ class S3Backend:
         session: boto3.session.Session | None = None,
         endpoint_url: str | None = None,
         verify: bool | str | None = None,
+        timeout_seconds: float = 20,
+        own_config: Config | None = None,
     ) -> None:
         config = Config(
             retries={"mode": "standard", "max_attempts": 5},
@@ -113,16 +120,58 @@ class S3Backend:
         if self.stat(info.uri) != info or path.stat().st_size != info.size:
             raise StorageError(f"{info.uri} changed while it was being read; run the task again")
 
-    def upload(self, path: Path, uri: str) -> ObjectInfo:
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        data = self.read(uri)
+        start = max(0, len(data) + start) if start < 0 else start
+        return data[start : start + length]
+
+    def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         bucket, key = split(uri)
+        self._check(uri, only_if)
         with self._translating(uri):
             self._client.upload_file(str(path), bucket, key)
         return self.stat(uri)
+
+    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        bucket, key = split(uri)
+        self._check(uri, only_if)
+        with self._translating(uri):
+            self._client.put_object(Bucket=bucket, Key=key, Body=data)
+        return self.stat(uri)
+
+    def _check(self, uri: str, only_if: Unchanged | None) -> None:
+        if only_if is None:
+            return
+        try:
+            found = self.stat(uri)
+        except ObjectNotFound:
+            found = None
+        only_if.check(uri, found)
+
+    def unfinished_uploads(self, uri: str) -> list[str]:
+        bucket, key = split(uri)
+        with self._translating(uri):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
+            return [found["UploadId"] for page in pages for found in page.get("Uploads", []) if found["Key"] == key]
+
+    def discard_unfinished_uploads(self, uri: str) -> int:
+        bucket, key = split(uri)
+        unfinished = self.unfinished_uploads(uri)
+        with self._translating(uri):
+            for upload_id in unfinished:
+                self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+        return len(unfinished)
 
     def delete(self, uri: str) -> None:
         bucket, key = split(uri)
         with self._translating(uri):
             self._client.delete_object(Bucket=bucket, Key=key)
+
+    def delete_folder(self, uri: str) -> None:
+        # One request each: a request for many needs a checksum that some stores do not know.
+        with ThreadPoolExecutor(_DELETING_THREADS, thread_name_prefix="clip-delete") as threads:
+            for _ in threads.map(lambda info: self.delete(info.uri), self.list(uri)):
+                pass
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         bucket, key = split(prefix)

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from clip_operator.storage.backend import Backend, ObjectInfo, ObjectNotFound
+from clip_operator.storage.backend import Backend, ObjectInfo, ObjectNotFound, Unchanged
 from clip_operator.storage.local import LocalBackend
 from clip_operator.storage.uri import scheme_of
 
 if TYPE_CHECKING:
     import boto3
+    from botocore.config import Config
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,16 @@ class S3Access:
         (environment, profile, service account).
     :param endpoint_url: the endpoint, for stores other than AWS; None for ``AWS_ENDPOINT_URL(_S3)`` or AWS.
     :param verify: whether, or against which bundle, TLS certificates are verified; None leaves it to boto3.
+    :param timeout_seconds: how long the store may be silent before the request counts as failed and is tried again.
+        Also the time that every body has before its average speed counts, which must be 16 KiB/s.
+    :param config: botocore settings of the user's own; what they set wins over the package's and the environment's.
     """
 
     session: boto3.session.Session | None = None
     endpoint_url: str | None = None
     verify: bool | str | None = None
+    timeout_seconds: float = 20
+    config: Config | None = None
 
 
 class Storage:
@@ -55,24 +60,52 @@ class Storage:
         """Return the whole object, or raise :class:`ObjectTooLarge` without reading past ``max_bytes``."""
         return self._backend(uri).read(uri, max_bytes)
 
-    def write(self, data: bytes, uri: str) -> ObjectInfo:
-        """Put ``data`` at ``uri``, all or nothing."""
-        with TemporaryDirectory(prefix="clip-operator-") as folder:
-            path = Path(folder) / "object"
-            path.write_bytes(data)
-            return self.upload(path, uri)
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        """Return ``length`` bytes of the object from ``start`` on, fewer where it ends before.
+
+        :param start: the first byte; a negative one counts from the end, as in a slice.
+        :raises ObjectNotFound: there is no such object.
+        """
+        return self._backend(uri).read_range(uri, start, length)
+
+    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        """Put ``data`` at ``uri``, all or nothing, as :meth:`upload` does."""
+        return self._backend(uri).write(data, uri, only_if)
 
     def download(self, info: ObjectInfo, path: Path) -> None:
-        """Copy exactly the version ``info`` to a local file; raise :class:`StorageError` if it has changed."""
+        """Copy exactly the version ``info`` to a local file.
+
+        :raises ObjectChanged: another version stands there now, or came while it was read.
+        :raises StorageError: for any other reason, a full disk among them; the message says which.
+        """
         self._backend(info.uri).download(info, path)
 
-    def upload(self, path: Path, uri: str) -> ObjectInfo:
-        """Put a local file at ``uri``. Readers see the old object or the whole new one, never a part."""
-        return self._backend(uri).upload(path, uri)
+    def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        """Put a local file at ``uri``. Readers see the old object or the whole new one, never a part.
+
+        :param only_if: write only if this still holds when the object is published. In S3 and for local files that is
+            one step with the publishing, where the store can do it; else it is looked up before the upload begins.
+        :raises ObjectChanged: ``only_if`` does not hold. What stands there was left as it is.
+        """
+        return self._backend(uri).upload(path, uri, only_if)
+
+    def unfinished_uploads(self, uri: str) -> list[str]:
+        """Return the ids of uploads to exactly this URI that were begun and not completed, also of those under way."""
+        return self._backend(uri).unfinished_uploads(uri)
+
+    def discard_unfinished_uploads(self, uri: str) -> int:
+        """Remove what unfinished uploads to exactly this URI left, and return of how many. One under way fails."""
+        return self._backend(uri).discard_unfinished_uploads(uri)
 
     def delete(self, uri: str) -> None:
         """Remove the object; it is not an error if there is none."""
         self._backend(uri).delete(uri)
+
+    def delete_folder(self, uri: str) -> None:
+        """Remove every object whose URI starts with ``uri``, which ends with a slash; it may be that there is none."""
+        if not uri.endswith("/"):
+            raise ValueError(f"a folder's URI ends with a slash: {uri}")
+        self._backend(uri).delete_folder(uri)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose URI starts with ``prefix``, below any number of folders."""
@@ -93,7 +126,7 @@ class Storage:
             from clip_operator.storage.s3 import S3Backend
 
             access = self._s3_access
-            return S3Backend(access.session, access.endpoint_url, access.verify)
+            return S3Backend(access.session, access.endpoint_url, access.verify, access.timeout_seconds, access.config)
         from clip_operator.storage.fsspec_driver import FsspecBackend
 
         return FsspecBackend(scheme)

@@ -1,0 +1,43 @@
+"""The buckets that images may be read from, as ``scheme://name``."""
+
+from __future__ import annotations
+
+import re
+
+from clip_operator.errors import RequestError
+from clip_operator.storage import display, scheme_of
+
+# Stores in which a URI names a bucket and nothing else: who may read it, permissions decide. Other drivers put hosts,
+# accounts or local disks into their URIs, and are followed only below the root.
+BUCKET_STORES = frozenset({"s3", "gs"})
+
+# The naming rule of S3 and GCS, which excludes access-point ARNs: they name other accounts and regions to call.
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+
+_ALIASES = {"s3a": "s3", "gcs": "gs"}
+
+
+def canonical(uri: str) -> str:
+    """Return the URI of an object in one spelling of its scheme: ``S3A://b/k`` → ``s3://b/k``."""
+    scheme = scheme_of(uri)
+    return f"{_ALIASES.get(scheme, scheme)}://{uri.partition('://')[2]}"
+
+
+def bucket_of(uri: str) -> str | None:
+    """Return the bucket of an object in S3 or GCS, as in ``s3://bucket``; None for anything else."""
+    scheme, _, rest = canonical(uri).partition("://")
+    name = rest.partition("/")[0]
+    return f"{scheme}://{name}" if scheme in BUCKET_STORES and _NAME.fullmatch(name) else None
+
+
+def parse_bucket(entry: str) -> str:
+    """Return ``scheme://name`` of an entry ``name``, ``s3://name`` or ``gs://name``; raise :class:`RequestError`."""
+    text = entry.strip()
+    bucket = bucket_of(text if "://" in text else f"s3://{text}")
+    key = text.rpartition("://")[2].partition("/")[2]
+    if bucket is None or key or ("://" not in text and "/" in text):
+        raise RequestError(
+            f"'{display(text)}' is not a bucket that images can be read from; write the name alone for a bucket in S3, "
+            "or s3://name or gs://name, without a key and without wildcards"
+        )
+    return bucket

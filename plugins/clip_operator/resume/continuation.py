@@ -1,0 +1,117 @@
+"""Goes on where earlier tries and runs stopped, and leaves resume points for later ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, repeat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from clip_operator.manifest import EarlierWork, EvaluationManifest
+from clip_operator.resume.points import ResumePoint, ResumePoints
+from clip_operator.scoring import CHUNK_ROWS, RowResult, Rows
+from clip_operator.storage import Storage
+from clip_operator.tables import Chunk, TableReader, file_type_of, open_table
+
+
+class PreviousOutput:
+    """The scores of an output that an earlier run has written. A context manager.
+
+    :param manifest: its own.
+    :param path: where to put a copy.
+    :raises JobError: it cannot be read.
+    """
+
+    def __init__(self, storage: Storage, manifest: EvaluationManifest, path: Path) -> None:
+        self.manifest = manifest
+        storage.download(storage.stat(manifest.output.uri), path)
+        [self._column] = manifest.output_columns
+        self._table = open_table(path, file_type_of(manifest.output.uri), (self._column,))
+
+    def results(self) -> Iterator[RowResult | None]:
+        """Yield each row's result, None where it has no score. Whether its text was cut is not known."""
+        unscored = 0.0 if self.manifest.request.on_error == "zero" else None
+        for chunk in self._table.chunks(CHUNK_ROWS):
+            for value in chunk.column(self._column):
+                # In CSV numbers are text, and nothing is the empty string.
+                score = None if value in (None, "") else float(str(value))
+                yield None if score in (None, unscored) else RowResult(score)
+
+    @property
+    def scored_by(self) -> EarlierWork:
+        """Where its scores were computed. Of what it had itself taken over, its own manifest tells."""
+        manifest = self.manifest
+        return EarlierWork(rows=manifest.rows.scored, device=manifest.device.name, libraries=manifest.libraries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._table.close()
+
+
+class Continuation:
+    """Puts to the rows of a table what is known of them already, and saves what becomes known.
+
+    :param points: what earlier tries have left, and where this one leaves its own.
+    :param previous: the output that is rescored; None if all rows are to be scored.
+    :param segment_rows: the rows of a segment; it ends with the chunk that completes them.
+    """
+
+    def __init__(self, points: ResumePoints, previous: PreviousOutput | None, segment_rows: int) -> None:
+        self._points = points
+        self._previous = previous
+        self._segment_rows = segment_rows
+        self._taken: Counter[str] = Counter()
+
+    def rows(self, table: TableReader, image_key: str, text_key: str) -> Iterator[Rows[Chunk]]:
+        """Yield all rows of the table, in order."""
+        previous = repeat(None) if self._previous is None else self._previous.results()
+        point, rows_of_segment = self._points.find(0), 0
+        saved = _results(point)
+        for chunk in table.chunks(min(CHUNK_ROWS, self._segment_rows)):
+            pairs = list(islice(zip(previous, saved, strict=False), len(chunk)))
+            # A try that rescored the previous output has left resume points that hold its scores, too.
+            known = [old or new for old, new in pairs]
+            if self._previous is not None:
+                self._take(self._previous.scored_by, sum(old is not None for old, _ in pairs))
+            if point is not None:
+                self._take(point.scored_by, sum(old is None and new is not None for old, new in pairs))
+            rows_of_segment += len(chunk)
+            ends_segment = rows_of_segment >= self._segment_rows
+            yield Rows(chunk, chunk.column(image_key), chunk.column(text_key), known, ends_segment)
+            if ends_segment:
+                point, rows_of_segment = self._points.find(chunk.first_row + len(chunk)), 0
+                saved = _results(point)
+
+    def save(self, rows: Rows[Chunk], results: Sequence[RowResult]) -> None:
+        """Take in the results of the next rows; where a segment ends with them, save it."""
+        self._points.add(rows, results)
+
+    def save_last(self) -> None:
+        """Save what came behind the last whole segment: there are no more rows."""
+        self._points.end_segment()
+
+    @property
+    def truncated_texts(self) -> int:
+        """How many of the rows known from a previous output have texts that were cut: their results do not say it."""
+        return 0 if self._previous is None else self._previous.manifest.rows.truncated_texts
+
+    def earlier_work(self) -> list[EarlierWork]:
+        """Return how many rows were known, and where they were scored."""
+        return [
+            EarlierWork.model_validate_json(scored_by).model_copy(update={"rows": rows})
+            for scored_by, rows in self._taken.items()
+        ]
+
+    def _take(self, scored_by: EarlierWork, rows: int) -> None:
+        if rows:
+            self._taken[scored_by.model_copy(update={"rows": 0}).model_dump_json()] += rows
+
+
+def _results(point: ResumePoint | None) -> Iterator[RowResult | None]:
+    return chain(point.results() if point is not None else (), repeat(None))

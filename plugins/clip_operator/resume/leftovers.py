@@ -1,0 +1,71 @@
+"""What a run that died has left in the store: resume points, a claim, uploads that never ended."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clip_operator.completion import CLAIM_SUFFIX, Claim, claim_uri, proof, read_claim
+from clip_operator.resume.points import RESUME_FOLDER, ResumePoint, read_resume_point, resume_prefix
+from clip_operator.storage import ObjectInfo, Storage, StorageError, display
+
+log = logging.getLogger(__name__)
+
+_LEFTOVER = re.compile(f"(?P<output>.+?)(?:{re.escape(RESUME_FOLDER)}.+|{re.escape(CLAIM_SUFFIX)})", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What is left beside one output.
+
+    :param output: its URI.
+    :param is_complete: the output stands there with a manifest that proves it.
+    :param claim: says who began to write it, and when.
+    :param resume_points: the objects that hold saved results.
+    :param last_point: the one saved last, by name; None if there is none that can be read.
+    :param unfinished_uploads: uploads of the output that neither ended nor were given up.
+    """
+
+    output: str
+    is_complete: bool
+    claim: Claim | None
+    resume_points: list[ObjectInfo]
+    last_point: ResumePoint | None
+    unfinished_uploads: int
+
+    def __bool__(self) -> bool:
+        return bool(self.claim or self.resume_points or self.unfinished_uploads)
+
+
+def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
+    """Yield what is left of each output at or below a place.
+
+    :param place: the URI of an output, or, with a slash at its end, of a folder.
+    """
+    outputs = {match["output"] for info in storage.list(place) if (match := _LEFTOVER.fullmatch(info.uri))}
+    if not place.endswith("/"):
+        outputs = {output for output in outputs if output == place} | {place}
+    for output in sorted(outputs):
+        points = list(storage.list(resume_prefix(output)))
+        left = Leftovers(
+            output=output,
+            is_complete=proof(storage, output) is not None,
+            claim=read_claim(storage, output),
+            resume_points=points,
+            last_point=read_resume_point(storage, points[-1].uri) if points else None,
+            unfinished_uploads=len(storage.unfinished_uploads(output)),
+        )
+        if left:
+            yield left
+
+
+def discard_leftovers(storage: Storage, output: str) -> None:
+    """Remove everything that a dead run may have left beside an output. Where that fails, say so and go on."""
+    try:
+        storage.delete_folder(resume_prefix(output))
+        storage.delete(claim_uri(output))
+        storage.discard_unfinished_uploads(output)
+    except StorageError as error:
+        log.warning("What is left beside %s could not be removed: %s", display(output), error)

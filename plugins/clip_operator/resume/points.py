@@ -1,0 +1,175 @@
+"""Resume points: what is scored so far, kept beside the output for the next try should this one die.
+
+After every so many rows (``resume_point_rows``, a *segment*) their results are written to a small object of their own.
+Nothing of one segment takes part in the scoring of another, so a try that goes on behind a resume point comes to the
+same bytes as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clip_operator.errors import Reason, RowError
+from clip_operator.manifest import EarlierWork, ObjectVersion
+from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.scoring import RowResult, Rows
+from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, display, name_of
+
+RESUME_FOLDER = ".resume/"
+"""Stands between the URI of an output and the names of its resume points."""
+
+log = logging.getLogger(__name__)
+
+# A segment has at most a few thousand rows, of at most a few hundred bytes each.
+_MAX_BYTES = 256 << 20
+
+
+class _Failure(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    row: int = Field(description="From 0, within the segment.")
+    reason: Reason
+    detail: str
+
+
+class ResumePoint(BaseModel):
+    """The results of one segment, as they stand in the store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    first_row: int
+    scores: list[float | None]
+    truncated: list[int] = Field(description="Rows, from 0 within the segment, whose text was cut.")
+    failures: list[_Failure]
+    scored_by: EarlierWork = Field(description="With how many rows, and where they were scored.")
+    requested_by: Requester | None
+    saved_at: datetime
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> ResumePoint:
+        failed = {failure.row for failure in self.failures}
+        if failed != {row for row, score in enumerate(self.scores) if score is None}:
+            raise ValueError("a row has neither a score nor a reason, or both")
+        return self
+
+    def results(self) -> list[RowResult | None]:
+        """Return the segment's results; None for a row that failed for a reason that another try may not meet."""
+        truncated = set(self.truncated)
+        results: list[RowResult | None] = [
+            None if score is None else RowResult(score, truncated=row in truncated)
+            for row, score in enumerate(self.scores)
+        ]
+        for failure in self.failures:
+            if not failure.reason.retryable:
+                results[failure.row] = RowResult(None, error=RowError(failure.reason, failure.detail))
+        return results
+
+
+def resume_prefix(output: str) -> str:
+    """Return what the URIs of all resume points of an output start with."""
+    return output + RESUME_FOLDER
+
+
+def read_resume_point(storage: Storage, uri: str) -> ResumePoint | None:
+    """Return a resume point, or None if there is none or it is damaged."""
+    try:
+        return ResumePoint.model_validate_json(storage.read(uri, max_bytes=_MAX_BYTES))
+    except ObjectNotFound:  # another try has just finished the work and cleaned up
+        return None
+    except ValidationError:
+        log.warning("The resume point %s is damaged", display(uri))
+        return None
+
+
+class ResumePoints:
+    """The resume points of one piece of work. Another input, request, model or precision never meets them.
+
+    :param source: the version of the input.
+    :param digest: the model's.
+    :param scored_by: where this try scores; its ``rows`` are those of no segment.
+    :param precision: what the model computes in.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        request: EvaluationRequest,
+        source: ObjectVersion,
+        digest: str,
+        precision: str,
+        scored_by: EarlierWork,
+    ) -> None:
+        self._storage = storage
+        self._requested_by = request.requested_by
+        self._scored_by = scored_by
+        # Whoever says overwrite wants scores that this, or his own earlier try, has made, and not what stands around.
+        decisive = [
+            request.fingerprint(),
+            source.model_dump(),
+            digest,
+            precision,
+            request.resume_point_rows,
+            request.overwrite,
+        ]
+        work = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+        self._prefix = f"{resume_prefix(request.output)}{work}/"
+        try:
+            self._saved = {name_of(info.uri) for info in storage.list(self._prefix)}
+        except AccessDenied as error:
+            log.warning("What an earlier try may have left cannot be looked for, so all rows are scored: %s", error)
+            self._saved = set()
+        self._first_row = 0  # of the segment that is being scored
+        self._results: list[RowResult] = []
+        self._anything_new = False
+        self.saved_rows = 0
+        """How many rows' results this try has saved."""
+
+    def find(self, first_row: int) -> ResumePoint | None:
+        """Return the resume point of the segment that starts at this row, if there is one that can be used."""
+        if _name(first_row) not in self._saved:
+            return None
+        point = read_resume_point(self._storage, self._prefix + _name(first_row))
+        return point if point is not None and point.first_row == first_row else None
+
+    def add(self, rows: Rows[Any], results: Sequence[RowResult]) -> None:
+        """Take in the results of the next rows; save those of a segment when it is complete."""
+        self._results += results
+        self._anything_new |= rows.known is None or None in rows.known
+        if rows.ends_segment:
+            self.end_segment()
+
+    def end_segment(self) -> None:
+        """Save what was added since the last segment ended, unless nothing of it is new or no row has a score."""
+        if self._anything_new and any(result.score is not None for result in self._results):
+            self._save(self._first_row, self._results)
+        self._first_row += len(self._results)
+        self._results = []
+        self._anything_new = False
+
+    def _save(self, first_row: int, results: Sequence[RowResult]) -> None:
+        point = ResumePoint(
+            first_row=first_row,
+            scores=[result.score for result in results],
+            truncated=[row for row, result in enumerate(results) if result.truncated],
+            failures=[
+                _Failure(row=row, reason=result.error.reason, detail=result.error.detail)
+                for row, result in enumerate(results)
+                if result.error is not None
+            ],
+            scored_by=self._scored_by.model_copy(update={"rows": len(results)}),
+            requested_by=self._requested_by,
+            saved_at=datetime.now(UTC),
+        )
+        self._storage.write(point.model_dump_json().encode(), self._prefix + _name(first_row))
+        self.saved_rows += len(results)
+
+
+def _name(first_row: int) -> str:
+    return f"{first_row:012d}.json"
