@@ -169,3 +169,41 @@ def test_a_request_is_given_in_one_way_only() -> None:
     code, _, stderr = run("evaluate", "--request", "a.json", "--request-json", "{}")
     assert code == 2
     assert "holds the whole request, so it goes with no other flag" in stderr
+
+
+def test_what_a_run_that_died_has_left_is_shown_and_removed(shapes_dataset: Path, s3: S3) -> None:
+    folder = s3.put_folder(shapes_dataset, "shapes")
+    flags = ["--input", f"{folder}/captions.jsonl", "--output", f"{folder}/out.jsonl", "--model", SHAPES]
+    code, _, stderr = run("evaluate", *flags, "--max-error-rate", "0.01", **s3.store.environment)
+    assert code == 1
+    assert "too many rows have no score: 4 of the 64 rows" in stderr
+    upload = s3.client.create_multipart_upload(Bucket=s3.bucket, Key="shapes/out.jsonl")
+    s3.client.upload_part(
+        Bucket=s3.bucket, Key="shapes/out.jsonl", UploadId=upload["UploadId"], PartNumber=1, Body=b"a part"
+    )
+    for place in (f"{folder}/out.jsonl", f"{folder}/"):
+        code, stdout, _ = run("leftovers", place, **s3.store.environment)
+        assert code == 0
+        described = (
+            re.escape(f"{folder}/out.jsonl (not complete)\n")
+            + r"  resume points: 1 \([\d,]+ bytes\), up to [\d-]+ [\d:]+ UTC\n"
+            + r"  unfinished uploads: 1\n"
+        )
+        assert re.fullmatch(described, stdout)
+    code, stdout, _ = run("leftovers", "--clean", f"{folder}/", **s3.store.environment)
+    assert stdout.endswith("  removed\n")
+    assert not [key for key in s3.object_keys() if "out.jsonl" in key]
+    assert not s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads")
+    code, stdout, _ = run("leftovers", f"{folder}/", **s3.store.environment)
+    assert (code, stdout) == (0, f"Nothing is left behind at {folder}/\n")
+
+
+def test_the_limits_for_single_reasons_are_given_as_pairs(shapes_dataset: Path, tmp_path: Path) -> None:
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl", "--model", SHAPES]
+    code, _, stderr = run("evaluate", *flags, "--max-error-rates", "image_unreadable=0.01,text_empty=0.5")
+    assert code == 1
+    assert "image_unreadable: 1 of the 64 rows (1.56 %), more than the 1 % of max_error_rates" in stderr
+    code, _, stderr = run("evaluate", *flags, "--max-error-rates", "image_unreadabel=0.01")
+    assert code == 2
+    assert "max_error_rates" in stderr
+    assert "Traceback" not in stderr

@@ -421,6 +421,19 @@ def test_the_first_failures_of_each_class_are_logged_and_the_rest_counted(
     assert reported[-1].endswith("further ones are only counted")
 
 
+def test_too_many_failures_end_the_job_after_the_first_thousands_of_rows(data: Path) -> None:
+    rows = lines(data / "captions.jsonl")
+    good = [row for row in rows if row["label"] == "match"]
+    many = [{**good[number % len(good)], "text": f"a circle, {number}"} for number in range(20_000)]
+    for row in many[:4000:5]:
+        row["image_path"] = "nowhere.png"
+    (data / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
+    message = r"800 of the first 4,096 rows \(19\.5 %\), more than the 10 % of max_error_rate"
+    with pytest.raises(JobError, match=message):
+        evaluate(request(data, input=f"{data}/many.jsonl", output=f"{data}/many_step1.jsonl"))
+    assert [path.name for path in data.glob("many_step1*")] == ["many_step1.jsonl.resume"]
+
+
 def test_a_column_that_is_there_already_is_replaced_only_if_asked(data: Path) -> None:
     evaluate(request(data))
     twice = {

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
+import logging
 import random
+import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from clip_operator import model
+from clip_operator.errors import Cancelled, JobError
 from clip_operator.evaluation import evaluate
 from clip_operator.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
+from clip_operator.storage import ObjectInfo, Storage
 from tests.conftest import S3, SHAPES
 from tests.tries import Access, Death, Tries
 
@@ -151,3 +161,143 @@ def test_a_run_that_is_killed_at_any_change_of_the_store_is_completed_by_the_nex
         assert set(s3.object_keys()) == {"rows.jsonl", "out.jsonl", "out.jsonl.manifest.json"}
         assert scored_twice(tries) <= SEGMENT
     assert manifest.rows.resumed == 0
+
+
+def die_after(points: int, work: EvaluationRequest, folder: Path) -> None:
+    """Have a try of the work killed when it has left so many resume points."""
+    tries = Tries(Path(tempfile.mkdtemp(dir=folder)))
+    process = tries.start(work, Death(1 + points, before=False))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(Path(f"{work.output}.resume").rglob("*.json"))) == points
+
+
+def test_the_manifest_says_how_many_rows_were_resumed_and_where_they_were_scored(
+    pictures: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
+    work = request(pictures, tmp_path / "out.jsonl")
+    die_after(5, work, tmp_path)
+    manifest = evaluate(work)
+    assert Path(work.output).read_bytes() == undisturbed
+    assert manifest.rows.total == ROWS
+    assert manifest.rows.resumed == 5 * SEGMENT - 1  # the missing image among them is looked for again
+    [earlier] = manifest.earlier_work
+    assert (earlier.rows, earlier.device) == (5 * SEGMENT - 1, manifest.device.name)
+    assert earlier.libraries == manifest.libraries
+    assert manifest.rows == evaluate(request(pictures, tmp_path / "whole.jsonl")).rows.model_copy(
+        update={"resumed": manifest.rows.resumed}
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"output_key": "alignment"}, {"max_image_pixels": 10_000}, {"input_text_key": "id"}, {"overwrite": True}]
+)
+def test_another_request_does_not_meet_what_was_scored_for_the_first(
+    pictures: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    die_after(2, request(pictures, tmp_path / "out.jsonl", max_error_rate=1), tmp_path)
+    with suppress(JobError):  # ids are no texts
+        assert evaluate(request(pictures, tmp_path / "out.jsonl", max_error_rate=1, **change)).rows.resumed == 0
+    assert not (tmp_path / "out.jsonl").exists() or not Path(f"{tmp_path}/out.jsonl.resume").exists()
+
+
+def test_another_version_of_the_input_does_not_meet_what_was_scored_of_the_first(
+    pictures: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "rows.jsonl"
+    own.write_bytes((pictures / "rows.jsonl").read_bytes())
+    work = request(pictures, tmp_path / "out.jsonl", input=str(own))
+    die_after(2, work, tmp_path)
+    lines = own.read_text().splitlines(keepends=True)
+    own.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    manifest = evaluate(work)
+    assert manifest.rows.resumed == 0
+    assert not list(tmp_path.glob("out.jsonl.resume*"))
+
+
+def test_another_model_does_not_meet_what_the_first_has_scored(pictures: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(Path(model.__file__).parent / "builtin" / "shapes-clip", copy)
+    work = request(pictures, tmp_path / "out.jsonl", model=str(copy))
+    die_after(2, work, tmp_path)
+    config = copy / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert evaluate(work).rows.resumed == 0
+
+
+def test_a_damaged_resume_point_is_scored_again(
+    pictures: Path, undisturbed: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = request(pictures, tmp_path / "out.jsonl")
+    die_after(4, work, tmp_path)
+    first, second, third, _ = sorted(Path(f"{work.output}.resume").rglob("*.json"))
+    first.write_bytes(first.read_bytes()[:100])
+    point = json.loads(second.read_bytes())
+    point["scores"][3] = None
+    second.write_text(json.dumps(point))
+    third.unlink()
+    manifest = evaluate(work)
+    assert manifest.rows.resumed == SEGMENT
+    assert Path(work.output).read_bytes() == undisturbed
+    assert caplog.text.count("is damaged") == 2
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_it_has_scored(
+    pictures: Path, undisturbed: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = request(pictures, tmp_path / "out.jsonl")
+    stop = threading.Event()
+
+    class Stops(Storage):
+        saved = 0
+
+        def write(self, *arguments: Any) -> ObjectInfo:
+            self.saved += ".resume/" in arguments[1]
+            if self.saved == 3:
+                stop.set()
+            return super().write(*arguments)
+
+    with pytest.raises(Cancelled), caplog.at_level(logging.INFO):
+        evaluate(work, Stops(), stop)
+    assert f"The results of {3 * SEGMENT} rows are kept for the next try" in caplog.text
+    manifest = evaluate(work)
+    assert manifest.rows.resumed == 3 * SEGMENT - 1
+    assert Path(work.output).read_bytes() == undisturbed
+
+
+def test_what_was_scored_before_too_many_rows_failed_is_kept_for_the_try_that_allows_for_more(
+    pictures: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match=r"too many rows have no score: 3 of the 1,000 rows \(0\.3 %\)"):
+        evaluate(request(pictures, tmp_path / "out.jsonl", max_error_rate=0.001))
+    assert not (tmp_path / "out.jsonl").exists()
+    manifest = evaluate(request(pictures, tmp_path / "out.jsonl", max_error_rate=0.01))
+    assert manifest.rows.resumed == ROWS - 2
+    assert (tmp_path / "out.jsonl").read_bytes() == undisturbed
+
+
+def test_a_row_that_failed_for_a_passing_reason_gets_its_score_from_the_next_try(
+    pictures: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(pictures, tmp_path / "root")
+    work = request(root, tmp_path / "out.jsonl")
+    die_after(3, work, tmp_path)
+    shutil.copy(root / "0.png", root / "nowhere.png")
+    assert evaluate(work).rows.failures == {"image_unreadable": 1, "text_missing": 1}
+
+
+def test_rows_of_a_csv_file_and_of_parquet_are_resumed_too(pictures: Path, tmp_path: Path) -> None:
+    """Parquet ends its chunks with its row groups, so that segments have another length there."""
+    rows = [json.loads(line) for line in (pictures / "rows.jsonl").read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=150)
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for suffix in ("csv", "parquet"):
+        source, whole = str(tmp_path / f"rows.{suffix}"), tmp_path / f"whole.{suffix}"
+        evaluate(request(pictures, whole, input=source))
+        work = request(pictures, tmp_path / f"out.{suffix}", input=source)
+        die_after(3, work, tmp_path)
+        assert evaluate(work).rows.resumed > 2 * SEGMENT
+        assert Path(work.output).read_bytes() == whole.read_bytes()

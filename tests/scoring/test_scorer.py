@@ -6,6 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -112,6 +113,72 @@ def test_the_same_rows_give_the_same_numbers_to_the_last_bit(encoder: model.Clip
         [result.score for result in scored(encoder, cut(names, texts, 16), Colours(), 8 * 700)] for _ in range(4)
     ]
     assert all(other == first for other in others)
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(TEXTS)), min_size=2, max_size=60),
+    size=st.integers(1, 12),
+    every=st.integers(1, 4),
+    data=st.data(),
+)
+def test_scoring_can_begin_anew_behind_every_segment_with_the_same_numbers_to_the_last_bit(
+    encoder: model.ClipEncoder, rows: list[tuple[str, str]], size: int, every: int, data: st.DataObject
+) -> None:
+    """Whatever images and texts its rows share with those before."""
+    cuts = cut([name for name, _ in rows], [text for _, text in rows], size)
+    chunks = [Rows(*chunk, ends_segment=number % every == every - 1) for number, chunk in enumerate(cuts)]
+    whole = [result for _, results in Scorer(encoder, Colours(), threading.Event()).score(chunks) for result in results]
+    done = data.draw(st.integers(0, len(chunks) // every)) * every  # chunks whose results an earlier try has left
+    known = iter(whole[: done * size])
+    again = [
+        replace(chunk, known=[next(known, None) for _ in chunk.texts] if number < done else None)
+        for number, chunk in enumerate(chunks)
+    ]
+    images = Colours()
+    resumed = [result for _, results in Scorer(encoder, images, threading.Event()).score(again) for result in results]
+    assert [result.score for result in resumed] == [result.score for result in whole]
+    assert set(images.fetched) <= {name for name, _ in rows[done * size :]}
+
+
+class Truncated(Colours):
+    """Gives the first so many bytes of each image's content, as often as it is told to, before it gives all."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def fetch(self, location: ImageLocation) -> bytes:
+        whole = super().fetch(location)
+        return whole[:2] if self.fetched[location.key] <= self.times else whole
+
+    @contextmanager
+    def decode(self, data: bytes, at_least: int | None = None) -> Iterator[Image.Image]:
+        if len(data) == 2:
+            raise RowError(Reason.IMAGE_UNREADABLE, "the image is cut short")
+        with super().decode(data) as image:
+            yield image
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, None), (2, Reason.IMAGE_UNREADABLE)])
+def test_an_image_that_cannot_be_decoded_is_fetched_once_more_before_it_is_called_broken(
+    encoder: model.ClipEncoder, times: int, expected: Reason | None
+) -> None:
+    images = Truncated(times)
+    results = scored(encoder, cut(["red", "blue", "red"], ["a red square"] * 3, 2), images)
+    assert [reason(result) for result in results] == [expected] * 3
+    assert images.fetched == {"red": 2, "blue": 2}
+
+
+def test_an_image_that_came_with_its_row_is_not_fetched_again(encoder: model.ClipEncoder) -> None:
+    class Inline(Truncated):
+        def locate(self, reference: object) -> ImageLocation:
+            return ImageLocation(str(reference), data=b"here")
+
+    images = Inline(1)
+    [result] = scored(encoder, [(0, ["red"], ["a red square"])], images)
+    assert reason(result) is Reason.IMAGE_UNREADABLE
+    assert images.fetched == {"red": 1}
 
 
 def test_an_image_and_a_text_that_rows_repeat_are_encoded_once(encoder: model.ClipEncoder) -> None:
