@@ -52,7 +52,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows[100]["image_path"] = "nowhere.png"
     rows[350]["text"] = None
     rows[351]["image_path"] = "broken.png"
-    rows[700]["text"] = "a very long text " * 40
+    rows[200]["text"] = rows[700]["text"] = "a very long text " * 40
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

@@ -140,7 +140,14 @@ class ImageCLIPEvaluator:
         encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
         root = request.image_root or str(Path.cwd())
         images = ImageLoader(
-            files, ImagePolicy(root, request.image_hosts, request.max_image_bytes, request.max_image_pixels)
+            files,
+            ImagePolicy(
+                root,
+                request.image_hosts,
+                request.max_image_bytes,
+                request.max_image_pixels,
+                buckets=request.image_buckets,
+            ),
         )
         outcomes, scores = Outcomes(request.on_error, ErrorBudget.of(request), root), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))

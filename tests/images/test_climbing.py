@@ -88,6 +88,7 @@ CLIMBING = [
     "folder/x.png",
     "folder/secret/x.png",
     "folder/../x.png",
+    "sibling.png",
     "chain/x.png",
     "up/x.png",
     "up/root/../x.png",
@@ -117,6 +118,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place in (root, root / "a", root / "a" / "b", top, top / "secret", top / "root2"):
         (place / "x.png").write_bytes(png(color=INSIDE if place.is_relative_to(root) else OUTSIDE))
     (root / "link.png").symlink_to(top / "x.png")
+    (root / "sibling.png").symlink_to(top / "root2" / "x.png")
     (root / "folder").symlink_to(top)
     (root / "chain").symlink_to(root / "folder" / "secret")
     (root / "up").symlink_to("..")

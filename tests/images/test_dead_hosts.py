@@ -59,7 +59,7 @@ def loader_for(*servers: WebServer) -> ImageLoader:
 def fail(loader: ImageLoader, web: WebServer, clock: Clock, images: int, refused: Refusal) -> None:
     for number in range(images):
         refused(UNAVAILABLE, load, loader, f"{web.url}/{number}")
-        clock.seconds += 2
+        clock.seconds += 2.5
 
 
 @pytest.mark.parametrize("trouble", [hang_up, status(429), status(502), status(503), status(504)])

@@ -44,6 +44,12 @@ def test_one_image_in_every_wrapping_is_one_location(loader: ImageLoader, refere
     assert load(loader, reference).tobytes() == drawn().tobytes()
 
 
+def test_a_location_tells_whether_its_bytes_came_with_the_row(loader: ImageLoader) -> None:
+    assert loader.locate(FILE).inline
+    assert loader.locate(f"data:;base64,{BASE64}").inline
+    assert not loader.locate({"bytes": None, "path": "x.png"}).inline
+
+
 def test_other_bytes_are_another_location(loader: ImageLoader) -> None:
     assert loader.locate(png()) != loader.locate(FILE)
 

@@ -116,6 +116,8 @@ def test_redirects_within_the_image_hosts_are_followed(root: Path, web: WebServe
         "s3://b/x",
         "http://u:p@127.0.0.1:{port}/x",
         "ftp://127.0.0.1/",
+        "http://[x/y?secret",
+        "//[",
     ],
 )
 def test_a_redirect_to_where_the_policy_does_not_lead_is_forbidden(
@@ -188,11 +190,13 @@ def test_an_answer_that_will_not_change_is_final(
         status(500, b"oops"),
         status(503, b"busy", Retry_After="0"),
         status(429, b"slow down", Retry_After="soon"),
+        status(429, b"slow down", Retry_After="Mon, 1 Jan 99999 00:00:00 GMT"),
+        status(429, b"slow down", Retry_After="9" * 5000),
         hang_up,
         announcing(len(FILE), FILE[:-5]),
         chunked(FILE[:-5], end=False),
     ],
-    ids=["500", "503", "429", "hung-up", "cut", "cut-chunked"],
+    ids=["500", "503", "429", "429-never", "429-for-ever", "hung-up", "cut", "cut-chunked"],
 )
 def test_passing_trouble_is_tried_again(root: Path, web: WebServer, trouble: Answer) -> None:
     web.answers["/x"] = in_turn(trouble, status(200, FILE))

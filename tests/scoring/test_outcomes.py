@@ -35,9 +35,7 @@ def test_a_share_that_is_exactly_the_limit_is_allowed_and_one_row_more_is_not(ro
 def test_a_limit_for_one_reason_holds_beside_the_limit_for_all() -> None:
     counted = outcomes(0.5, image_unavailable=0.01, text_empty=0.2)
     counted.scores([SCORED] * 95 + [failed(Reason.TEXT_EMPTY)] * 3 + [failed(Reason.IMAGE_UNAVAILABLE)] * 2)
-    message = (
-        r"image_unavailable: 2 of the 100 rows \(2 %\), more than the 1 % of max_error_rates\. Nothing"
-    )
+    message = r"image_unavailable: 2 of the 100 rows \(2 %\), more than the 1 % of max_error_rates\. Nothing"
     with pytest.raises(JobError, match=message) as error:
         counted.check()
     assert "text_empty" not in str(error.value)

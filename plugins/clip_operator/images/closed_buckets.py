@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from clip_operator.images.location import shown
 from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, parent
 
 # A look is decisive, so it may come early; it costs a request or two.
@@ -66,15 +67,15 @@ class ClosedBuckets:
         if last_read is not None:
             if self._is_denied(last_read):
                 raise AccessDenied(
-                    f"the bucket {name} was closed to this job while it ran: {last_read} could be read before and is "
-                    f"denied now, as the last {denied:,} images were. Check that the credentials are still valid and "
-                    f"still allowed to read {name}"
+                    f"the bucket {name} was closed to this job while it ran: {shown(last_read)} could be read before "
+                    f"and is denied now, as the last {denied:,} images were. Check that the credentials are still "
+                    f"valid and still allowed to read {name}"
                 )
         elif self._is_denied(f"{name}/{_ABSENT}") and self._is_denied(f"{parent(uri)}/{_ABSENT}"):
             raise AccessDenied(
-                f"the bucket {name} is closed to this job: the first {denied:,} images in it were denied, {uri} among "
-                "them. Check the credentials and what they may do: reading objects is needed, and so is listing them, "
-                "because without it objects that do not exist are denied, too"
+                f"the bucket {name} is closed to this job: the first {denied:,} images in it were denied, "
+                f"{shown(uri)} among them. Check the credentials and what they may do: reading objects is needed, and "
+                "so is listing them, because without it objects that do not exist are denied, too"
             )
 
     def _bucket(self, uri: str) -> _Bucket:

@@ -109,7 +109,7 @@ class ImageLoader:
             data = self._read(uri, location)
         except RowError as error:
             if error.reason is Reason.IMAGE_FORBIDDEN:
-                pass
+                self._closed_buckets.was_denied(uri)
             raise
         self._closed_buckets.was_read(uri)
         return data

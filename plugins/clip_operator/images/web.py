@@ -84,7 +84,7 @@ class WebImages:
             answer = self._get_unless_dead(url, deadline)
             if isinstance(answer, bytes):
                 return answer
-            url = self._allowed(urljoin(url.url, answer))
+            url = self._allowed(_joined(url.url, answer))
         raise RowError(Reason.IMAGE_UNAVAILABLE, f"{location} was redirected more than {_MAX_REDIRECTS} times")
 
     def _allowed(self, url: str) -> Url:
@@ -224,9 +224,16 @@ class _BoundedRetry(Retry):
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
         try:
             seconds = super().get_retry_after(response)
-        except InvalidHeader:
+        except (InvalidHeader, ValueError, OverflowError):  # numbers of thousands of digits, years that do not exist
             return None
         return None if seconds is None else min(seconds, _MAX_RETRY_AFTER_SECONDS)
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError:  # brackets that are not an IPv6 address
+        raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(url)} redirects to {shown(target)}, which is no URL") from None
 
 
 def _named(error: HTTPError) -> str:
