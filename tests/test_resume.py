@@ -24,12 +24,14 @@ import pytest
 from PIL import Image
 
 from clip_operator import model
+from clip_operator.completion import proof
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.evaluation import evaluate
 from clip_operator.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.storage import ObjectInfo, Storage
 from tests.conftest import S3, SHAPES
+from tests.faulty_store import Request, faulty_store
 from tests.tries import Access, Death, Tries
 
 SEGMENT = 64
@@ -163,6 +165,40 @@ def test_a_run_that_is_killed_at_any_change_of_the_store_is_completed_by_the_nex
     assert manifest.rows.resumed == 0
 
 
+@pytest.mark.parametrize("replaces", [False, True], ids=["a new output", "an output that is replaced"])
+def test_of_two_runs_of_one_task_at_once_one_writes_the_output_and_the_other_says_so(
+    pictures: Path, s3: S3, tmp_path: Path, replaces: bool
+) -> None:
+    """A try that was given up but lives on, and the next one: both are done at the same moment."""
+    rows = (pictures / "rows.jsonl").read_text().splitlines(keepends=True)[:SMALL]
+    work = request(pictures, f"s3://{s3.bucket}/out.jsonl", input=f"s3://{s3.bucket}/rows.jsonl")
+    if replaces:
+        s3.put("rows.jsonl", "".join(reversed(rows)).encode())
+        evaluate(work, s3.storage)
+    s3.put("rows.jsonl", "".join(rows).encode())
+    evaluate(request(pictures, tmp_path / "alone.jsonl", input=f"s3://{s3.bucket}/rows.jsonl"), s3.storage)
+    both = threading.Barrier(2, timeout=60)
+
+    def meet(seen: Request) -> None:
+        if seen.method == "PUT" and seen.key == "out.jsonl":
+            both.wait()
+
+    with faulty_store(s3.store.endpoint_url, before=meet) as proxy:
+        tries = Tries(Path(tempfile.mkdtemp(dir=tmp_path)), Access(proxy.url, s3.store.access_key, s3.store.secret_key))
+        processes = [tries.start(work), tries.start(work)]
+        for process in processes:
+            process.join()
+    assert sorted(process.exitcode for process in processes) == [0, 1]
+    [loser] = [process for process in processes if process.exitcode == 1]
+    assert f"another run has written s3://{s3.bucket}/out.jsonl while this one was scoring" in tries.error(loser)
+    assert s3.get(work.output) == (tmp_path / "alone.jsonl").read_bytes()
+    manifest = proof(s3.storage, work.output)
+    assert manifest is not None
+    assert manifest.rows.total == SMALL
+    assert evaluate(work, s3.storage) == manifest
+    assert set(s3.object_keys()) == {"rows.jsonl", "out.jsonl", "out.jsonl.manifest.json"}
+
+
 def die_after(points: int, work: EvaluationRequest, folder: Path) -> None:
     """Have a try of the work killed when it has left so many resume points."""
     tries = Tries(Path(tempfile.mkdtemp(dir=folder)))
@@ -199,6 +235,19 @@ def test_another_request_does_not_meet_what_was_scored_for_the_first(
     with suppress(JobError):  # ids are no texts
         assert evaluate(request(pictures, tmp_path / "out.jsonl", max_error_rate=1, **change)).rows.resumed == 0
     assert not (tmp_path / "out.jsonl").exists() or not Path(f"{tmp_path}/out.jsonl.resume").exists()
+
+
+def test_what_a_killed_try_left_on_the_local_disk_is_removed_by_the_next(pictures: Path, tries: Tries) -> None:
+    work = request(pictures, tries.folder / "out" / "out.jsonl")
+    tries.start(work, Death(3, before=False)).join()
+    [left] = tries.folder.glob("clip-operator-*")
+    assert (left / "input").exists()
+    living = tries.start(work.model_copy(update={"output": f"{tries.folder}/other/out.jsonl"}))
+    tries.start(work).join()
+    assert not left.exists()
+    living.join()
+    assert living.exitcode == 0
+    assert not list(tries.folder.glob("clip-operator-*"))
 
 
 def test_another_version_of_the_input_does_not_meet_what_was_scored_of_the_first(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -134,6 +135,7 @@ def _try(request: EvaluationRequest, access: Access | None, notes: Path, death: 
                 os.write(note, " ".join([*found, ""]).encode())
                 yield rows, results
 
+    tempfile.tempdir = str(notes.parent)
     s3 = None if access is None else access.s3()
     with patch.object(evaluation, "Scorer", NotedScorer):
         try:

@@ -35,10 +35,6 @@ CLAIM_SUFFIX = ".claim.json"
 log = logging.getLogger(__name__)
 
 
-class OutputTaken(JobError):
-    """Another run has written the output while this one was scoring it."""
-
-
 class Claim(BaseModel):
     """Who is about to write an output."""
 
@@ -168,7 +164,7 @@ def publish_output(storage: Storage, path: Path, request: EvaluationRequest, con
     try:
         return storage.upload(path, request.output, condition)
     except ObjectChanged:
-        raise OutputTaken(
+        raise JobError(
             f"another run has written {display(request.output)} while this one was scoring. What it wrote stands, and "
             "this run has written nothing; the next try finds the work done, if that was the same"
         ) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,12 +24,13 @@ from clip_operator.completion import (
 )
 from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import Cancelled, JobError
-from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.images import ImageLoader, ImagePolicy, bucket_of
 from clip_operator.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, Throughput
 from clip_operator.progress import show_progress
 from clip_operator.request import EvaluationRequest
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers
 from clip_operator.scoring import Outcomes, Scorer, Tally
+from clip_operator.scratch import scratch_folder
 from clip_operator.storage import ObjectInfo, Storage, display, parent
 from clip_operator.tables import (
     AddedType,
@@ -89,8 +89,7 @@ def evaluate(
         discard_leftovers(storage, request.output)
         return confirm(storage, done, request.requested_by) if request.requested_by else done
     check_may_write(storage, request)
-    with tempfile.TemporaryDirectory(prefix="clip-operator-") as name, claimed(storage, request) as condition:
-        folder = Path(name)
+    with scratch_folder() as folder, claimed(storage, request) as condition:
         storage.download(source, folder / "input")
         with _open_input(folder / "input", input_type, request) as (table, scan):
             _check_columns(scan, request)
@@ -189,21 +188,15 @@ def _score(
 
 
 def _image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:
+    own = bucket_of(request.input)
     policy = ImagePolicy(
         root=_image_root(request),
         image_hosts=request.image_hosts,
         max_bytes=request.max_image_bytes,
         max_pixels=request.max_image_pixels,
-        buckets=(*request.image_buckets, *_bucket_of(request.input)),
+        buckets=request.image_buckets if own is None else (*request.image_buckets, own),
     )
     return ImageLoader(storage, policy)
-
-
-def _bucket_of(uri: str) -> Iterator[str]:
-    """Yield the bucket that a URI is in, as ``s3://bucket``, if it is in one."""
-    scheme, mark, rest = uri.partition("://")
-    if mark and scheme.lower() in ("s3", "s3a", "gs", "gcs"):
-        yield f"{scheme}://{rest.partition('/')[0]}"
 
 
 def _image_root(request: EvaluationRequest) -> str:
