@@ -18,7 +18,7 @@ demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 s
 	$(BIN)/python -m demo
 
 test: $(VENV)/installed ## run the test suite, but for what needs the image
-	$(BIN)/python -m pytest -m "not image" --junitxml=build/tests.xml
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not image" --junitxml=build/tests.xml
 
 bench: $(VENV)/installed ## measure speed, memory and import cost; takes half an hour, see benchmarks/README.md
 	$(BIN)/python -m benchmarks

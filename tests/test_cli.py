@@ -202,7 +202,7 @@ def test_the_limits_for_single_reasons_are_given_as_pairs(shapes_dataset: Path, 
     flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl", "--model", SHAPES]
     code, _, stderr = run("evaluate", *flags, "--max-error-rates", "image_unreadable=0.01,text_empty=0.5")
     assert code == 1
-    assert "image_unreadable: 1 of the 64 rows (1.56 %), more than the 1 % of max_error_rates" in stderr
+    assert "image_unreadable: 1 of the 64 rows (1.6 %), more than the 1 % of max_error_rates" in stderr
     code, _, stderr = run("evaluate", *flags, "--max-error-rates", "image_unreadabel=0.01")
     assert code == 2
     assert "max_error_rates" in stderr

@@ -59,7 +59,7 @@ def test_too_many_failures_are_shown_in_a_table_with_examples(caplog: pytest.Log
         "image_not_found           10   15.6 %      5 %! row 41: there is no image at s3://b/0.jpg",
         "                                                row 42: there is no image at s3://b/1.jpg",
         "                                                row 43: there is no image at s3://b/2.jpg",
-        "text_empty                 1   1.56 %           row 51: the caption is empty",
+        "text_empty                 1    1.6 %           row 51: the caption is empty",
         "all                       11   17.2 %     10 %!",
     ]
     assert {record.levelno for record in caplog.records} == {logging.ERROR}

@@ -109,4 +109,6 @@ def _in_words(excess: Excess, these: str, rows: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    percent = 100 * share
+    digits = f"{percent:.1f}".removesuffix(".0") if percent == 0 or percent >= 1 else f"{percent:.2g}"
+    return f"{digits} %"
