@@ -55,8 +55,8 @@ def test_the_error_of_a_pod_without_rights_reaches_the_task(
     image: str, cluster: FakeKubernetes, s3: S3, shapes_dataset: Path
 ) -> None:
     folder = s3.put_folder(shapes_dataset, "data")
-    ti = task_in_pod(cluster, folder, f"{folder}/steps", {"image": image}, input_text_key="caption")
-    with pytest.raises(AirflowException, match=r"^s3://\S+ has no column 'caption'; its columns are"):
+    ti = task_in_pod(cluster, folder, f"{folder}/steps", {"image": image}, model_name="/no/model")
+    with pytest.raises(AirflowException, match=r"^model '/no/model' not found"):
         ti.next_try().run()
 
 

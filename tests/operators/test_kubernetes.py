@@ -24,6 +24,7 @@ from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.storage import Storage, parent
 from tests.conftest import S3, SHAPES
 from tests.fake_kubernetes import FakeKubernetes
+from tests.faulty_store import Fault, Kind, faulty_store
 from tests.hub import stand_in_hub
 from tests.operators.forwarder import forwarder
 from tests.operators.tasks import TaskInstance, die_while_running, task_in_pod, wait_in_triggerer
@@ -67,8 +68,9 @@ def expected_bytes(ti: TaskInstance, s3: S3) -> bytes:
     """Return what local mode writes for the same parameters."""
     output = f"{ti.parameters['cache_path']}/local.jsonl"
     fields: dict[str, Any] = {"input": f"{ti.parameters['first_entry_file_name']}", "output": output, "model": SHAPES}
-    if "embedding_cache_bytes" in ti.parameters:  # it has a say in which rows are encoded together: in the last bit
-        fields["embedding_cache_bytes"] = ti.parameters["embedding_cache_bytes"]
+    for name in ("embedding_cache_bytes", "resume_point_rows"):  # they decide which rows are encoded together
+        if name in ti.parameters:
+            fields[name] = ti.parameters[name]
     evaluate(EvaluationRequest.model_validate(fields), s3.storage)
     return s3.get(output)
 
@@ -128,12 +130,12 @@ def test_no_secret_is_in_the_pod_the_calls_the_log_or_the_xcoms(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    ti = task(input_text_key="caption")
+    ti = task(model_name="/no/model")
     with pytest.raises(AirflowException):  # a failure says more than a success
         ti.next_try().run()
     kept = json.dumps([cluster.created, cluster.requests, ti.xcoms, ti.state, ti.next_try().operator.pod])
     logged = caplog.text + "".join(capfd.readouterr())
-    assert "has no column 'caption'" in logged
+    assert "model '/no/model' not found" in logged
     assert s3.store.secret_key not in kept + logged
 
 
@@ -151,6 +153,21 @@ def test_the_pods_log_is_the_tasks_with_its_levels_and_progress(
     assert re.search(r"\[info +\] Scored 60 of 64 rows", log)
     assert re.search(r"60 of 64 rows have a score, as \S+manifest.json proves", log + caplog.text)
     assert "manifest_version" not in log
+
+
+@pytest.mark.parametrize("modes", [("local", "kubernetes"), ("kubernetes", "local")], ids="then ".join)
+def test_a_try_goes_on_where_one_in_the_other_mode_has_stopped(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, modes: tuple[str, str]
+) -> None:
+    first, second = modes
+    ti = task(execution_mode=first, max_error_rate=0.01, resume_point_rows=10)
+    with pytest.raises(AirflowException, match=r"too many rows have no score: 4 of the 64 rows \(6\.2 %\), more than"):
+        ti.next_try().run()
+    again = TaskInstance({**ti.parameters, "execution_mode": second, "max_error_rate": 0.1})
+    again.next_try().run()
+    assert again.xcoms["summary"]["rows"]["resumed"] == 62  # all but the missing and the broken image
+    assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
+    assert len(cluster.created) == 1
 
 
 def test_a_model_is_found_under_a_prefix_in_s3(task: Callable[..., TaskInstance], s3: S3) -> None:
@@ -207,17 +224,74 @@ def test_api_troubles_of_the_triggerer_change_nothing(
 
 def test_the_pods_own_error_is_the_tasks(task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3) -> None:
     for deferrable in (False, True):
-        ti = task(input_text_key="caption", deferrable=deferrable)
-        with pytest.raises(AirflowException, match=r"^s3://\S+captions.jsonl has no column 'caption'; its columns are"):
+        ti = task(model_name="/no/model", deferrable=deferrable)
+        with pytest.raises(AirflowException, match=r"^model '/no/model' not found; tried the local folder"):
             ti.next_try().run()
         assert nothing_was_written(ti, s3)
     assert cluster.pods() == []
 
 
-def test_a_request_that_the_pod_refuses_is_not_tried_again(task: Callable[..., TaskInstance]) -> None:
+def test_a_request_that_cannot_be_carried_out_is_not_tried_again_and_has_no_pod(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes
+) -> None:
     ti = task(cache_type="parquet")
     with pytest.raises(AirflowFailException, match=r"jsonl.*parquet"):
         ti.next_try().run()
+    assert cluster.requests == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"first_entry_file_name": "s3://no-such-bucket/captions.jsonl"}, "the bucket 'no-such-bucket' does not exist"),
+        ({"input_text_key": "caption"}, r"^s3://\S+captions.jsonl has no column 'caption'; its columns are"),
+        ({"image_root": "s3://no-such-bucket"}, "the bucket 'no-such-bucket' does not exist"),
+    ],
+)
+def test_what_the_worker_can_tell_itself_needs_no_pod(
+    task: Callable[..., TaskInstance],
+    cluster: FakeKubernetes,
+    s3: S3,
+    wrong: dict[str, str],
+    words: str,
+    deferrable: bool,
+) -> None:
+    ti = task(**wrong, deferrable=deferrable)
+    with pytest.raises(AirflowException, match=words) as failure:
+        ti.next_try().run()
+    assert may_be_tried_again(failure.value)
+    assert cluster.requests == []
+    assert nothing_was_written(ti, s3)
+
+
+def test_images_that_are_nowhere_and_an_output_of_anothers_need_no_pod(
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
+) -> None:
+    with pytest.raises(AirflowException, match=r"none of the 62 images .* paths start at s3://\S+/typo\. No pod was"):
+        task(image_root=f"{data}/typo").next_try().run()
+    ti = task()
+    s3.put(output_of(ti).partition(f"{s3.bucket}/")[2], b"precious\n")
+    with pytest.raises(AirflowException, match="exists already and is not this job's"):
+        ti.next_try().run()
+    assert cluster.requests == []
+
+
+def test_what_the_worker_may_not_read_the_pod_checks(
+    task: Callable[..., TaskInstance],
+    cluster: FakeKubernetes,
+    s3: S3,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    denied = [Fault(Kind.ACCESS_DENIED, when=lambda asked: asked.key.startswith(("data/captions", "data/images")))]
+    with faulty_store(s3.store.endpoint_url, denied) as proxy:
+        through = s3.store.airflow_connection.replace(s3.store.endpoint_url, proxy.url)
+        ti = task()
+        monkeypatch.setenv("AIRFLOW_CONN_STORE", through)
+        assert ti.next_try().run() == ["clip_score"]
+    assert "The input is left to the pod to check" in caplog.text
+    assert len(cluster.created) == 1
 
 
 def test_a_pod_that_was_to_have_a_gpu_and_finds_none_does_not_score_on_the_cpu(
@@ -598,7 +672,7 @@ def test_the_documented_permissions_are_those_that_are_used(
     task().next_try().run()
     task(deferrable=True).next_try().run()
     with pytest.raises(AirflowException):
-        task(input_text_key="caption").next_try().run()
+        task(model_name="/no/model").next_try().run()
     waits = {"schedule_timeout_seconds": 2, "container_resources": {"limits": {"nvidia.com/gpu": 8}}}
     with pytest.raises(AirflowException, match="no node took the pod"):
         task(waits, deferrable=True).next_try().run()

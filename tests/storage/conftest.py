@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TypeVar
 from urllib.parse import quote
 
 import pytest
 
 from clip_operator.storage import Storage
 from tests.conftest import S3
+
+T = TypeVar("T")
 
 KINDS = ("path", "file", "s3", "memory")
 
@@ -49,3 +55,32 @@ def local(tmp_path: Path) -> Path:
     folder = tmp_path / "local"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Leave out the waiting between tries; give what it would have been, in seconds."""
+    pauses: list[float] = []
+    for module in ("botocore.endpoint", "tenacity.nap"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=pauses.append))
+    return pauses
+
+
+def within(seconds: float, action: Callable[[], T]) -> T:
+    """Return or raise what the action does, and fail if it is not over in that time."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), f"hangs: not over after {seconds} seconds"
+    if errors:
+        raise errors[0]
+    return results[0]

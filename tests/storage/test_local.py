@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError
+from clip_operator.storage import AccessDenied, ObjectChanged, ObjectNotFound, Storage, StorageError, Unchanged
 from tests.conftest import not_root
 
 
@@ -130,3 +134,109 @@ def test_a_file_that_may_not_be_read_is_access_denied(tmp_path: Path) -> None:
     (tmp_path / "x").chmod(0)
     with not_root(), pytest.raises(AccessDenied, match="permission denied"):
         Storage().read(str(tmp_path / "x"))
+
+
+@pytest.fixture(params=["with hard links", "without hard links"])
+def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a file system that has no hard links, which this machine may not have."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "without hard links":
+        monkeypatch.setattr(os, "link", refuse)
+
+
+def winners(uri: str, only_if: Unchanged) -> list[str]:
+    """Let eight writers write at the same time; return what those that were told of success have written."""
+    together = threading.Barrier(8)
+
+    def contend(number: int) -> bool:
+        together.wait()
+        try:
+            Storage().write(f"writer {number}".encode(), uri, only_if)
+        except ObjectChanged:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(contend, range(8)))
+    return [f"writer {number}" for number in range(8) if won[number]]
+
+
+def test_exactly_one_of_many_writers_to_a_free_place_wins(tmp_path: Path) -> None:
+    for number in range(20):
+        uri = str(tmp_path / f"{number}")
+        (winner,) = winners(uri, Unchanged(None))
+        assert Path(uri).read_text() == winner
+
+
+def test_exactly_one_of_many_writers_that_replace_the_same_file_wins(tmp_path: Path) -> None:
+    for number in range(20):
+        uri = str(tmp_path / f"{number}")
+        (winner,) = winners(uri, Unchanged(Storage().write(b"old", uri)))
+        assert Path(uri).read_text() == winner
+    assert len(list(tmp_path.iterdir())) == 20, "no lock and no half of a file is left"
+
+
+@pytest.mark.usefixtures("links")
+def test_another_file_that_comes_during_the_upload_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "step.jsonl")
+    fsync: Callable[[int], None] = os.fsync
+
+    def come_first(descriptor: int) -> None:
+        Path(uri).write_bytes(b"another's")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", come_first)
+    with pytest.raises(ObjectChanged, match="exists already"):
+        Storage().write(b"mine", uri, Unchanged(None))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"step.jsonl": b"another's"}
+
+
+@pytest.mark.usefixtures("links")
+def test_a_free_place_is_written_with_and_without_hard_links(tmp_path: Path) -> None:
+    Storage().write(b"mine", str(tmp_path / "x"), Unchanged(None))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x": b"mine"}
+
+
+def test_what_a_killed_upload_left_is_found_and_discarded(tmp_path: Path) -> None:
+    mine = f".step.jsonl.{'0f' * 8}.partial"
+    others = [f".step.jsonl.claim.{'0f' * 8}.partial", ".step.jsonl.notes.partial", "step.jsonl"]
+    for name in (mine, *others):
+        (tmp_path / name).write_bytes(b"half")
+    uri = str(tmp_path / "step.jsonl")
+    assert Storage().unfinished_uploads(uri) == [mine]
+    assert Storage().discard_unfinished_uploads(uri) == 1
+    assert Storage().unfinished_uploads(uri) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_an_upload_under_way_is_an_unfinished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "step.jsonl")
+    seen: list[list[str]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append(Storage().unfinished_uploads(uri)))
+    Storage().write(b"x", uri)
+    assert [len(unfinished) for unfinished in seen] == [1]
+
+
+def upload_it(large: Path, target: Path) -> None:
+    Storage().upload(large, str(target))
+
+
+def download_it(large: Path, target: Path) -> None:
+    Storage().download(Storage().stat(str(large)), target)
+
+
+@pytest.mark.parametrize("transfer", [upload_it, download_it])
+def test_a_disk_that_is_full_is_named_and_keeps_nothing(tmp_path: Path, transfer: Callable[[Path, Path], None]) -> None:
+    (tmp_path / "large").write_bytes(bytes(2 << 20))
+    (tmp_path / "out").mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=f"cannot write to {tmp_path}/out: .*; make room"):
+            transfer(tmp_path / "large", tmp_path / "out" / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -30,14 +29,6 @@ ACTIONS: dict[str, Action] = {
     "list": lambda storage, uri, _: list(storage.list(uri)),
 }
 every_action = pytest.mark.parametrize("act", ACTIONS.values(), ids=ACTIONS.keys())
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Leave out botocore's waiting between tries; give what it would have waited, in seconds."""
-    pauses: list[float] = []
-    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=pauses.append))
-    return pauses
 
 
 def storage_of(access_key: str, secret_key: str, endpoint_url: str) -> Storage:

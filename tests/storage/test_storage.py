@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from clip_operator.storage import ObjectInfo, ObjectNotFound, ObjectTooLarge, Storage, StorageError
+from clip_operator.storage import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectTooLarge,
+    Storage,
+    StorageError,
+    Unchanged,
+)
 from tests.storage.conftest import Place
 
 NAMES = [
@@ -82,6 +90,78 @@ def test_an_upload_keeps_every_byte_of_a_large_file(place: Place, local: Path) -
     assert place.storage.read(place.uri("large")) == content
 
 
+RANGES = [
+    (0, 3, b"abc"),
+    (3, 2, b"de"),
+    (3, 100, b"defgh"),
+    (-3, 3, b"fgh"),
+    (-3, 1, b"f"),
+    (-3, 100, b"fgh"),
+    (-100, 2, b"ab"),
+    (8, 1, b""),
+    (100, 1, b""),
+    (2, 0, b""),
+]
+
+
+def test_a_range_is_read_as_a_slice_is_taken(place: Place) -> None:
+    place.storage.write(b"abcdefgh", place.uri("x"))
+    for start, length, expected in RANGES:
+        assert place.storage.read_range(place.uri("x"), start, length) == expected, (start, length)
+
+
+def test_a_range_of_an_empty_object_is_empty_and_of_an_absent_one_an_error(place: Place) -> None:
+    place.storage.write(b"", place.uri("x"))
+    for start in (0, 5, -5):
+        assert place.storage.read_range(place.uri("x"), start, 5) == b""
+        with pytest.raises(ObjectNotFound):
+            place.storage.read_range(place.uri("absent"), start, 5)
+
+
+@pytest.mark.parametrize("by", ["write", "upload"])
+def test_a_write_goes_where_nothing_is_only_if_nothing_is_there(place: Place, local: Path, by: str) -> None:
+    def write(content: bytes, only_if: Unchanged) -> ObjectInfo:
+        if by == "write":
+            return place.storage.write(content, uri, only_if)
+        (local / "new").write_bytes(content)
+        return place.storage.upload(local / "new", uri, only_if)
+
+    uri = place.uri("deep/x")
+    first = write(b"first", Unchanged(None))
+    assert first == place.storage.stat(uri)
+    with pytest.raises(ObjectChanged, match="exists already"):
+        write(b"second", Unchanged(None))
+    assert place.storage.read(uri) == b"first"
+
+    second = write(b"second, longer", Unchanged(first))
+    assert second == place.storage.stat(uri)
+    with pytest.raises(ObjectChanged, match="was replaced"):
+        write(b"third", Unchanged(first))
+    assert place.storage.read(uri) == b"second, longer"
+
+    place.storage.delete(uri)
+    with pytest.raises(ObjectChanged, match="is gone"):
+        write(b"fourth", Unchanged(second))
+    assert place.storage.find(uri) is None
+    assert write(b"fifth", Unchanged(None)) == place.storage.stat(uri)
+
+
+def test_what_was_written_whole_leaves_no_unfinished_upload(place: Place) -> None:
+    place.storage.write(b"x", place.uri("x"))
+    assert place.storage.unfinished_uploads(place.uri("x")) == []
+    assert place.storage.discard_unfinished_uploads(place.uri("x")) == 0
+    assert place.storage.unfinished_uploads(place.uri("absent/x")) == []
+
+
+def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_else(place: Place) -> None:
+    kept = [place.storage.write(b"x", place.uri(name)) for name in ("a.txt", "ab/x")]
+    for name in ("a/x", "a/y z", "a/b/c"):
+        place.storage.write(b"x", place.uri(name))
+    for _ in range(2):
+        place.storage.delete_folder(place.uri("a/"))
+        assert list(place.storage.list(place.root + "/")) == kept
+
+
 def test_a_list_is_of_the_objects_whose_uri_starts_with_the_prefix(place: Place) -> None:
     written = {name: place.storage.write(name.encode(), place.uri(name)) for name in ("s_1", "s_2", "s/x y", "t", "z%")}
 
@@ -142,8 +222,9 @@ def test_an_object_that_changed_since_it_was_looked_at_is_not_downloaded(place: 
     uri = place.uri("x")
     seen = place.storage.write(b"before", uri)
     place.storage.write(b"after it all", uri)
-    with pytest.raises(StorageError, match="changed while it was being read; run the task again"):
+    with pytest.raises(ObjectChanged, match="changed while it was being read; run the task again"):
         place.storage.download(seen, local / "copy")
+    assert not (local / "copy").exists()
 
 
 def test_a_change_that_keeps_the_size_is_noticed_too(place: Place, local: Path) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clip_operator.errors import JobError
 from clip_operator.storage import S3Access, Storage, scheme_of
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 DEFAULT_CONNECTION = "aws_default"
 
@@ -38,6 +42,7 @@ class AwsConnection:
             raise JobError(
                 "verify=false in the AWS connection cannot be passed to another interpreter; give a CA bundle"
             )
+        settings = _variables(self.access.config) if self.access.config is not None else {}
         session = self.access.session
         credentials = session.get_credentials() if session is not None and self.owns_credentials else None
         frozen = credentials and credentials.get_frozen_credentials()
@@ -48,6 +53,7 @@ class AwsConnection:
             "AWS_DEFAULT_REGION": session and session.region_name,
             "AWS_ENDPOINT_URL_S3": self.access.endpoint_url,
             "AWS_CA_BUNDLE": self.access.verify if isinstance(self.access.verify, str) else None,
+            **settings,
         }
         return {name: value for name, value in variables.items() if value}
 
@@ -76,9 +82,42 @@ def aws_connection(aws_conn_id: str | None, uris: Iterable[str]) -> AwsConnectio
     if not connection and aws_conn_id != DEFAULT_CONNECTION:
         # The hook only warns and goes on with whatever credentials it finds: another account's, perhaps.
         raise JobError(f"there is no Airflow connection aws_conn_id={aws_conn_id!r}; add it, or name another")
-    access = S3Access(session, connection.get_service_endpoint_url("s3"), hook.verify)
+    access = S3Access(
+        session, connection.get_service_endpoint_url("s3"), hook.verify, config=connection.botocore_config
+    )
     return AwsConnection(access, bool(connection.aws_access_key_id or connection.role_arn or connection.profile_name))
 
 
 def _is_s3(uri: str) -> bool:
     return scheme_of(uri) in ("s3", "s3a")
+
+
+def _variables(config: Config) -> dict[str, str]:
+    """Return the environment variables that say the same as the connection's botocore settings.
+
+    :raises JobError: there is no variable for one of them.
+    """
+    from botocore.config import Config
+
+    defaults = vars(Config())
+    settings = {
+        name: value
+        for name, value in vars(config).items()
+        if not name.startswith("_") and value != defaults.get(name) and value is not None
+    }
+    retries = dict(settings.pop("retries", {}))
+    if "max_attempts" in retries:  # botocore's own name for the tries after the first
+        retries.setdefault("total_max_attempts", retries.pop("max_attempts") + 1)
+    named = {
+        "AWS_REQUEST_CHECKSUM_CALCULATION": settings.pop("request_checksum_calculation", None),
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": settings.pop("response_checksum_validation", None),
+        "AWS_MAX_ATTEMPTS": retries.get("total_max_attempts"),
+        "AWS_RETRY_MODE": retries.get("mode"),
+        "AWS_DEFAULT_REGION": settings.pop("region_name", None),
+    }
+    if settings:
+        raise JobError(
+            f"{', '.join(sorted(settings))} in the AWS connection's config_kwargs cannot be passed to another "
+            "interpreter; leave it out, or say the same in an AWS config file that both read (AWS_CONFIG_FILE)"
+        )
+    return {name: str(value) for name, value in named.items() if value is not None}

@@ -144,7 +144,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "image_hosts": "json",
         "image_buckets": "json",
         "max_error_rates": "json",
-        "python": "bash", "pod": "json",
+        "python": "bash",
+        "pod": "json",
     }
     ui_color = "#e8f0fe"
 

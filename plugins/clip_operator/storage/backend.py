@@ -107,10 +107,10 @@ class Backend(Protocol):
     def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         """Put ``data`` at ``uri``, as :meth:`upload` does."""
 
-    def unfinished_uploads(self, uri: str) -> list[str]:
+    def unfinished_uploads(self, uri: str, /) -> list[str]:
         """Return the ids of uploads to exactly this URI that were begun and not completed, also of those under way."""
 
-    def discard_unfinished_uploads(self, uri: str) -> int:
+    def discard_unfinished_uploads(self, uri: str, /) -> int:
         """Remove what such uploads left, and return of how many. One that is under way fails."""
 
     def delete(self, uri: str) -> None:

@@ -1,10 +1,10 @@
-"""A full local disk, in words."""
+"""Local files that are written: whole or not at all, and a full disk in words."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clip_operator.storage.backend import StorageError
@@ -31,3 +31,15 @@ def writing_to(path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot write to {path.parent}: {reason}; make room, or set TMPDIR to a larger disk for temporary files"
         ) from None
+
+
+@contextmanager
+def receiving(path: Path) -> Iterator[None]:
+    """Do as :func:`writing_to`, and leave no file at ``path`` if what is done there fails."""
+    try:
+        with writing_to(path):
+            yield
+    except BaseException:  # also a signal
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise

@@ -17,7 +17,7 @@ from clip_operator.storage.backend import (
     Unchanged,
     changed_while_read,
 )
-from clip_operator.storage.disk import writing_to
+from clip_operator.storage.disk import receiving
 
 _PACKAGES = {
     "gs": "gcsfs",
@@ -77,11 +77,12 @@ class FsspecBackend:
             return bytes(self._fs.cat_file(uri, start=first, end=min(first + length, size)))
 
     def download(self, info: ObjectInfo, path: Path) -> None:
-        with _translating(info.uri), writing_to(path), self._fs.open(info.uri, "rb") as source, path.open("wb") as out:
-            shutil.copyfileobj(source, out, 1 << 20)
-        self._fs.invalidate_cache()
-        if self.stat(info.uri) != info:
-            raise changed_while_read(info.uri)
+        with _translating(info.uri), receiving(path):
+            with self._fs.open(info.uri, "rb") as source, path.open("wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+            self._fs.invalidate_cache()
+            if self.stat(info.uri) != info:
+                raise changed_while_read(info.uri)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         self._check(uri, only_if)
@@ -98,10 +99,10 @@ class FsspecBackend:
             self._fs.invalidate_cache()
         return self.stat(uri)
 
-    def unfinished_uploads(self, uri: str) -> list[str]:
+    def unfinished_uploads(self, _uri: str) -> list[str]:
         return []
 
-    def discard_unfinished_uploads(self, uri: str) -> int:
+    def discard_unfinished_uploads(self, _uri: str) -> int:
         return 0
 
     def delete(self, uri: str) -> None:

@@ -24,7 +24,7 @@ from clip_operator.storage.backend import (
     Unchanged,
     changed_while_read,
 )
-from clip_operator.storage.disk import writing_to
+from clip_operator.storage.disk import receiving, writing_to
 
 # What os.link says where the file system has no hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -83,12 +83,12 @@ class LocalBackend:
 
     def download(self, info: ObjectInfo, path: Path) -> None:
         try:
-            with writing_to(path):
+            with receiving(path):
                 shutil.copyfile(path_of(info.uri), path)
+                if self.stat(info.uri) != info:
+                    raise changed_while_read(info.uri)
         except OSError as error:
             raise _translated(info.uri, error) from None
-        if self.stat(info.uri) != info:
-            raise changed_while_read(info.uri)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         try:

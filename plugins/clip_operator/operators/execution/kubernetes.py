@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from clip_operator.operators.execution.pod import ScoringPod, scoring_pod
 from clip_operator.operators.execution.pod_end import explain, in_words
 from clip_operator.operators.execution.pod_settings import PodSettings
 from clip_operator.operators.plan import Plan
+from clip_operator.preflight import check_before_pod
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.steps import manifest_uri
 from clip_operator.storage import Storage, StorageError, display, scheme_of
@@ -46,10 +48,10 @@ class KubernetesPod:
         self._storage = storage
         self._context = context
         self._pod: ScoringPod | None = None
-        self._stopped = False
+        self._stop = threading.Event()
 
     def run(self, plan: Plan) -> EvaluationManifest:
-        """Run the pod.
+        """Check what can be checked without a pod, and run the pod.
 
         :raises TaskDeferred: the triggerer is to wait; :meth:`resume` then goes on.
         """
@@ -57,6 +59,8 @@ class KubernetesPod:
         if scheme_of(request.output) == "file":
             log.warning("%s is a local path: it must be the same place for the pod and for this worker", request.output)
         before = self._manifest_etag(request)
+        if not self._stop.is_set():
+            check_before_pod(request, self._storage, self._stop)
         pod = self._make_pod(plan, before)
         start = pod.execute_async if self._settings.deferrable else pod.execute_sync
         return self._watched(lambda: start(self._context), pod, request, before)
@@ -81,7 +85,7 @@ class KubernetesPod:
             raise
 
     def stop(self) -> None:
-        self._stopped = True
+        self._stop.set()
         if self._pod is not None:
             self._pod.on_kill()
 
@@ -98,17 +102,17 @@ class KubernetesPod:
         """Watch the pod to its end; return the manifest that it wrote, or raise why there is none."""
         trouble: Exception | None = None
         try:
-            if not self._stopped:  # before there was a pod
+            if not self._stop.is_set():  # before there was a pod
                 watch()
         except TaskDeferred:
-            if not self._stopped:
+            if not self._stop.is_set():
                 raise
             pod.on_kill()  # stopped while the pod was being created, when there was nothing to delete yet
         except ClipOperatorError:
             raise
         except Exception as error:  # KubernetesPodOperator's many ways to say that something is wrong
             trouble = error
-        if self._stopped:
+        if self._stop.is_set():
             raise Cancelled("stopped before the pod ended")
         manifest = self._own_manifest(pod, request, before, trouble)
         if trouble is not None:
