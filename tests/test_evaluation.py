@@ -27,7 +27,7 @@ from clip_operator.errors import Cancelled, ClipOperatorError, JobError
 from clip_operator.evaluation import evaluate
 from clip_operator.manifest import EvaluationManifest, parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
-from clip_operator.storage import Storage
+from clip_operator.storage import ObjectInfo, Storage, Unchanged
 from tests.conftest import S3, SHAPES
 
 
@@ -363,10 +363,10 @@ def test_an_output_that_the_command_line_wrote_is_protected_from_a_task(data: Pa
 
 def test_an_output_whose_writer_died_before_the_manifest_is_the_next_trys_own(data: Path) -> None:
     class DiesBeforeManifest(Storage):
-        def write(self, data: bytes, uri: str) -> Any:
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
             if uri.endswith(".manifest.json"):
                 raise KeyboardInterrupt  # as a kill would: nothing of the job runs after it
-            return super().write(data, uri)
+            return super().write(data, uri, only_if)
 
         def delete(self, uri: str) -> None:
             pass
@@ -404,9 +404,12 @@ def test_on_error_fail_names_the_row_and_writes_nothing(data: Path) -> None:
 
 
 def test_a_job_in_which_no_row_can_be_scored_fails_and_writes_nothing(data: Path) -> None:
-    with pytest.raises(JobError, match=r"none of the 64 rows could be scored \(image_not_found: 62, text_") as error:
-        evaluate(request(data, image_root=str(data / "elsewhere")))
-    assert f"relative image paths start at {data}/elsewhere" in str(error.value)
+    for path in (data / "images").iterdir():
+        path.write_bytes(b"\x89PNG, but no image")
+    message = r"none of the 64 rows could be scored \(image_unreadable: 61, image_not_found: 1, text_"
+    with pytest.raises(JobError, match=message) as error:
+        evaluate(request(data))
+    assert f"relative image paths start at {data}" in str(error.value)
     assert not list(data.glob("scored*"))
 
 

@@ -24,14 +24,16 @@ from clip_operator.completion import (
 )
 from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import Cancelled, JobError
-from clip_operator.images import ImageLoader, ImagePolicy, bucket_of
+from clip_operator.image_access import image_loader, image_root
+from clip_operator.images import ImageLoader
 from clip_operator.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, Throughput
+from clip_operator.preflight import no_image_comes, open_checked
 from clip_operator.progress import show_progress
 from clip_operator.request import EvaluationRequest
-from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers
+from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers, find_leftovers
 from clip_operator.scoring import Outcomes, Scorer, Tally
 from clip_operator.scratch import scratch_folder
-from clip_operator.storage import ObjectInfo, Storage, display, parent
+from clip_operator.storage import AccessDenied, ObjectInfo, Storage, display
 from clip_operator.tables import (
     AddedType,
     FileType,
@@ -40,7 +42,6 @@ from clip_operator.tables import (
     check_conversion,
     create_table,
     file_type_of,
-    open_table,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def evaluate(
     started = datetime.now(UTC)
     input_type, output_type = file_type_of(request.input), file_type_of(request.output)
     check_conversion(input_type, output_type)
-    images = _image_loader(request, storage)
+    images = image_loader(request, storage)
     source = storage.stat(request.input)
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     if not request.overwrite and (done := finished(storage, request, source, checkpoint.digest)):
@@ -91,8 +92,8 @@ def evaluate(
     check_may_write(storage, request)
     with scratch_folder() as folder, claimed(storage, request) as condition:
         storage.download(source, folder / "input")
-        with _open_input(folder / "input", input_type, request) as (table, scan):
-            _check_columns(scan, request)
+        with open_checked(folder / "input", input_type, request) as (table, scan):
+            _check_images(table, images, storage, request, stop)
             _check_not_stopped(stop)
             device = model.choose_device(request.device)
             encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
@@ -116,17 +117,27 @@ def evaluate(
     return manifest
 
 
-@contextmanager
-def _open_input(path: Path, file_type: FileType, request: EvaluationRequest) -> Iterator[tuple[TableReader, TableScan]]:
-    """Open the copy of the input, every row of which has been seen to be well formed."""
-    columns = (request.input_image_key, request.input_text_key, *request.added_columns)
-    with ExitStack() as stack:
-        try:
-            table = stack.enter_context(open_table(path, file_type, columns))
-            scan = table.scan()
-        except JobError as error:
-            raise JobError(f"{display(request.input)}: {error}") from None
-        yield table, scan
+def _check_images(
+    table: TableReader, images: ImageLoader, storage: Storage, request: EvaluationRequest, stop: threading.Event
+) -> None:
+    """Raise :class:`JobError` if, as far as can be told at small cost, no image of the table can be had."""
+    if request.rescore is not None and storage.find(request.output) is not None:
+        return  # most rows have their scores, and need no image any more
+    problem = no_image_comes(table, request, images, images.fetch, stop)
+    if problem is None:
+        return
+    if _may_resume(storage, request):
+        log.warning("Rows that an earlier try has scored keep their scores, but %s", problem)
+        return
+    raise JobError(f"{display(request.input)}: {problem}. Nothing was scored or written")
+
+
+def _may_resume(storage: Storage, request: EvaluationRequest) -> bool:
+    """Tell whether an earlier try may have scored rows, so that their images need not be there any more."""
+    try:
+        return any(left.resume_points for left in find_leftovers(storage, request.output))
+    except AccessDenied:  # it cannot be told
+        return True
 
 
 @contextmanager
@@ -164,7 +175,7 @@ def _score(
     file_type: FileType,
 ) -> Tally:
     """Write ``table`` with the added columns to ``path``."""
-    outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(_image_root(request)))
+    outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(image_root(request)))
     added = {request.output_key: AddedType.FLOAT64}
     if request.error_key is not None:
         added[request.error_key] = AddedType.STRING
@@ -185,43 +196,6 @@ def _score(
         continuation.save_last()
         outcomes.check()
     return outcomes.tally
-
-
-def _image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:
-    own = bucket_of(request.input)
-    policy = ImagePolicy(
-        root=_image_root(request),
-        image_hosts=request.image_hosts,
-        max_bytes=request.max_image_bytes,
-        max_pixels=request.max_image_pixels,
-        buckets=request.image_buckets if own is None else (*request.image_buckets, own),
-    )
-    return ImageLoader(storage, policy)
-
-
-def _image_root(request: EvaluationRequest) -> str:
-    return request.image_root or parent(request.input)
-
-
-def _check_columns(scan: TableScan, request: EvaluationRequest) -> None:
-    if scan.rows == 0 and not scan.columns:
-        return  # an empty file has no columns to miss
-    missing = [key for key in (request.input_image_key, request.input_text_key) if key not in scan.columns]
-    if missing:
-        present = ", ".join(map(repr, scan.columns[:50])) + (" …" if len(scan.columns) > 50 else "")
-        hint = ""
-        if len(scan.columns) == 1 and (delimiter := next((d for d in ";\t|" if d in scan.columns[0]), None)):
-            hint = f". Is {delimiter!r} its delimiter? CSV files need commas"
-        raise JobError(
-            f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
-            f"its columns are {present}{hint}"
-        )
-    occupied = [key for key in request.added_columns if key in scan.columns]
-    if occupied and not request.overwrite:
-        raise JobError(
-            f"{display(request.input)} has a column {' and a column '.join(map(repr, occupied))} already; "
-            "choose another output_key or error_key, or set overwrite=True to replace its values"
-        )
 
 
 def _check_not_stopped(stop: threading.Event) -> None:

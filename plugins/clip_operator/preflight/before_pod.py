@@ -1,0 +1,200 @@
+"""What a worker can tell of a job that a pod is to do, before there is a pod.
+
+The worker may have other credentials than the pod, other mounts, and fewer libraries. So it refuses only what the pod
+would refuse for certain, warns of what looks wrong, and is silent where it cannot look.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_operator.completion import check_may_write, proof, read_claim
+from clip_operator.errors import JobError, Reason, RowError
+from clip_operator.image_access import image_loader, image_root
+from clip_operator.images import ImageLoader, ImageLocation
+from clip_operator.preflight.columns import check_columns, check_free, open_checked
+from clip_operator.preflight.image_sample import draw, failures, in_words, no_image_comes
+from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
+from clip_operator.request import EvaluationRequest
+from clip_operator.scratch import scratch_folder
+from clip_operator.storage import (
+    BucketNotFound,
+    ObjectInfo,
+    ObjectNotFound,
+    Storage,
+    StorageError,
+    display,
+    scheme_of,
+)
+from clip_operator.tables import Chunk, FileType, TableFormat, check_conversion, file_type_of
+
+log = logging.getLogger(__name__)
+
+# How much of an input is read: a larger one is judged by its start. So much is parsed within a second.
+_BYTES = 8 << 20
+_COMPRESSED_BYTES = 1 << 20  # gzip makes several times as much of it
+
+
+def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threading.Event) -> None:
+    """Refuse a job that its pod would refuse for certain, and warn of what looks wrong. Takes a second or two.
+
+    :param storage: where URIs lead for this process.
+    :param stop: set it to end this soon.
+    :raises RequestError: the request cannot be carried out as it stands, whatever the data.
+    :raises JobError: the input does not exist, is malformed or lacks a column; the output is another's; or no image
+        that the input names exists.
+    :raises Cancelled: ``stop`` was set.
+    """
+    input_type = file_type_of(request.input)
+    check_conversion(input_type, file_type_of(request.output))
+    images = image_loader(request, storage)
+    if _was_tried_before(request, storage):
+        log.info("Nothing is checked before the pod is started: an earlier try has begun or done the work")
+        return
+    checks = _Checks(request, storage, images, stop)
+    source = checks.source()
+    checks.target()
+    if source is not None:
+        checks.content(source, input_type)
+    log.info("Checked before the pod is started: %s", ", ".join(checks.passed) or "nothing that can be told from here")
+
+
+def _was_tried_before(request: EvaluationRequest, storage: Storage) -> bool:
+    """Tell whether the work may be done already, or be under way in the pod of an earlier try."""
+    try:
+        manifest = proof(storage, request.output)
+        if manifest is not None:
+            return not request.overwrite and manifest.request.fingerprint() == request.fingerprint()
+        claim = read_claim(storage, request.output)
+    except StorageError:
+        return False
+    return claim is not None and claim.requested_by == request.requested_by
+
+
+class _Checks:
+    def __init__(
+        self, request: EvaluationRequest, storage: Storage, images: ImageLoader, stop: threading.Event
+    ) -> None:
+        self.passed: list[str] = []
+        self._request = request
+        self._storage = storage
+        self._images = images
+        self._stop = stop
+        self._image_is_there = False
+        self._doubt: StorageError | None = None
+
+    def source(self) -> ObjectInfo | None:
+        """Return the input's version, or None if it cannot be told from here."""
+        if scheme_of(self._request.input) == "file":
+            return None  # it may be mounted in the pod alone
+        try:
+            source = self._storage.stat(self._request.input)
+        except (ObjectNotFound, BucketNotFound):
+            raise
+        except StorageError as error:
+            log.warning("The input is left to the pod to check: %s", error)
+            return None
+        self.passed.append("the input exists")
+        return source
+
+    def target(self) -> None:
+        """Raise :class:`JobError` if the output is another's."""
+        try:
+            check_may_write(self._storage, self._request)
+        except BucketNotFound:
+            raise
+        except StorageError as error:
+            log.warning("Whether the output may be written is left to the pod to check: %s", error)
+        else:
+            self.passed.append("the output is free or this task's own")
+
+    def content(self, source: ObjectInfo, file_type: FileType) -> None:
+        """Raise :class:`JobError` if the input itself, or the images it names, cannot be scored."""
+        try:
+            with scratch_folder() as folder:
+                self._content(source, file_type, folder / "input")
+        except BucketNotFound:
+            raise
+        except (StorageError, OSError) as error:
+            log.warning("What is in the input is left to the pod to check: %s", error)
+        except ModuleNotFoundError as error:
+            log.debug("What is in the input is left to the pod to check: there is no %s here", error.name)
+
+    def _content(self, source: ObjectInfo, file_type: FileType, path: Path) -> None:
+        most = _COMPRESSED_BYTES if file_type.gzip else _BYTES
+        if source.size <= most:
+            path.write_bytes(self._storage.read(source.uri, most))
+            self._whole(path, file_type)
+        elif file_type.format is TableFormat.PARQUET:
+            self._columns(footer_columns(self._storage, source))
+        else:
+            path.write_bytes(self._storage.read_range(source.uri, 0, most))
+            self._columns(header_columns(path, file_type, self._request))
+            self._start(first_rows(path, file_type, self._request))
+
+    def _whole(self, path: Path, file_type: FileType) -> None:
+        with open_checked(path, file_type, self._request) as (table, scan):
+            self.passed.append(f"its {scan.rows:,} rows are well formed and have the columns")
+            if not self._looks_at_images():
+                return
+            problem = no_image_comes(table, self._request, self._images, self._look, self._stop)
+        self._conclude(problem, certain=problem is not None and not self._may_take_over())
+
+    def _columns(self, columns: Sequence[str] | None) -> None:
+        if columns is not None:
+            check_columns(columns, self._request)
+            self.passed.append("it has the columns")
+
+    def _start(self, rows: Chunk | None) -> None:
+        """Judge by the first rows, which others need not be like."""
+        if rows is None:
+            return
+        request = self._request
+        check_free([key for key in request.added_columns if any(v is not None for v in rows.column(key))], request)
+        for key in (request.input_image_key, request.input_text_key):
+            if all(value is None for value in rows.column(key)):
+                log.warning("%s: the first %d rows have nothing in %r", display(request.input), len(rows), key)
+        if not self._looks_at_images():
+            return
+        sample = draw([rows], request, self._images, len(rows))
+        failed = failures(sample, self._look, self._stop)
+        self._conclude(in_words(failed, sample, request) if failed else None, certain=False)
+
+    def _conclude(self, problem: str | None, *, certain: bool) -> None:
+        if problem is not None:
+            if certain:
+                raise JobError(f"{display(self._request.input)}: {problem}. No pod was started")
+            log.warning("%s: %s", display(self._request.input), problem)
+        elif self._image_is_there:
+            self.passed.append("an image that it names exists")
+        if self._doubt is not None:
+            log.warning("The images are left to the pod to check: %s", self._doubt)
+
+    def _looks_at_images(self) -> bool:
+        # The local folder of images is the pod's, and only the pod can tell which paths lie in it.
+        return self._request.max_error_rate < 1 and scheme_of(image_root(self._request)) != "file"
+
+    def _look(self, location: ImageLocation) -> None:
+        """Look whether an object is there. What is inside its row or on the web passes unseen."""
+        if location.inline or scheme_of(location.key) in ("http", "https"):
+            return
+        try:
+            self._storage.stat(location.key)
+        except ObjectNotFound:
+            raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {location}") from None
+        except BucketNotFound:
+            raise
+        except StorageError as error:
+            self._doubt = error  # the pod may be allowed to read it, or come through
+        else:
+            self._image_is_there = True
+
+    def _may_take_over(self) -> bool:
+        """Tell whether the pod may find scores of earlier runs, so that images need not be there any more."""
+        try:
+            return any(True for _ in self._storage.list(f"{self._request.output}."))
+        except StorageError:
+            return True

@@ -1,0 +1,73 @@
+"""What the header, the footer or the first rows of a large input tell of it."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_operator.errors import JobError
+from clip_operator.preflight.columns import named_columns
+from clip_operator.request import EvaluationRequest
+from clip_operator.storage import ObjectInfo, Storage
+from clip_operator.tables import Chunk, FileType, open_table
+from clip_operator.tables.csv_reader import CsvReader
+
+log = logging.getLogger(__name__)
+
+_ROWS = 16
+
+# A Parquet file ends with its footer, the footer's length in four bytes, and the format's mark in four.
+_PARQUET_END_BYTES = 8
+
+# What is larger has tens of thousands of columns or row groups, and takes its time to be read.
+_MOST_FOOTER_BYTES = 8 << 20
+
+
+def footer_columns(storage: Storage, source: ObjectInfo) -> Sequence[str] | None:
+    """Return the columns of a Parquet file, of which only the footer is read; None if that cannot be read.
+
+    :raises StorageError: the object cannot be read.
+    :raises ModuleNotFoundError: there is no pyarrow here.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    end = storage.read_range(source.uri, -_PARQUET_END_BYTES, _PARQUET_END_BYTES)
+    length = int.from_bytes(end[:4], "little") + _PARQUET_END_BYTES
+    if length > min(_MOST_FOOTER_BYTES, source.size):
+        return None
+    try:
+        return tuple(pq.read_schema(io.BytesIO(storage.read_range(source.uri, -length, length))).names)
+    except (pa.ArrowException, OSError) as error:
+        log.debug("The footer of %s cannot be read: %s", source.uri, error)
+        return None
+
+
+def header_columns(path: Path, file_type: FileType, request: EvaluationRequest) -> Sequence[str] | None:
+    """Return the columns that a CSV file's first line names; None if it cannot be read, and for other formats.
+
+    :param path: the start of the file, cut off anywhere.
+    """
+    with open_table(path, file_type, named_columns(request)) as table:
+        if not isinstance(table, CsvReader):
+            return None
+        try:
+            return table.header().names
+        except JobError as error:
+            log.debug("The header cannot be read: %s", error)
+            return None
+
+
+def first_rows(path: Path, file_type: FileType, request: EvaluationRequest) -> Chunk | None:
+    """Return the first rows of a text file; None if there is none, or one that cannot be read.
+
+    :param path: the start of the file, cut off anywhere.
+    """
+    with open_table(path, file_type, named_columns(request)) as table:
+        try:
+            return next(iter(table.chunks(_ROWS)), None)
+        except JobError as error:  # perhaps only because the file is cut off here
+            log.debug("The first rows cannot be read: %s", error)
+            return None
