@@ -311,6 +311,20 @@ def test_only_a_few_chunks_are_read_ahead(encoder: model.ClipEncoder, names: lis
         assert len(read) <= expected + 17
 
 
+@pytest.mark.parametrize("names", [["red"], NAMES], ids=["one image", "many images"])
+def test_only_a_few_large_chunks_are_read_ahead(encoder: model.ClipEncoder, names: list[str]) -> None:
+    read = []
+
+    def chunks() -> Iterator[Rows[int]]:
+        for number in range(30):
+            read.append(number)
+            yield Rows(number, [names[number % len(names)]], ["a red square"], size=20 << 20)
+
+    for expected, (rows, _) in enumerate(Scorer(encoder, Colours(), threading.Event()).score(chunks())):
+        assert rows.content == expected
+        assert len(read) <= expected + 5
+
+
 def test_only_so_many_images_are_held_at_once(encoder: model.ClipEncoder) -> None:
     """While nothing is decoded, the pipeline fetches up to its bound and no further."""
     most = encoder.image_batch * (encoder.lanes + 1) + 48

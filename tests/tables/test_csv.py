@@ -194,6 +194,14 @@ def test_a_row_over_the_limit_stops_the_job(tmp_path: Path, monkeypatch: pytest.
     assert message.endswith("Is a quote left open?")
 
 
+def test_a_row_of_too_many_cells_or_lines_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "MAX_ROW_VALUES", 100)
+    assert rewritten(tmp_path, "t.csv", b"a,b\n" + b"1,2\n" * 200, {"s": [1.0] * 200}).count(b",1.0\n") == 200
+    for many in (b"," * 100, b'"' + b"\n" * 100 + b'"', b'"\n",,,' * 30):
+        message = failure(tmp_path, b"a,b\n1,2\n" + many + b"\n")
+        assert message.startswith("the row that starts in line 3 has more than 100 values")
+
+
 def test_a_name_twice_in_the_header_matters_only_for_a_column_that_is_used(tmp_path: Path) -> None:
     content = b"a,b,a\n1,2,3\n"
     assert rewritten(tmp_path, "t.csv", content, {"s": [1.0]}) == b"a,b,a,s\n1,2,3,1.0\n"

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.tables import FileType, TableFormat, check_conversion, create_table, file_type_of, open_table
-from tests.tables.rewriting import rewritten
+from tests.tables.rewriting import rewrite, rewritten
 
 JSONL, JSON, CSV, PARQUET = (FileType(table_format) for table_format in TableFormat)
 
@@ -174,6 +176,27 @@ def test_compressed_data_without_gz_in_the_name_is_recognised(tmp_path: Path, na
         open_table(path, file_type_of(name)) as reader,
     ):
         reader.scan()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_a_full_disk_is_told_in_words(tmp_path: Path, suffix: str, rows: int) -> None:
+    source, target = tmp_path / f"t.{suffix.removesuffix('.gz')}", tmp_path / f"out.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table({"a": range(rows)}), source)
+    else:
+        content = {"json": b"[" + b"{}," * (rows - 1) + b"{}]", "csv": b"a\n" + b"1\n" * rows}
+        source.write_bytes(content.get(suffix, b"{}\n" * rows))
+    target.symlink_to("/dev/full")  # a device that is there for this; only the link is removed
+    with pytest.raises(JobError) as caught:
+        rewrite(source, target, {"s": [row / 7 for row in range(rows)]})
+    assert str(caught.value).startswith(f"cannot write temporary files to {tmp_path}: the disk is full; make room")
+
+
+def test_a_folder_that_is_gone_is_told_in_words(tmp_path: Path) -> None:
+    for name, content in (("t.jsonl", b"{}"), ("t.csv", b"a\n1\n")):
+        with pytest.raises(JobError, match=r"cannot write temporary files to .*/gone: No such file or directory"):
+            rewritten(tmp_path, name, content, {"s": [1.0]}, target=f"../{tmp_path.name}/gone/{name}")
 
 
 def test_text_formats_do_not_import_pyarrow() -> None:

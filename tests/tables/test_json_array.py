@@ -155,6 +155,17 @@ def test_an_element_over_the_limit_stops_the_job(tmp_path: Path, monkeypatch: py
     assert failure(tmp_path, b"[{}," + long).startswith("element 2 is larger than 1 MiB")
 
 
+def test_an_element_of_too_many_values_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "MAX_ROW_VALUES", 100_000)
+    padding = b'{"p":"' + b"x" * 900_000 + b'","a":['
+    few, many = (padding + b"[]," * values + b"1]}" for values in (45_000, 55_000))
+    # More than the limit in all elements together, across the blocks in which the file is read.
+    assert rewritten(tmp_path, "t.json", b"[" + few + b"," + few + b"]", {"s": [1.0, 1.0]}).count(b'"s":1.0') == 2
+    for end in (b"]", b"", b",{}]"):
+        message = failure(tmp_path, b"[{}," + many + end)
+        assert message == "element 2 has more than 100,000 values, the most that are accepted."
+
+
 def test_an_output_that_misses_elements_is_not_completed(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(b"[{}, {}]")

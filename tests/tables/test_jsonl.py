@@ -227,6 +227,16 @@ def test_a_row_over_the_limit_stops_the_job(tmp_path: Path, monkeypatch: pytest.
     assert message.startswith("line 2 is larger than 1 MiB")
 
 
+def test_a_row_of_too_many_values_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "MAX_ROW_VALUES", 100)
+    kept = b'{"a":[' + b"1," * 90 + b"1]}\n" + b'{"a":"' + b"x" * 200 + b'"}\n'
+    assert rewritten(tmp_path, "t.jsonl", kept, {"s": [1.0, 1.0]}).count(b'"s":1.0') == 2
+    for many in (b"[]," * 50, b"{}," * 50, b"12," * 99, b"[[[" * 40):
+        assert failure(tmp_path, b'{"a":1}\n{"a":[' + many + b"1]}\n") == (
+            "line 2 has more than 100 values, the most that are accepted."
+        )
+
+
 def test_the_limit_of_a_row_is_256_mib() -> None:
     assert text_files.MAX_ROW_LENGTH == 256 * 1024**2
 

@@ -17,7 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clip_operator.errors import JobError
-from clip_operator.tables import AddedType, TableScan, create_table, file_type_of, open_table
+from clip_operator.tables import (
+    AddedType,
+    TableScan,
+    UnreadableValue,
+    create_table,
+    file_type_of,
+    open_table,
+    parquet_reader,
+    parquet_writer,
+)
 from tests.tables.rewriting import rewrite, rewritten
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
@@ -180,6 +189,56 @@ def test_a_chunk_ends_early_where_rows_are_large(tmp_path: Path, monkeypatch: py
         assert [len(chunk) for chunk in reader.chunks(1000)] == [2, 2, 1]
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array(["x" * 10_000])),
+        pa.StructArray.from_arrays([pa.array([b"x" * 10_000] * 200)], ["bytes"]),
+        pa.array([b"x" * 10_000] * 200, pa.binary(10_000)),
+    ],
+    ids=["shared", "shared-in-a-struct", "of-fixed-size"],
+)
+def test_a_chunk_ends_early_where_rows_share_a_large_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: pa.Array
+) -> None:
+    monkeypatch.setattr(parquet_reader, "MAX_BATCH_BYTES", 50_000)
+    source = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"column": column}), source, compression="zstd", store_schema=False)
+    with open_table(source, file_type_of("parquet")) as reader:
+        assert isinstance(reader, parquet_reader.ParquetReader)
+        chunks = list(reader.chunks(256))
+        largest = max(batch.nbytes for chunk in chunks for batch in chunk.batches)
+        assert largest <= 50_000 + 100  # and some bytes of offsets
+        assert max(sum(batch.nbytes for batch in chunk.batches) for chunk in chunks) <= 50_000 + 10_000
+        assert [chunk.first_row for chunk in chunks] == list(range(0, 200, len(chunks[0])))
+        assert sum(len(chunk) for chunk in chunks) == 200
+
+
+def test_a_row_group_that_is_large_in_memory_becomes_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_writer, "MAX_GROUP_BYTES", 25_000)
+    source = tmp_path / "t.parquet"
+    table = pa.table({"x": ["y" * 10_000] * 7})
+    pq.write_table(table, source, row_group_size=6)
+    rewrite(source, tmp_path / "out.parquet", {"s": [0.5] * 7}, 1)
+    assert row_groups(tmp_path / "out.parquet") == [3, 3, 1]
+    assert pq.read_table(tmp_path / "out.parquet").drop(["s"]).equals(table)
+
+
+def test_values_that_python_has_no_equal_of_stand_as_unreadable(tmp_path: Path) -> None:
+    not_utf8 = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+    )
+    text = pa.concat_arrays([pa.array(["x", None]), not_utf8])
+    far = pa.array([0, None, 2**62], pa.timestamp("ms"))
+    source = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": text, "far": far}), source)
+    with open_table(source, file_type_of("parquet"), ["text"]) as reader:
+        (chunk,) = reader.chunks(10)
+    assert chunk.column("text")[:2] == ["x", None]
+    assert chunk.column("far")[:2] == [datetime.datetime.fromtimestamp(0, datetime.UTC).replace(tzinfo=None), None]
+    assert all(isinstance(chunk.column(name)[2], UnreadableValue) for name in ("text", "far"))
+
+
 def test_values_are_plain_python(tmp_path: Path) -> None:
     source = tmp_path / "t.parquet"
     pq.write_table(
@@ -315,6 +374,22 @@ def test_a_broken_file_is_named_in_words(tmp_path: Path) -> None:
         with pytest.raises(JobError, match="cannot be read as Parquet"):
             rewritten(tmp_path, "t.parquet", broken, {"s": [1.0] * 100_000})
         assert not (tmp_path / "out.t.parquet").exists()
+
+
+@pytest.mark.parametrize("nest", [lambda column: column, lambda column: pa.StructArray.from_arrays([column], ["x"])])
+def test_a_dictionary_index_that_points_nowhere_stops_the_job(
+    tmp_path: Path, nest: Callable[[pa.Array], pa.Array]
+) -> None:
+    indices = pa.array([0] * 100 + [1] * 100, pa.int32())
+    table = pa.table({"x": nest(pa.DictionaryArray.from_arrays(indices, pa.array(["a", "b", "c"])))})
+    source, sink = tmp_path / "t.parquet", io.BytesIO()
+    pq.write_table(table, sink, compression="none", write_statistics=False)
+    runs = b"\x02\xc8\x01\0\xc8\x01"  # indices of two bits, a hundred times 0, and another hundred times the next
+    assert sink.getvalue().count(runs + b"\x01") == 1
+    source.write_bytes(sink.getvalue().replace(runs + b"\x01", runs + b"\x03"))
+    with pytest.raises(JobError, match=r"Dictionary indices invalid.*out of bounds"):
+        rewrite(source, tmp_path / "out.parquet", {"s": [0.5] * 200})
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_an_output_that_misses_rows_is_not_completed(tmp_path: Path) -> None:

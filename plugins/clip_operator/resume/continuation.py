@@ -83,7 +83,7 @@ class Continuation:
                 self._take(point.scored_by, sum(old is None and new is not None for old, new in pairs))
             rows_of_segment += len(chunk)
             ends_segment = rows_of_segment >= self._segment_rows
-            yield Rows(chunk, chunk.column(image_key), chunk.column(text_key), known, ends_segment)
+            yield Rows(chunk, chunk.column(image_key), chunk.column(text_key), known, ends_segment, chunk.size)
             if ends_segment:
                 point, rows_of_segment = self._points.find(chunk.first_row + len(chunk)), 0
                 saved = _results(point)

@@ -21,6 +21,7 @@ class Rows(Generic[ContentT]):
     :param known: results that an earlier try has left, one a row, None where there is none; or None if there are none.
     :param ends_segment: nothing of these rows or earlier ones takes part in the scoring of later ones, so that scoring
         can begin anew behind them with the same result to the last bit.
+    :param size: bytes that they take in memory, roughly.
     """
 
     content: ContentT
@@ -28,3 +29,4 @@ class Rows(Generic[ContentT]):
     texts: Sequence[object]
     known: Sequence[RowResult | None] | None = None
     ends_segment: bool = False
+    size: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -42,6 +42,10 @@ _CHUNKS_AHEAD = 16
 # repeat earlier images, it must not wait for rows that are not read before it is done.
 _CHUNKS_A_BATCH = 8
 
+# The same bounds where rows are large. A batch closes before reading pauses, so that what is waited for always comes.
+_BYTES_AHEAD = 64 << 20
+_BYTES_A_BATCH = 32 << 20
+
 # Images under way beside those of the batches that wait for the model: what hides the latency of a store.
 _IMAGES_AHEAD = 48
 
@@ -61,6 +65,7 @@ class _ImageBatch:
     """Distinct images that are encoded together, in the order in which rows first refer to them."""
 
     first_chunk: int
+    first_byte: int
     images: list[_Image] = field(default_factory=list)
     unprepared: int = 0
     closed: bool = False
@@ -173,6 +178,7 @@ class _Run:
         self._rows = 0  # scored, or found impossible to score, by this run
         self._batch_size = encoder.image_batch
         self._chunks_read = 0
+        self._bytes_read = 0
         self._all_read = False
         self._image_batches: deque[_ImageBatch] = deque()  # not given to a lane yet; the last may be open
         self._text_batches: deque[_TextBatch] = deque()  # not given to a lane yet
@@ -183,7 +189,7 @@ class _Run:
         ahead: deque[_Chunk[ContentT]] = deque()
         while True:
             self._check_stop()
-            while not self._all_read and len(ahead) < _CHUNKS_AHEAD and self._preparation.queued < CHUNK_ROWS:
+            while self._may_read(ahead):
                 self._utilisation.idle_lanes_wait_for(Activity.READ)
                 ahead.extend(self._read_one(source))
                 self._close_batch()
@@ -217,11 +223,18 @@ class _Run:
             batch_size=self._encoder.image_batch,
         )
 
+    def _may_read(self, ahead: Collection[_Chunk[ContentT]]) -> bool:
+        """Tell whether there are rows to read, and room for them."""
+        if self._all_read or len(ahead) >= _CHUNKS_AHEAD or self._preparation.queued >= CHUNK_ROWS:
+            return False
+        return sum(chunk.source.size for chunk in ahead) < _BYTES_AHEAD
+
     def _read_one(self, source: Iterator[Rows[ContentT]]) -> Iterator[_Chunk[ContentT]]:
         """Yield the next chunk, planned, if there is one."""
         for rows in source:
             yield _Chunk(rows, self._plan(rows))
             self._chunks_read += 1
+            self._bytes_read += rows.size
             if rows.ends_segment:
                 self._begin_anew()
             return
@@ -268,7 +281,7 @@ class _Run:
         if encoding is None:
             encoding = self._known_images.add(key)
             if not self._image_batches or self._image_batches[-1].closed:
-                self._image_batches.append(_ImageBatch(self._chunks_read))
+                self._image_batches.append(_ImageBatch(self._chunks_read, self._bytes_read))
             batch = self._image_batches[-1]
             image = _Image(location, encoding=encoding, batch=batch)
             batch.images.append(image)
@@ -292,6 +305,7 @@ class _Run:
         if self._image_batches:
             batch = self._image_batches[-1]
             batch.closed |= self._all_read or self._chunks_read - batch.first_chunk >= _CHUNKS_A_BATCH
+            batch.closed |= self._bytes_read - batch.first_byte >= _BYTES_A_BATCH
 
     def _fill_lanes(self) -> None:
         """Give lanes the batches that are ready, and one more, so that none has to wait for this thread."""

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from clip_operator.disk import no_room
 from clip_operator.storage.backend import StorageError
-
-_FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file is larger than this disk or this process may have",
-}
 
 
 @contextmanager
@@ -25,12 +19,10 @@ def writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _FULL.get(error.errno or 0)
-        if reason is None:
+        problem = no_room(error)
+        if problem is None:
             raise
-        raise StorageError(
-            f"cannot write to {path.parent}: {reason}; make room, or set TMPDIR to a larger disk for temporary files"
-        ) from None
+        raise StorageError(f"cannot write to {path.parent}: {problem}") from None
 
 
 @contextmanager

@@ -22,7 +22,15 @@ from clip_operator.tables.file_types import FileType, TableFormat, check_convers
 from clip_operator.tables.json_array import JsonArrayReader
 from clip_operator.tables.json_writers import ArrayWriter, LinesWriter, SameArrayWriter, SameLayoutWriter
 from clip_operator.tables.jsonl import JsonlReader
-from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableScan, TableWriter
+from clip_operator.tables.table import (
+    AddedType,
+    AddedValue,
+    Chunk,
+    TableReader,
+    TableScan,
+    TableWriter,
+    UnreadableValue,
+)
 
 __all__ = [
     "AddedType",
@@ -33,6 +41,7 @@ __all__ = [
     "TableReader",
     "TableScan",
     "TableWriter",
+    "UnreadableValue",
     "check_conversion",
     "create_table",
     "file_type_of",

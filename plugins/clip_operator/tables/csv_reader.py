@@ -12,7 +12,7 @@ from clip_operator.errors import JobError
 from clip_operator.tables import table, text_files
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.json_members import json_string
-from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long, too_many_values
 from clip_operator.tables.text_table import TextReader, in_chunks
 
 
@@ -170,12 +170,16 @@ def _rows(records: Iterator[_Record], header: Header) -> Iterator[_Record]:
 
 def _fed(lines: Iterator[str], remembered: list[str]) -> Iterator[str]:
     """The lines for the parser, each also added to `remembered`, which the caller empties after every record."""
-    length = 0
+    length = values = 0
     for number, line in enumerate(lines, 1):
-        length = length + len(line) if remembered else len(line)
+        if not remembered:
+            length = values = 0
+        length += len(line)
+        values += line.count(",") + 1
         remembered.append(line)
-        if length > text_files.MAX_ROW_LENGTH:
-            raise row_too_long(f"the row that starts in line {number - len(remembered) + 1}", "Is a quote left open?")
+        if length > text_files.MAX_ROW_LENGTH or values > text_files.MAX_ROW_VALUES:
+            error = row_too_long if length > text_files.MAX_ROW_LENGTH else too_many_values
+            raise error(f"the row that starts in line {number - len(remembered) + 1}", "Is a quote left open?")
         yield line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
 
 

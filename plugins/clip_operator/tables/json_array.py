@@ -12,7 +12,7 @@ from clip_operator.errors import JobError
 from clip_operator.tables import text_files
 from clip_operator.tables.json_members import parse
 from clip_operator.tables.json_reader import JsonReader, JsonRow, kind_of, nested_too_deeply, not_an_object, not_valid
-from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_blocks, row_too_long
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, check_values, excerpt, read_blocks, row_too_long
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_CUT_TOKEN = 16
@@ -128,8 +128,10 @@ def _element(window: _Window, place: str) -> tuple[str, dict[str, object]]:
         try:
             value, end = parse(window.text, start)
         except json.JSONDecodeError as error:
-            if _is_cut_off(error) and window.more(place):
-                continue
+            if _is_cut_off(error):
+                check_values(window.text[start:], place)  # all of it belongs to the element, so far
+                if window.more(place):
+                    continue
             raise not_valid(place, error, error.doc, start) from error
         except RecursionError as error:
             raise nested_too_deeply(place, window.text[start : start + 100]) from error
@@ -137,7 +139,9 @@ def _element(window: _Window, place: str) -> tuple[str, dict[str, object]]:
             raise not_an_object(place, value, window.text[start:end])
         if end - start > text_files.MAX_ROW_LENGTH:
             raise row_too_long(place)
-        return window.take(end - start), value
+        text = window.take(end - start)
+        check_values(text, place)
+        return text, value
 
 
 def _is_cut_off(error: json.JSONDecodeError) -> bool:

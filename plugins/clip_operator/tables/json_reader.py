@@ -10,7 +10,7 @@ from typing import NamedTuple
 from clip_operator.errors import JobError
 from clip_operator.tables import table
 from clip_operator.tables.json_members import parse
-from clip_operator.tables.text_files import excerpt
+from clip_operator.tables.text_files import check_values, excerpt
 from clip_operator.tables.text_table import TextReader, in_chunks
 
 MAX_COLUMN_NAMES = 10_000
@@ -111,6 +111,7 @@ def parse_object(text: str, place: str) -> dict[str, object]:
     :param place: where the text stands, for the message.
     :raises JobError: if it is anything else.
     """
+    check_values(text, place)
     try:
         value, end = parse(text)
         if end != len(text):

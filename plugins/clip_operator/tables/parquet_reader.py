@@ -14,6 +14,11 @@ import pyarrow.parquet as pq
 from clip_operator.errors import JobError
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
+from clip_operator.tables.parquet_validity import check_sound
+from clip_operator.tables.parquet_values import LargestValues
+
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+"""No more rows are read at once than fit into this much memory, whatever the footer says of their size."""
 
 
 class ParquetChunk:
@@ -29,16 +34,44 @@ class ParquetChunk:
         """The index of the first row in the table, from 0."""
         return self._first_row
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return sum(batch.nbytes for batch in self.batches)
+
     def __len__(self) -> int:
         return self._rows
 
     def column(self, name: str) -> list[object]:
-        """The Python values of one column (binary as bytes, struct as dict); None where null or without the column."""
+        """The Python values of one column (binary as bytes, struct as dict); None where null or without the column.
+
+        :class:`UnreadableValue` where Python has no such value.
+        """
         values: list[object] = []
         for batch in self.batches:
             index = column_index(batch.schema, name)
-            values += [None] * batch.num_rows if index is None else batch.column(index).to_pylist()
+            values += [None] * batch.num_rows if index is None else _python_values(batch.column(index))
         return values
+
+
+def _python_values(array: pa.Array) -> list[object]:
+    try:
+        return list(array.to_pylist())
+    except MemoryError:
+        raise
+    # Text that is not UTF-8, times past Python's years, time zones that nobody knows, structs with a name twice: each
+    # is said by an exception of another class.
+    except Exception:
+        return [_python_value(value) for value in array]
+
+
+def _python_value(value: pa.Scalar) -> object:
+    try:
+        return value.as_py()
+    except MemoryError:
+        raise
+    except Exception:
+        return table.UnreadableValue()
 
 
 class ParquetReader:
@@ -55,6 +88,14 @@ class ParquetReader:
             self._file = pq.ParquetFile(path)
             self.metadata: pq.FileMetaData = self._file.metadata
             self.schema: pa.Schema = self._file.schema_arrow
+        groups = [self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups)]
+        if sum(groups) != self.metadata.num_rows or min(groups, default=0) < 0:
+            raise _not_parquet("its footer states another number of rows than its row groups do")
+        if groups:
+            # Where columns are encrypted, this raises; to ask the footer about them would end the whole process.
+            with _in_words():
+                next(self._file.iter_batches(batch_size=1, row_groups=[0]), None)
+        self._largest_values = LargestValues(path, self.metadata)
         for name in columns or ():
             column_index(self.schema, name)
 
@@ -73,18 +114,19 @@ class ParquetReader:
         :raises JobError: if the data is damaged.
         """
         rows = min(rows, self._rows_that_fit())
-        first_row = 0
+        first_row = held = size = 0
         batches: list[pa.RecordBatch] = []
-        room = rows
         for batch in self._batches(rows):
             while batch.num_rows:
-                batches.append(batch.slice(0, room))
-                room -= batches[-1].num_rows
+                batches.append(batch.slice(0, rows - held))
+                held += batches[-1].num_rows
+                size += batches[-1].nbytes
                 batch = batch.slice(batches[-1].num_rows)
-                if room == 0:
+                if held == rows or size >= MAX_BATCH_BYTES:
                     yield ParquetChunk(first_row, batches)
-                    first_row += rows
-                    batches, room = [], rows
+                    first_row += held
+                    held = size = 0
+                    batches = []
         if batches:
             yield ParquetChunk(first_row, batches)
 
@@ -92,13 +134,23 @@ class ParquetReader:
         # Row group by row group, because Arrow cannot put nested dictionaries of two row groups into one batch.
         for group in range(self.metadata.num_row_groups):
             self._check_int96(group)
-            batches = self._file.iter_batches(batch_size=rows, row_groups=[group])
+            with _in_words():
+                largest = self._largest_values.of(group)
+            rows_at_once = max(1, min(rows, MAX_BATCH_BYTES // max(1, largest)))
+            batches = self._file.iter_batches(batch_size=rows_at_once, row_groups=[group])
+            rows_left: int = self.metadata.row_group(group).num_rows
             while True:
                 with _in_words():
                     batch = next(batches, None)
-                if batch is None:
+                    if batch is None:
+                        break
+                    check_sound(batch)
+                rows_left -= batch.num_rows
+                if rows_left < 0:
                     break
                 yield batch
+            if rows_left:
+                raise _not_parquet(f"row group {group} holds another number of rows than its footer states")
             # Else Arrow keeps what it has freed, and memory grows with the number of row groups.
             pa.default_memory_pool().release_unused()
 
@@ -127,6 +179,7 @@ class ParquetReader:
 
     def close(self) -> None:
         """Close the file."""
+        self._largest_values.close()
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -136,6 +189,10 @@ class ParquetReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _not_parquet(problem: str) -> JobError:
+    return JobError(f"The file cannot be read as Parquet ({problem}). Write or upload it again.")
 
 
 def column_index(schema: pa.Schema, name: str) -> int | None:
@@ -164,5 +221,8 @@ def _in_nanoseconds(data_type: pa.DataType) -> pa.DataType:
 def _in_words() -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        raise JobError(f"The file cannot be read as Parquet ({error}). Write or upload it again.") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        if "decrypt" in problem:
+            raise JobError(f"The Parquet file is encrypted ({problem}). Write it without encryption.") from error
+        raise _not_parquet(problem) from error

@@ -15,6 +15,8 @@ from clip_operator.tables.table import AddedType
 
 ARROW_TYPES: Mapping[AddedType, pa.DataType] = {AddedType.FLOAT64: pa.float64(), AddedType.STRING: pa.string()}
 
+# The writer adds this key itself. If a file has it in its own metadata, too, Arrow does not read what is written of it.
+_ARROW_SCHEMA = b"ARROW:schema"
 _HUGGINGFACE = b"huggingface"
 _PANDAS = b"pandas"
 
@@ -28,6 +30,7 @@ def with_columns(schema: pa.Schema, added: Mapping[str, AddedType]) -> pa.Schema
     :raises JobError: if the schema has several columns of an added name.
     """
     metadata = dict(schema.metadata or {})
+    metadata.pop(_ARROW_SCHEMA, None)
     replaced = []
     for name, column_type in added.items():
         field = pa.field(name, ARROW_TYPES[column_type])
@@ -69,7 +72,7 @@ def _without_pandas_columns(raw: bytes, names: list[str]) -> bytes:
 def _json_object(raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -108,7 +111,7 @@ def _only_int96(leaves: pq.ParquetSchema) -> bool:
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:
     sink = io.BytesIO()
-    pq.ParquetWriter(sink, schema).close()
+    pq.ParquetWriter(sink, schema.remove_metadata()).close()
     leaves = pq.ParquetFile(io.BytesIO(sink.getvalue())).schema
     return [leaves.column(index).path for index in range(len(leaves.names))]
 

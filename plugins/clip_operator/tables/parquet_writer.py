@@ -17,10 +17,14 @@ from clip_operator.tables.file_types import FileType
 from clip_operator.tables.parquet_reader import ParquetChunk, ParquetReader, column_index
 from clip_operator.tables.parquet_schema import ARROW_TYPES, leaf_options, with_columns
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
+from clip_operator.tables.temporary_disk import written_to
+
+MAX_GROUP_BYTES = 1024**3
+"""A row group of the input that is larger in memory becomes several, because a writer holds the rows of one."""
 
 
 class ParquetWriter:
-    """Parquet to Parquet. Holds the rows of one row group, as large as the input's.
+    """Parquet to Parquet. Holds the rows of one row group, as large as the input's, up to ``MAX_GROUP_BYTES``.
 
     :param like: the input, whose schema, metadata, row groups and codecs the output takes over.
     :raises JobError: if the input has several columns of an added name.
@@ -31,12 +35,15 @@ class ParquetWriter:
         self._file_type = file_type
         self._added = dict(added)
         self._schema = with_columns(like.schema, added)
-        self._file = pq.ParquetWriter(path, self._schema, **leaf_options(like.metadata, like.schema))
+        options = leaf_options(like.metadata, like.schema)
+        with written_to(path):
+            self._file = pq.ParquetWriter(path, self._schema, **options)
         groups = range(like.metadata.num_row_groups)
         self._group_sizes: list[int] = [like.metadata.row_group(group).num_rows for group in groups]
         self._group = 0
+        self._group_rows: int = 0  # of the input's row group, how many rows came already
         self._pending: list[pa.RecordBatch] = []
-        self._pending_rows: int = 0
+        self._pending_bytes: int = 0
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         """Append the chunk's rows with their new values.
@@ -68,19 +75,29 @@ class ParquetWriter:
             self._end_full_groups()
             taken = batch.slice(0, self._room())
             self._pending.append(taken)
-            self._pending_rows += taken.num_rows
+            self._pending_bytes += taken.nbytes
+            self._group_rows += taken.num_rows
             batch = batch.slice(taken.num_rows)
+            if self._pending_bytes > MAX_GROUP_BYTES and self._room():
+                self._write_pending()
 
     def _room(self) -> int:
         """How many rows the current row group still takes."""
-        return self._group_sizes[self._group] - self._pending_rows
+        return self._group_sizes[self._group] - self._group_rows
 
     def _end_full_groups(self) -> None:
         while self._group < len(self._group_sizes) and self._room() == 0:
-            self._file.write_table(pa.Table.from_batches(self._pending, self._schema), self._pending_rows or None)
-            self._pending = []
-            self._pending_rows = 0
+            self._write_pending()
             self._group += 1
+            self._group_rows = 0
+
+    def _write_pending(self) -> None:
+        """Write a row group, which is a part of the input's if that is large in memory."""
+        rows = pa.Table.from_batches(self._pending, self._schema)
+        with written_to(self._path):
+            self._file.write_table(rows, rows.num_rows or None)
+        self._pending = []
+        self._pending_bytes = 0
 
     def close(self) -> None:
         """Complete the file.
@@ -88,7 +105,8 @@ class ParquetWriter:
         :raises JobError: if not all row groups of the input were written.
         """
         self._end_full_groups()
-        self._file.close()
+        with written_to(self._path):
+            self._file.close()
         if self._group < len(self._group_sizes):
             self._path.unlink()
             raise JobError("The output was closed before all row groups of the input were written.")

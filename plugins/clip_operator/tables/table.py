@@ -16,6 +16,13 @@ CHUNK_BYTES = 8 * 1024 * 1024
 AddedValue = float | str | None
 
 
+class UnreadableValue:
+    """Stands in a chunk's column for a value that Python has no equal of, such as a string that is not UTF-8.
+
+    It goes into the output as it is, but it is neither a caption nor an image.
+    """
+
+
 class AddedType(StrEnum):
     """The type of a column that a writer adds."""
 
@@ -43,10 +50,17 @@ class Chunk(Protocol):
     def first_row(self) -> int:
         """The index of the first row in the table, from 0."""
 
+    @property
+    def size(self) -> int:
+        """Roughly how much it holds: characters of text, bytes of Parquet in memory."""
+
     def __len__(self) -> int: ...
 
     def column(self, name: str) -> list[object]:
-        """The Python values of one top-level field, one a row; None where it is absent or null."""
+        """The Python values of one top-level field, one a row; None where it is absent or null.
+
+        :class:`UnreadableValue` where Python has no such value.
+        """
 
 
 class TableReader(Protocol):

@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from clip_operator.errors import JobError
+from clip_operator.tables.temporary_disk import written_to
 
 MAX_ROW_LENGTH = 256 * 1024 * 1024
 """The longest row that is accepted, so that memory stays bounded: bytes of a line, characters of anything longer."""
+
+MAX_ROW_VALUES = 4_000_000
+"""The most values that are accepted in a row: fields, elements, cells, and lines inside a CSV row,
+counted by the commas and brackets in its text.
+
+A value takes up to some 70 bytes of memory while its row is read, and as little as three characters in the file."""
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -35,6 +42,21 @@ def row_too_long(place: str, hint: str = "") -> JobError:
     """The error for a row over ``MAX_ROW_LENGTH``."""
     limit = f"{MAX_ROW_LENGTH // 1024**2} MiB"
     return JobError(f"{place} is larger than {limit}, the largest row that is accepted. {hint}".rstrip())
+
+
+def check_values(text: str, place: str) -> None:
+    """Refuse a row that is small as text but not in memory.
+
+    :raises JobError: if the JSON text has more than ``MAX_ROW_VALUES`` commas and opening brackets.
+    """
+    # Of a shorter text not even all characters are too many, and that is nearly every row.
+    if len(text) > MAX_ROW_VALUES and sum(map(text.count, ",[{")) > MAX_ROW_VALUES:
+        raise too_many_values(place)
+
+
+def too_many_values(place: str, hint: str = "") -> JobError:
+    """The error for a row over ``MAX_ROW_VALUES``."""
+    return JobError(f"{place} has more than {MAX_ROW_VALUES:,} values, the most that are accepted. {hint}".rstrip())
 
 
 def read_lines(path: Path, compressed: bool) -> Iterator[str]:
@@ -97,28 +119,34 @@ def _opened(path: Path, compressed: bool) -> Iterator[BinaryIO]:
 
 
 class TextOutput:
-    """A new text file, plain or gzip. The gzip header holds neither time nor name: the same text, the same bytes."""
+    """A new text file, plain or gzip. The gzip header holds neither time nor name: the same text, the same bytes.
+
+    All methods raise :class:`JobError` where the disk does not take the file.
+    """
 
     def __init__(self, path: Path, compressed: bool) -> None:
         self._path = path
-        self._file = path.open("wb")
+        with written_to(path):
+            self._file = path.open("wb")
         self._stream: BinaryIO | gzip.GzipFile = self._file
         if compressed:
             self._stream = gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, fileobj=self._file, mtime=0)
 
     def write(self, text: str) -> None:
         """Append text, encoded as UTF-8."""
-        self._stream.write(text.encode())
+        with written_to(self._path):
+            self._stream.write(text.encode())
 
     def close(self) -> None:
         """Complete the file."""
-        try:
-            self._stream.close()
-        finally:
-            self._file.close()
+        with written_to(self._path):
+            try:
+                self._stream.close()
+            finally:
+                self._file.close()
 
     def discard(self) -> None:
         """Close and remove the file, whatever state it is in."""
-        with suppress(OSError):
+        with suppress(JobError):
             self.close()
         self._path.unlink(missing_ok=True)
