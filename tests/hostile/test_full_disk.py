@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_ends_a_job_in_words(tmp_path: Path) -> None:
     for name, words in of_outputs:
         assert name == "JobError"
         assert words.startswith(f"cannot write temporary files to {temporary}/clip-operator-")
-        assert words.endswith("Make room there, or let TMPDIR name a folder on a larger disk.")
+        assert words.endswith("make room there, or let TMPDIR name a folder on a larger disk")
     assert str(temporary) in of_input[1]
     assert "TMPDIR" in of_input[1]
     # Results that the next try takes over may stay; neither an output nor a manifest nor a claim does.
