@@ -95,6 +95,13 @@ PARAMS = {
         description="Where relative image paths start. By default the data set's own folder.",
         section="Columns",
     ),
+    "image_buckets": Param(
+        None,
+        type=["null", "string"],
+        title="Other buckets with images",
+        description="Beside the data set's own and the one of the folder above; names with commas between them.",
+        section="Columns",
+    ),
     "model_name": Param(
         "builtin://shapes-clip",
         type="string",
@@ -240,6 +247,7 @@ def clip_evaluation() -> None:
         output_key="{{ params.output_key }}",
         error_key="{{ params.error_key or '' }}",
         image_root="{{ params.image_root or '' }}",
+        image_buckets="{{ params.image_buckets or '' }}",
         model_name="{{ params.model_name }}",
         model_revision="{{ params.model_revision or '' }}",
         device="{{ params.device or '' }}",

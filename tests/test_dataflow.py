@@ -94,6 +94,18 @@ def test_on_error_zero_gives_dataflows_zeros(shapes_dataset: Path, monkeypatch: 
     assert storage.written["clip_score"].tolist()[1] == 0.0
 
 
+def test_what_rows_may_name_is_said_to_the_evaluator(shapes_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shapes_dataset)
+    frame = pd.DataFrame({"image_path": ["images/00000.png", "s3://elsewhere/x.png"], "text": ["a green dot"] * 2})
+    storage = FrameStorage(frame)
+    ImageCLIPEvaluator(SHAPES).run(storage)
+    assert storage.written["clip_score"].isna().tolist() == [False, True]
+    with pytest.raises(RequestError, match="elsewhere"):
+        ImageCLIPEvaluator(SHAPES, image_buckets=["s3://elsewhere/x.png"]).run(FrameStorage(frame))
+    with pytest.raises(RequestError, match="elsewhere"):
+        ImageCLIPEvaluator(SHAPES, image_hosts=["http://elsewhere"]).run(FrameStorage(frame))
+
+
 def test_a_frame_without_the_column_is_refused_and_nothing_is_written() -> None:
     storage = FrameStorage(pd.DataFrame({"image_path": ["a.png"], "caption": ["a"]}))
     with pytest.raises(JobError, match="no column 'text'; its columns are 'image_path', 'caption'"):

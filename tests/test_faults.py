@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import pytest
@@ -18,8 +17,7 @@ from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.storage import AccessDenied, BucketNotFound, CredentialsError, S3Access, Storage
 from tests.conftest import S3, SHAPES
 from tests.faulty_store import Fault, FaultyStore, Kind, Request, faulty_store
-
-T = TypeVar("T")
+from tests.storage.conftest import within
 
 
 @pytest.fixture
@@ -46,15 +44,6 @@ def through(proxy: FaultyStore, s3: S3, key: str | None = None) -> Storage:
     session = boto3.session.Session(key or s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
     quick = Config(retries={"mode": "standard", "max_attempts": 5})
     return Storage(S3Access(session, proxy.url, timeout_seconds=0.5, config=quick))
-
-
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what the work returns; fail if it takes longer."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        return thread.submit(work).result(timeout=seconds)
-    finally:
-        thread.shutdown(wait=False)
 
 
 def is_image(seen: Request) -> bool:

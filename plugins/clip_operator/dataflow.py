@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -63,6 +64,8 @@ class ImageCLIPEvaluator:
     :param model_revision: a hub revision.
     :param image_root: folder that relative image paths start from and local ones may not leave. By default the folder
         of the first entry; for a storage of data frames, the working directory.
+    :param image_hosts: hosts from which http(s) images may be fetched.
+    :param image_buckets: buckets that images may be in, beside those of the data set and of ``image_root``.
     :param on_error: what a row that cannot be scored gets: ``"null"``, ``"zero"`` (as in DataFlow), or ``"fail"``.
     :param batch_size: images that go through the model together; ``"auto"`` takes what suits the device.
     :param precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: fp16 on CUDA, else fp32.
@@ -78,6 +81,8 @@ class ImageCLIPEvaluator:
         *,
         model_revision: str | None = None,
         image_root: str | None = None,
+        image_hosts: Sequence[str] = (),
+        image_buckets: Sequence[str] = (),
         on_error: OnError = "null",
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "fp32",
@@ -89,6 +94,8 @@ class ImageCLIPEvaluator:
             "device": device,
             "revision": model_revision,
             "image_root": image_root,
+            "image_hosts": image_hosts,
+            "image_buckets": image_buckets,
             "on_error": on_error,
             "batch_size": batch_size,
             "precision": precision,
