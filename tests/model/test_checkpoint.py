@@ -211,7 +211,7 @@ def test_a_copy_that_fails_leaves_nothing_that_the_next_try_would_take(
                 raise StorageError("the connection broke")
             s3.storage.download(info, path)
 
-        def list(self, prefix: str) -> Any:
+        def list(self, prefix: str, start_after: str | None = None) -> Any:
             return s3.storage.list(prefix)
 
     with pytest.raises(StorageError, match="the connection broke"):

@@ -14,6 +14,7 @@ from clip_operator.storage.backend import (
 )
 from clip_operator.storage.storage import S3Access, Storage
 from clip_operator.storage.uri import display, join, name_of, parent, scheme_of
+from clip_operator.storage.writing import ObjectWriter
 
 __all__ = [
     "AccessDenied",
@@ -24,6 +25,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectTooLarge",
+    "ObjectWriter",
     "S3Access",
     "Storage",
     "StorageError",

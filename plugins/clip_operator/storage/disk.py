@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,3 +36,30 @@ def receiving(path: Path) -> Iterator[None]:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def filling(path: Path, *, anew: bool = False) -> Iterator[Callable[[bytes | memoryview, int], None]]:
+    """Give what puts bytes at a place in the file ``path``, which is made if there is none.
+
+    It may be called by several threads at the same time.
+
+    :param anew: the file is emptied first; else what it has in other places stays.
+    :raises StorageError: the file cannot be written, with the reason.
+    """
+    descriptor, flags = -1, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+
+    def put(data: bytes | memoryview, position: int) -> None:
+        done = 0
+        while done < len(data):  # a disk that fills up takes a part of it first
+            done += os.pwrite(descriptor, data[done:], position + done)
+
+    try:
+        with writing_to(path):
+            descriptor = os.open(path, flags | (os.O_TRUNC if anew else 0), 0o666)
+            yield put
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from clip_operator.storage.backend import (
     AccessDenied,
@@ -17,7 +20,12 @@ from clip_operator.storage.backend import (
     Unchanged,
     changed_while_read,
 )
-from clip_operator.storage.disk import receiving
+from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
+from clip_operator.storage.streaming import copy_all
+from clip_operator.storage.writing import Draft, ObjectWriter
+
+_CHUNK_BYTES = 1 << 20
 
 _PACKAGES = {
     "gs": "gcsfs",
@@ -62,11 +70,16 @@ class FsspecBackend:
             return _info(uri, self._fs.info(uri))
 
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+        return self.read_version(uri, max_bytes)[1]
+
+    def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
         info = self.stat(uri)
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
         with _translating(uri):
-            return bytes(self._fs.cat_file(uri))
+            data = bytes(self._fs.cat_file(uri))
+        self._check_read(info)
+        return info, data
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         size = self.stat(uri).size
@@ -80,12 +93,23 @@ class FsspecBackend:
         with _translating(info.uri), receiving(path):
             with self._fs.open(info.uri, "rb") as source, path.open("wb") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
-            self._fs.invalidate_cache()
-            if self.stat(info.uri) != info:
-                raise changed_while_read(info.uri)
+            self._check_read(info)
+
+    def open(self, info: ObjectInfo) -> BinaryIO:
+        self._check_read(info)
+        return BufferedReader(ReadAhead(info, lambda start, length: self._fetched(info, start, length)), BUFFER_BYTES)
+
+    def download_range(self, info: ObjectInfo, start: int, length: int, path: Path, at: int) -> None:
+        with self.open(info) as source, filling(path) as put:
+            source.seek(start)
+            done = 0
+            while done < length:
+                chunk = source.read(min(_CHUNK_BYTES, length - done))
+                put(chunk, at + done)
+                done += len(chunk)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
-        self._check(uri, only_if)
+        self.check(uri, only_if)
         # Object stores publish a PUT or a finished multipart upload at once, so put_file is all or nothing there.
         with _translating(uri):
             self._fs.put_file(str(path), uri)
@@ -93,11 +117,19 @@ class FsspecBackend:
         return self.stat(uri)
 
     def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
-        self._check(uri, only_if)
+        self.check(uri, only_if)
         with _translating(uri):
             self._fs.pipe_file(uri, data)
             self._fs.invalidate_cache()
         return self.stat(uri)
+
+    def create(self, uri: str, only_if: Unchanged | None = None) -> ObjectWriter:
+        return ObjectWriter(_FsspecDraft(self, uri, only_if))
+
+    def concatenate(self, sources: Sequence[ObjectInfo], uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        with self.create(uri, only_if) as out:
+            copy_all(sources, self.open, out)
+        return out.info
 
     def unfinished_uploads(self, _uri: str) -> list[str]:
         return []
@@ -116,7 +148,7 @@ class FsspecBackend:
             if self._fs.exists(uri.rstrip("/")):
                 self._fs.rm(uri.rstrip("/"), recursive=True)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
         root = self._fs._strip_protocol(folder).rstrip("/")  # drivers list paths in their own form, without the scheme
         with _translating(prefix):
@@ -124,10 +156,14 @@ class FsspecBackend:
             found = self._fs.find(folder) if self._fs.exists(folder) else []
         for path in sorted(found):
             uri = folder + self._fs._strip_protocol(path).removeprefix(root)
-            if uri.startswith(prefix):
+            if uri.startswith(prefix) and (start_after is None or uri > start_after):
                 yield self.stat(uri)  # a listing may spell an object's version in another way than its own info
 
-    def _check(self, uri: str, only_if: Unchanged | None) -> None:
+    def check(self, uri: str, only_if: Unchanged | None) -> None:
+        """Look whether ``only_if`` holds.
+
+        :raises ObjectChanged: it does not.
+        """
         if only_if is None:
             return
         self._fs.invalidate_cache()
@@ -137,13 +173,72 @@ class FsspecBackend:
             found = None
         only_if.check(uri, found)
 
+    def _fetched(self, info: ObjectInfo, start: int, length: int) -> bytes:
+        with _translating(info.uri):
+            data = bytes(self._fs.cat_file(info.uri, start=start, end=start + length))
+        self._check_read(info)
+        return data
+
+    def _check_read(self, info: ObjectInfo) -> None:
+        self._fs.invalidate_cache()
+        if self.stat(info.uri) != info:
+            raise changed_while_read(info.uri)
+
+
+class _FsspecDraft(Draft):
+    """An object that waits on the local disk until it is whole: not every driver can take back what it was given."""
+
+    def __init__(self, backend: FsspecBackend, uri: str, only_if: Unchanged | None) -> None:
+        super().__init__()
+        self._backend = backend
+        self._uri = uri
+        self._only_if = only_if
+        self._folder: Path | None = None
+
+    def begin(self) -> None:
+        self._backend.check(self._uri, self._only_if)
+        with writing_to(Path(tempfile.gettempdir()) / "object"):
+            self._folder = Path(tempfile.mkdtemp(prefix="clip-operator-draft-"))
+            self._file.touch()
+
+    def append(self, data: memoryview) -> None:
+        with writing_to(self._file), self._file.open("ab") as out:
+            out.write(data)
+
+    def publish(self) -> ObjectInfo:
+        return self._backend.upload(self._file, self._uri, self._only_if)
+
+    def discard(self) -> None:
+        if self._folder is not None:
+            with suppress(OSError):
+                shutil.rmtree(self._folder)
+
+    @property
+    def _file(self) -> Path:
+        assert self._folder is not None, "begun"
+        return self._folder / "object"
+
 
 def _info(uri: str, details: dict[str, Any]) -> ObjectInfo:
     if details.get("type") == "directory":
         raise ObjectNotFound(f"{uri} is a folder, not an object")
     size = int(details.get("size") or 0)
     version = next((details[key] for key in ("etag", "ETag", "md5Hash", "mtime", "created") if details.get(key)), "")
-    return ObjectInfo(uri=uri, size=size, etag=f"{version}-{size:x}")
+    return ObjectInfo(uri=uri, size=size, etag=f"{version}-{size:x}", modified=_modified(details))
+
+
+def _modified(details: dict[str, Any]) -> datetime | None:
+    """Return when the object was written, which every driver tells in its own way, or not at all."""
+    for key in ("mtime", "LastModified", "last_modified", "modified", "updated", "created"):
+        value = details.get(key)
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return None
 
 
 @contextmanager

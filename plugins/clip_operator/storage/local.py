@@ -8,9 +8,10 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import BytesIO
+from datetime import UTC, datetime
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -24,7 +25,14 @@ from clip_operator.storage.backend import (
     Unchanged,
     changed_while_read,
 )
-from clip_operator.storage.disk import receiving, writing_to
+from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.reading import VersionReader
+from clip_operator.storage.writing import Draft, ObjectWriter
+
+_CHUNK_BYTES = 1 << 20
+
+# What os.copy_file_range says where the file system, or a pair of them, has no such thing.
+_NO_COPIES = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
 
 # What os.link says where the file system has no hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
@@ -55,21 +63,28 @@ class LocalBackend:
             raise _translated(uri, error) from None
         if not path.is_file():
             raise ObjectNotFound(f"{uri} is not a file")
-        return ObjectInfo(uri=uri, size=status.st_size, etag=f"{status.st_mtime_ns:x}-{status.st_size:x}")
+        return _info(uri, status)
 
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+        return self.read_version(uri, max_bytes)[1]
+
+    def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
         info = self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
         try:
             with path_of(uri).open("rb") as file:
+                info = _info(uri, os.fstat(file.fileno()))
                 # Counted while reading: a file may grow after it was looked at.
                 data = file.read(-1 if max_bytes is None else max_bytes + 1)
+                changed = _info(uri, os.fstat(file.fileno())) != info
         except OSError as error:
             raise _translated(uri, error) from None
         if max_bytes is not None and len(data) > max_bytes:
             raise ObjectTooLarge(f"{uri} grew beyond the {max_bytes:,} bytes accepted")
-        return data
+        if changed:
+            raise changed_while_read(uri)
+        return info, data
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
@@ -80,6 +95,18 @@ class LocalBackend:
                 return file.read(max(0, length))
         except OSError as error:
             raise _translated(uri, error) from None
+
+    def open(self, info: ObjectInfo) -> BinaryIO:
+        return BufferedReader(_LocalVersion(info), _CHUNK_BYTES)
+
+    def download_range(self, info: ObjectInfo, start: int, length: int, path: Path, at: int) -> None:
+        buffer = memoryview(bytearray(min(_CHUNK_BYTES, length)))
+        with _LocalVersion(info) as source, filling(path) as put:
+            done = 0
+            while done < length:
+                count = source.fill(buffer[: length - done], start + done)
+                put(buffer[:count], at + done)
+                done += count
 
     def download(self, info: ObjectInfo, path: Path) -> None:
         try:
@@ -93,32 +120,32 @@ class LocalBackend:
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         try:
             with path.open("rb") as source:
-                return self._publish(source, uri, only_if)
+                return self._write(source, uri, only_if)
         except OSError as error:
             raise StorageError(f"cannot write {uri}: {error.strerror or error}") from None
 
     def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
-        try:
-            return self._publish(BytesIO(data), uri, only_if)
-        except OSError as error:
-            raise StorageError(f"cannot write {uri}: {error.strerror or error}") from None
+        return self._write(BytesIO(data), uri, only_if)
 
-    def _publish(self, source: BinaryIO, uri: str, only_if: Unchanged | None) -> ObjectInfo:
-        target = path_of(uri)
-        temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.partial"
-        if only_if is not None:
-            only_if.check(uri, self._find(uri))  # before the work
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # open() gives the mode that the umask allows, so that the next task's user can read the step
-            with writing_to(target), temporary.open("xb") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
-                out.flush()
-                os.fsync(out.fileno())
-            self._put_into_place(temporary, target, uri, only_if)
-        finally:  # also when a signal stops the task here
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    def _write(self, source: BinaryIO, uri: str, only_if: Unchanged | None) -> ObjectInfo:
+        with self.create(uri, only_if) as out:
+            shutil.copyfileobj(source, out, _CHUNK_BYTES)
+        return out.info
+
+    def create(self, uri: str, only_if: Unchanged | None = None) -> ObjectWriter:
+        return ObjectWriter(_LocalDraft(self, uri, only_if))
+
+    def concatenate(self, sources: Sequence[ObjectInfo], uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        draft = _LocalDraft(self, uri, only_if)
+        with ObjectWriter(draft) as out:
+            for info in sources:
+                with _LocalVersion(info) as source:
+                    draft.append_file(source)
+        return out.info
+
+    def publish(self, temporary: Path, uri: str, only_if: Unchanged | None) -> ObjectInfo:
+        """Give a finished file its place, if ``only_if`` holds; return its version."""
+        self._put_into_place(temporary, path_of(uri), uri, only_if)
         return self.stat(uri)
 
     def _put_into_place(self, temporary: Path, target: Path, uri: str, only_if: Unchanged | None) -> None:
@@ -135,10 +162,11 @@ class LocalBackend:
                 if error.errno not in _NO_LINKS:
                     raise
         with _locked(target):
-            only_if.check(uri, self._find(uri))
+            only_if.check(uri, self.find(uri))
             temporary.replace(target)
 
-    def _find(self, uri: str) -> ObjectInfo | None:
+    def find(self, uri: str) -> ObjectInfo | None:
+        """Return the version that stands there, or None."""
         try:
             return self.stat(uri)
         except ObjectNotFound:
@@ -177,7 +205,7 @@ class LocalBackend:
         except OSError as error:
             raise StorageError(f"cannot delete {uri}: {error.strerror or error}") from None
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         head, slash, last = prefix.rpartition("/")
         folder, start = path_of(head + slash), last
         if _is_file_uri(prefix):
@@ -188,7 +216,123 @@ class LocalBackend:
             relative = found.relative_to(folder).as_posix()
             if relative.startswith(start) and found.is_file():
                 rest = relative[len(start) :]
-                yield self.stat(prefix + (quote(rest) if _is_file_uri(prefix) else rest))
+                uri = prefix + (quote(rest) if _is_file_uri(prefix) else rest)
+                if start_after is None or uri > start_after:
+                    yield self.stat(uri)
+
+
+class _LocalVersion(VersionReader):
+    """The file that had this version when it was opened. One that replaces it does no harm: this one stays open."""
+
+    def __init__(self, info: ObjectInfo) -> None:
+        super().__init__(info)
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path_of(info.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _translated(info.uri, error) from None
+        self.check()
+
+    def fill(self, view: memoryview, start: int) -> int:
+        try:
+            count = os.preadv(self._descriptor, [view], start)
+        except OSError as error:
+            raise _translated(self.info.uri, error) from None
+        self.check()  # it may have been written to meanwhile
+        return count
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        if not self.closed and self._descriptor >= 0:
+            os.close(self._descriptor)
+        super().close()
+
+    def check(self) -> None:
+        """Make sure that it is still as it was when it was looked at.
+
+        :raises ObjectChanged: it was written to.
+        """
+        if _info(self.info.uri, os.fstat(self._descriptor)) != self.info:
+            raise changed_while_read(self.info.uri)
+
+
+class _LocalDraft(Draft):
+    """A file under a temporary name in the folder of the object."""
+
+    def __init__(self, backend: LocalBackend, uri: str, only_if: Unchanged | None) -> None:
+        super().__init__()
+        self._backend = backend
+        self._uri = uri
+        self._only_if = only_if
+        self._target = path_of(uri)
+        self._temporary = self._target.parent / f".{self._target.name}.{secrets.token_hex(8)}.partial"
+        self._out: BinaryIO | None = None
+
+    def begin(self) -> None:
+        if self._only_if is not None:
+            self._only_if.check(self._uri, self._backend.find(self._uri))  # before the work
+        with self._in_words():
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            # open() gives the mode that the umask allows, so that the next task's user can read the step
+            self._out = self._temporary.open("xb", buffering=0)
+
+    def append(self, data: memoryview) -> None:
+        with self._in_words():
+            done = 0
+            while done < data.nbytes:
+                done += os.write(self._descriptor, data[done:])
+
+    def append_file(self, source: _LocalVersion) -> None:
+        """Take all the bytes of another local file, copied by the file system itself where it can."""
+        done, size = 0, source.info.size
+        with self._in_words():
+            try:
+                while count := os.copy_file_range(source.fileno(), self._descriptor, size - done, done):
+                    done += count
+            except OSError as error:
+                if error.errno not in _NO_COPIES:
+                    raise
+        buffer = memoryview(bytearray(min(_CHUNK_BYTES, size - done)))
+        while done < size:
+            count = source.fill(buffer[: size - done], done)
+            self.append(buffer[:count])
+            done += count
+        source.check()
+
+    def publish(self) -> ObjectInfo:
+        with self._in_words():
+            os.fsync(self._descriptor)
+            return self._backend.publish(self._temporary, self._uri, self._only_if)
+
+    def discard(self) -> None:  # also when a signal stops the task
+        if self._out is not None:
+            self._out.close()
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def _descriptor(self) -> int:
+        assert self._out is not None, "begun"
+        return self._out.fileno()
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            with writing_to(self._target):
+                yield
+        except OSError as error:
+            raise StorageError(f"cannot write {self._uri}: {error.strerror or error}") from None
+
+
+def _info(uri: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(
+        uri=uri,
+        size=status.st_size,
+        etag=f"{status.st_mtime_ns:x}-{status.st_size:x}",
+        modified=datetime.fromtimestamp(status.st_mtime, UTC),
+    )
 
 
 @contextmanager

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
 from clip_operator.storage.backend import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
+from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
 from clip_operator.storage.s3_client import S3Client, split
-from clip_operator.storage.s3_download import download
+from clip_operator.storage.s3_concatenate import Concatenation
+from clip_operator.storage.s3_download import download, download_range
+from clip_operator.storage.s3_draft import S3Draft
 from clip_operator.storage.s3_errors import code_of
-from clip_operator.storage.s3_upload import Upload
+from clip_operator.storage.s3_publication import Publication
+from clip_operator.storage.s3_ranges import S3Version
+from clip_operator.storage.s3_upload import put_bytes, put_file
+from clip_operator.storage.writing import ObjectWriter
 
 if TYPE_CHECKING:
     import boto3
@@ -40,18 +47,21 @@ class S3Backend:
     def stat(self, uri: str) -> ObjectInfo:
         bucket, key = split(uri)
         head = self._s3.request(uri, lambda: self._s3.boto3.head_object(Bucket=bucket, Key=key))
-        return ObjectInfo(uri=uri, size=head["ContentLength"], etag=head["ETag"].strip('"'))
+        return _info(uri, head)
 
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+        return self.read_version(uri, max_bytes)[1]
+
+    def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
         bucket, key = split(uri)
 
-        def once() -> bytes:
+        def once() -> tuple[ObjectInfo, bytes]:
             answer = self._s3.boto3.get_object(Bucket=bucket, Key=key)
             with closing(answer["Body"]) as body:  # "with body" would give the unguarded stream below it
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
                     raise ObjectTooLarge(f"{uri} has {size:,} bytes, more than the {max_bytes:,} accepted")
-                return bytes(body.read())
+                return _info(uri, answer), bytes(body.read())
 
         return self._s3.request(uri, once)
 
@@ -73,14 +83,29 @@ class S3Backend:
 
         return self._s3.request(uri, once)
 
+    def open(self, info: ObjectInfo) -> BinaryIO:
+        version = self._version(info)
+        if info.size == 0:  # nothing will be asked for that tells
+            version.check()
+        return BufferedReader(ReadAhead(info, version.read), BUFFER_BYTES)
+
     def download(self, info: ObjectInfo, path: Path) -> None:
-        download(self._s3, info, path, lambda: self._settled(info.uri))
+        download(self._version(info), path)
+
+    def download_range(self, info: ObjectInfo, start: int, length: int, path: Path, at: int) -> None:
+        download_range(self._version(info), start, length, path, at)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
-        return self._upload(uri, only_if).of_file(path)
+        return put_file(self._publication(uri, only_if), path)
 
     def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
-        return self._upload(uri, only_if).of_bytes(data)
+        return put_bytes(self._publication(uri, only_if), data)
+
+    def create(self, uri: str, only_if: Unchanged | None = None) -> ObjectWriter:
+        return ObjectWriter(S3Draft(self._publication(uri, only_if)))
+
+    def concatenate(self, sources: Sequence[ObjectInfo], uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        return Concatenation(self._publication(uri, only_if), self._version).of(sources)
 
     def unfinished_uploads(self, uri: str) -> list[str]:
         bucket, key = split(uri)
@@ -113,21 +138,27 @@ class S3Backend:
             for _ in threads.map(lambda info: self.delete(info.uri), self.list(uri)):
                 pass
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         bucket, key = split(prefix)
         scheme = prefix.partition("://")[0]
         page: dict[str, Any] = {}
         while not page or page.get("IsTruncated"):
-            following = {"ContinuationToken": page["NextContinuationToken"]} if page else {}
+            if page:
+                following = {"ContinuationToken": page["NextContinuationToken"]}
+            else:
+                following = {} if start_after is None else {"StartAfter": split(start_after)[1]}
             page = self._s3.request(
                 prefix, partial(self._s3.boto3.list_objects_v2, Bucket=bucket, Prefix=key, **following)
             )
             for item in page.get("Contents", []):
                 uri = f"{scheme}://{bucket}/{item['Key']}"
-                yield ObjectInfo(uri=uri, size=item["Size"], etag=item["ETag"].strip('"'))
+                yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), item.get("LastModified"))
 
-    def _upload(self, uri: str, only_if: Unchanged | None) -> Upload:
-        return Upload(self._s3, uri, only_if, lambda: self._found(uri))
+    def _version(self, info: ObjectInfo) -> S3Version:
+        return S3Version(self._s3, info, lambda: self._settled(info.uri))
+
+    def _publication(self, uri: str, only_if: Unchanged | None) -> Publication:
+        return Publication(self._s3, uri, only_if, lambda: self._found(uri))
 
     def _found(self, uri: str) -> ObjectInfo | None:
         try:
@@ -144,3 +175,8 @@ class S3Backend:
                 break
             last = info
         return last
+
+
+def _info(uri: str, answer: dict[str, Any]) -> ObjectInfo:
+    """Return the version that the headers of a HEAD's or a GET's answer name."""
+    return ObjectInfo(uri, answer["ContentLength"], answer["ETag"].strip('"'), answer.get("LastModified"))

@@ -88,7 +88,7 @@ class PacedSlice:
 
     def __init__(self, file: BinaryIO, start: int, length: int, grace_seconds: float) -> None:
         self._file = file
-        self._start, self._length = start, length
+        self._start, self.length = start, length
         self._grace_seconds = grace_seconds
         self._pace: Pace | None = None
         self.seek(0)
@@ -97,14 +97,14 @@ class PacedSlice:
         """Return the next bytes; how fast they are asked for is how fast the store takes them."""
         if self._pace is None:
             self._pace = Pace(self._grace_seconds)
-        left = self._length - self.tell()
+        left = self.length - self.tell()
         data = self._file.read(left if amount is None or amount < 0 else min(amount, left))
         self._pace.passed(len(data))
         return data
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         """Go to a place within the slice: to the beginning before every try, after it was hashed or sent before."""
-        base = {SEEK_SET: 0, SEEK_CUR: self.tell(), SEEK_END: self._length}[whence]
+        base = {SEEK_SET: 0, SEEK_CUR: self.tell(), SEEK_END: self.length}[whence]
         self._file.seek(self._start + base + offset, os.SEEK_SET)
         self._pace = None
         return self.tell()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from clip_operator.storage.backend import Backend, ObjectInfo, ObjectNotFound, Unchanged
+from clip_operator.storage.backend import Backend, ObjectInfo, ObjectNotFound, Unchanged, check_range
 from clip_operator.storage.local import LocalBackend
+from clip_operator.storage.streaming import copy_all
 from clip_operator.storage.uri import scheme_of
+from clip_operator.storage.writing import ObjectWriter
 
 if TYPE_CHECKING:
     import boto3
@@ -60,6 +62,13 @@ class Storage:
         """Return the whole object, or raise :class:`ObjectTooLarge` without reading past ``max_bytes``."""
         return self._backend(uri).read(uri, max_bytes)
 
+    def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
+        """Return which version of the object stands there, and all its bytes; from S3 in one request.
+
+        :raises ObjectTooLarge: it has more than ``max_bytes``.
+        """
+        return self._backend(uri).read_version(uri, max_bytes)
+
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         """Return ``length`` bytes of the object from ``start`` on, fewer where it ends before.
 
@@ -67,6 +76,17 @@ class Storage:
         :raises ObjectNotFound: there is no such object.
         """
         return self._backend(uri).read_range(uri, start, length)
+
+    def open(self, info: ObjectInfo) -> BinaryIO:
+        """Return a seekable, buffered reader of exactly the version ``info``; close it after use.
+
+        From a remote store it asks for ranges: small ones where it is read here and there, large ones ahead of the
+        reader, a few at a time, where it is read on and on. It holds no more than some 20 MiB.
+
+        Its reads raise :class:`ObjectChanged` once another version stands there, and :class:`StorageError` for any
+        other reason.
+        """
+        return self._backend(info.uri).open(info)
 
     def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         """Put ``data`` at ``uri``, all or nothing, as :meth:`upload` does."""
@@ -80,6 +100,19 @@ class Storage:
         """
         self._backend(info.uri).download(info, path)
 
+    def download_range(self, info: ObjectInfo, start: int, length: int, path: Path, at: int = 0) -> None:
+        """Copy the bytes from ``start`` to ``start + length`` of exactly the version ``info`` into a local file.
+
+        Several threads may fill one file at the same time. If it fails, the file stays as far as it was filled.
+
+        :param path: the file; it is made if there is none, and what it has outside the range stays.
+        :param at: where the range begins in the file.
+        :raises ObjectChanged: another version stands there now, or came while it was read.
+        :raises ValueError: the object has no such range.
+        """
+        check_range(info, start, length)
+        self._backend(info.uri).download_range(info, start, length, path, at)
+
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         """Put a local file at ``uri``. Readers see the old object or the whole new one, never a part.
 
@@ -88,6 +121,39 @@ class Storage:
         :raises ObjectChanged: ``only_if`` does not hold. What stands there was left as it is.
         """
         return self._backend(uri).upload(path, uri, only_if)
+
+    def create(self, uri: str, only_if: Unchanged | None = None) -> ObjectWriter:
+        """Return a context manager whose value is a binary file: what is written to it becomes the object at ``uri``.
+
+        .. code-block:: python
+
+            with storage.create("s3://bucket/key") as out:
+                out.write(b"...")
+            out.info  # the version that stands there now
+
+        The object appears when the context is left in peace, whole; if it is left by an exception, nothing is written.
+        No more than some parts of the object are held meanwhile, the larger of them on the local disk.
+
+        :param only_if: see :meth:`upload`.
+        :raises ObjectChanged: ``only_if`` does not hold, when the context is entered or when it is left.
+        """
+        return self._backend(uri).create(uri, only_if)
+
+    def concatenate(self, sources: Sequence[ObjectInfo], uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        """Put all the bytes of ``sources``, in their order, at ``uri``, all or nothing; none make an empty object.
+
+        Within one S3 bucket the server copies what it can by itself; the rest is read and sent.
+
+        :param sources: versions of objects, which must still stand there.
+        :param only_if: see :meth:`upload`.
+        :raises ObjectChanged: a source is another version now, or ``only_if`` does not hold. Nothing was written.
+        """
+        backend = self._backend(uri)
+        if all(self._backend(source.uri) is backend for source in sources):
+            return backend.concatenate(sources, uri, only_if)
+        with backend.create(uri, only_if) as out:
+            copy_all(sources, self.open, out)
+        return out.info
 
     def unfinished_uploads(self, uri: str) -> list[str]:
         """Return the ids of uploads to exactly this URI that were begun and not completed, also of those under way."""
@@ -107,22 +173,28 @@ class Storage:
             raise ValueError(f"a folder's URI ends with a slash: {uri}")
         self._backend(uri).delete_folder(uri)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose URI starts with ``prefix``, below any number of folders."""
-        return self._backend(prefix).list(prefix)
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """Yield the objects whose URI starts with ``prefix``, below any number of folders.
+
+        S3 is asked for a thousand at a time, as they are taken.
+
+        :param start_after: a whole URI, of an object or not; only those that sort behind it are wanted.
+        """
+        return self._backend(prefix).list(prefix, start_after)
 
     def _backend(self, uri: str) -> Backend:
         scheme = scheme_of(uri)
+        scheme = "s3" if scheme == "s3a" else scheme
         with self._lock:
             if scheme not in self._backends:
-                self._backends[scheme] = self._open(scheme)
+                self._backends[scheme] = self._reach(scheme)
             return self._backends[scheme]
 
-    def _open(self, scheme: str) -> Backend:
+    def _reach(self, scheme: str) -> Backend:
         # Imported here: a job over local files needs neither boto3 nor fsspec.
         if scheme == "file":
             return LocalBackend()
-        if scheme in ("s3", "s3a"):
+        if scheme == "s3":
             from clip_operator.storage.s3 import S3Backend
 
             access = self._s3_access
