@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from clip_operator.errors import JobError
-from clip_operator.tables import AddedType, AddedValue, TableScan, create_table, file_type_of, open_table
+from clip_operator.tables import (
+    WHOLE,
+    AddedType,
+    AddedValue,
+    Fragment,
+    TableScan,
+    create_table,
+    file_type_of,
+    open_table,
+)
 
 Added = Mapping[str, Sequence[AddedValue]]
 
@@ -21,12 +30,17 @@ def types_of(added: Added) -> dict[str, AddedType]:
     }
 
 
-def rewrite(source: Path, target: Path, added: Added, rows: int = 1000) -> None:
-    """Read the source in chunks of `rows` rows and write them to the target with the added columns."""
-    target_type = file_type_of(target.name)
+def rewrite(
+    source: Path | Sequence[Path], target: Path, added: Added, rows: int = 1000, fragment: Fragment = WHOLE
+) -> None:
+    """Read the source in chunks of `rows` rows and write them to the target with the added columns.
+
+    :param fragment: the place of the source in its table, and of the target in its.
+    """
+    source_type = file_type_of((source if isinstance(source, Path) else source[0]).name)
     with (
-        open_table(source, file_type_of(source.name)) as reader,
-        create_table(target, target_type, reader, types_of(added)) as writer,
+        open_table(source, source_type, fragment=fragment) as reader,
+        create_table(target, file_type_of(target.name), reader, types_of(added), fragment=fragment) as writer,
     ):
         for chunk in reader.chunks(rows):
             end = chunk.first_row + len(chunk)

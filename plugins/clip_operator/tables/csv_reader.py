@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 from clip_operator.errors import JobError
 from clip_operator.tables import table, text_files
-from clip_operator.tables.file_types import FileType
 from clip_operator.tables.json_members import json_string
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long, too_many_values
-from clip_operator.tables.text_table import TextReader, in_chunks
+from clip_operator.tables.text_table import TextReader, errors_named, in_chunks
 
 
 class _Record(NamedTuple):
@@ -99,63 +98,107 @@ class CsvReader(TextReader):
     :param columns: the names whose cells chunks hold ready; each may occur only once in the header.
     """
 
-    def __init__(self, path: Path, file_type: FileType, columns: Sequence[str] | None) -> None:
-        super().__init__(path, file_type, columns)
-        # The limit is the whole process's, so it is only ever raised.
-        csv.field_size_limit(max(csv.field_size_limit(), text_files.MAX_ROW_LENGTH))
-
     def header(self) -> Header:
-        """The first record.
+        """The first record; of several files, the first one's.
 
-        :raises JobError: if it cannot be read, or it names an announced column twice.
+        :raises JobError: if it cannot be read, or it names an announced column twice; of several files, also if the
+            first one is empty.
         """
-        return self._header_of(self._records())
+        if not self.joined:
+            return self._header_and_rows()[0]
+        with errors_named(self._paths[0]):
+            header = self._header_and_rows()[0]
+            if not header.names:
+                raise _no_header()
+            return header
 
     def scan(self) -> table.TableScan:
         """Parse every record and count the rows.
 
         :raises JobError: at the first record that is not CSV or has more cells than the header.
         """
-        records = self._records()
-        header = self._header_of(records)
-        return table.TableScan(sum(1 for _ in _rows(records, header)), header.names)
+        header, rows = self._rows()
+        return table.TableScan(sum(1 for _ in rows), header.names)
 
     def chunks(self, rows: int) -> Iterator[CsvChunk]:
         """All rows in order, at most `rows` in a chunk.
 
         :raises JobError: at the first record that is not CSV or has more cells than the header.
         """
-        records = self._records()
-        header = self._header_of(records)
-        yield from in_chunks(_rows(records, header), rows, lambda first_row: CsvChunk(first_row, header, self._columns))
+        header, records = self._rows()
+        yield from in_chunks(records, rows, lambda first_row: CsvChunk(first_row, header, self._columns))
 
-    def _header_of(self, records: Iterator[_Record]) -> Header:
-        first = next(records, None)
-        header = Header(first.text, tuple(first.cells)) if first else Header("", ())
+    def _rows(self) -> tuple[Header, Iterator[_Record]]:
+        if not self.joined:
+            return self._header_and_rows()
+        header = self.header()
+        return header, self._of_all_files(lambda path: self._rows_like(header, path))
+
+    def _header_and_rows(self) -> tuple[Header, Iterator[_Record]]:
+        header, rows = header_and_rows(read_lines(self._paths[0], self._file_type.gzip))
         for name in self._columns:
             header.index(name)
-        return header
+        return header, rows
 
-    def _records(self) -> Iterator[_Record]:
-        """All records, the header first, with a byte order mark left on its text."""
-        lines: list[str] = []
-        reader = csv.reader(_fed(read_lines(self._path, self._file_type.gzip), lines), strict=True)
-        mark = ""
-        while True:
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise _not_csv(reader.line_num - len(lines) + 1, error, lines) from error
-            if cells is None:
-                return
-            text = lines[0] if len(lines) == 1 else "".join(lines)
-            line = reader.line_num - len(lines) + 1
-            lines.clear()
-            if line == 1 and text.startswith(BYTE_ORDER_MARK):
-                mark = BYTE_ORDER_MARK
-            if cells:
-                yield _Record(line, mark + text.removeprefix(mark), cells)
-                mark = ""
+    def _rows_like(self, expected: Header, path: Path) -> Iterator[_Record]:
+        """The rows of one of several files, each with a line ending, so that others can stand behind it."""
+        header, rows = header_and_rows(read_lines(path, self._file_type.gzip))
+        if not header.names:
+            raise _no_header()
+        if header.names != expected.names:
+            raise JobError(
+                f"its header is {excerpt(header.text)!r}, but that of {self._paths[0].name} is "
+                f"{excerpt(expected.text)!r}; files that make up one table need the same columns in the same order"
+            )
+        for row in rows:
+            yield row._replace(text=with_line_break(row.text, like=header.text))
+
+
+def header_and_rows(lines: Iterator[str]) -> tuple[Header, Iterator[_Record]]:
+    """The first record of a CSV text, with a byte order mark left on its text, and the others as they are needed.
+
+    :raises JobError: here or later, at the first record that is not CSV or has more cells than the header.
+    """
+    records = _records(lines)
+    first = next(records, None)
+    header = Header(first.text, tuple(first.cells)) if first else Header("", ())
+    return header, _rows(records, header)
+
+
+def _records(texts: Iterator[str]) -> Iterator[_Record]:
+    # The limit is the whole process's, so it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), text_files.MAX_ROW_LENGTH))
+    lines: list[str] = []
+    reader = csv.reader(_fed(texts, lines), strict=True)
+    mark = ""
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise _not_csv(reader.line_num - len(lines) + 1, error, lines) from error
+        if cells is None:
+            return
+        text = lines[0] if len(lines) == 1 else "".join(lines)
+        line = reader.line_num - len(lines) + 1
+        lines.clear()
+        if line == 1 and text.startswith(BYTE_ORDER_MARK):
+            mark = BYTE_ORDER_MARK
+        if cells:
+            yield _Record(line, mark + text.removeprefix(mark), cells)
+            mark = ""
+
+
+def with_line_break(text: str, like: str = "") -> str:
+    """A record that others can stand behind: with a line feed, or what another record ends with, if it has none."""
+    if text.endswith("\n"):
+        return text
+    if text.endswith("\r"):
+        return text + "\n"
+    return text + (like[len(like.rstrip("\r\n")) :] or "\n")
+
+
+def _no_header() -> JobError:
+    return JobError("the file is empty, without even a header; leave it out of the table")
 
 
 def _rows(records: Iterator[_Record], header: Header) -> Iterator[_Record]:

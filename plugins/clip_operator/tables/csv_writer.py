@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip_operator.tables.added_columns import checked_columns
-from clip_operator.tables.csv_reader import CsvChunk, CsvReader
+from clip_operator.tables.csv_reader import CsvChunk, CsvReader, with_line_break
 from clip_operator.tables.file_types import FileType
+from clip_operator.tables.fragment import Fragment
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
 from clip_operator.tables.text_table import TextWriter
 
@@ -20,19 +21,25 @@ class CsvWriter(TextWriter):
     """CSV to CSV. New cells go behind the last column; a short row is padded first, so that no cell shifts.
 
     :param like: the input, whose header is written with the names of the new columns.
+    :param fragment: the place of its rows in the output; only the first fragment has the header.
     :raises JobError: if the input's header cannot be read or names an added column twice.
     """
 
-    def __init__(self, path: Path, file_type: FileType, added: Mapping[str, AddedType], like: CsvReader) -> None:
+    def __init__(
+        self, path: Path, file_type: FileType, added: Mapping[str, AddedType], like: CsvReader, fragment: Fragment
+    ) -> None:
         header = like.header()
         self._added = dict(added)
         self._width = len(header.names)
         self._indices = [header.index(name) for name in added]
         super().__init__(path, file_type)
+        if not fragment.first:
+            return
         new_names = [_cell_text(name) for name, index in zip(added, self._indices, strict=True) if index is None]
         if header.names:
-            body = header.text.rstrip("\r\n")
-            self._output.write(",".join([body, *new_names]) + header.text[len(body) :])
+            text = with_line_break(header.text) if like.joined else header.text
+            body = text.rstrip("\r\n")
+            self._output.write(",".join([body, *new_names]) + text[len(body) :])
         else:
             self._output.write(",".join(new_names) + "\n")
 

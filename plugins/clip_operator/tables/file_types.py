@@ -18,6 +18,8 @@ class TableFormat(StrEnum):
     CSV = "csv"
     """RFC 4180: comma, double quotes, UTF-8, a header row."""
     PARQUET = "parquet"
+    TAR = "tar"
+    """WebDataset: a row is a run of files in a tar whose names differ only in their endings. It is only read."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ _FORMAT_OF_ENDING = {
     "csv": TableFormat.CSV,
     "parquet": TableFormat.PARQUET,
     "pq": TableFormat.PARQUET,
+    "tar": TableFormat.TAR,
 }
-_KNOWN_ENDINGS = "jsonl, json, csv (each also with .gz) and parquet"
+_KNOWN_ENDINGS = "jsonl, json, csv (each also with .gz) and parquet; and tar, to be read only"
 _PICKLE_ENDINGS = frozenset({"pkl", "pickle"})
 
 
@@ -66,6 +69,8 @@ def file_type_of(name: str) -> FileType:
         raise RequestError(f"{name!r} does not end in a known table format. Known are {_KNOWN_ENDINGS}.")
     if table_format is TableFormat.PARQUET and compressed:
         raise RequestError(f"{name!r}: Parquet compresses inside the file; name it without .gz.")
+    if table_format is TableFormat.TAR and compressed:
+        raise RequestError(f"{name!r}: images are compressed already, so tars are read as they are; unpack it once.")
     return FileType(table_format, compressed)
 
 
@@ -74,6 +79,7 @@ _LOSSLESS_TARGETS: dict[TableFormat, tuple[TableFormat, ...]] = {
     TableFormat.JSON: (TableFormat.JSON, TableFormat.JSONL),
     TableFormat.CSV: (TableFormat.CSV, TableFormat.JSONL, TableFormat.JSON),
     TableFormat.PARQUET: (TableFormat.PARQUET,),
+    TableFormat.TAR: (TableFormat.JSONL, TableFormat.JSON, TableFormat.PARQUET),
 }
 
 
@@ -85,7 +91,9 @@ def check_conversion(source: FileType, target: FileType) -> None:
     choices = _LOSSLESS_TARGETS[source.format]
     if target.format in choices:
         return
-    if target.format is TableFormat.PARQUET:
+    if target.format is TableFormat.TAR:
+        why = "tars are only read, because the output of a tar is the table of its rows, without the images"
+    elif target.format is TableFormat.PARQUET:
         why = "Parquet has one type a column, so numbers, missing fields and nested values would be altered"
     elif source.format is TableFormat.PARQUET:
         why = "text has no place for Parquet's column types, binary values and metadata"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError
 from clip_operator.tables import text_files
+from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json_members import parse
 from clip_operator.tables.json_reader import JsonReader, JsonRow, kind_of, nested_too_deeply, not_an_object, not_valid
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, check_values, excerpt, read_blocks, row_too_long
@@ -20,40 +21,61 @@ _LONGEST_CUT_TOKEN = 16
 
 
 class JsonArrayReader(JsonReader):
-    """One top-level JSON array of objects. An empty file counts as an empty array."""
+    """One top-level JSON array of objects. An empty file counts as an empty array.
+
+    A stretch that is not the first begins right behind an element, with the comma; one that is not the last ends there.
+    """
 
     def _rows(self) -> Iterator[JsonRow]:
-        window = _Window(self._path, self._file_type.gzip)
-        before = _opening(window)
-        if not before:
-            return
-        if window.next == "]":
-            _closing(window, 0)
-            return
-        for number in count(1):
-            place = f"element {number}"
-            text, fields = _element(window, place)
-            gap = window.whitespace(place)
-            if window.next == "]":
-                yield JsonRow(before, text, gap + _closing(window, number), fields)
-                return
-            if window.next != ",":
-                raise _missing_delimiter(window, place)
-            yield JsonRow(before, text, "", fields)
-            before = gap + window.take(1) + window.whitespace(place)
+        return self._of_all_files(self._rows_of)
+
+    def _rows_of(self, path: Path) -> Iterator[JsonRow]:
+        return elements(read_blocks(path, self._file_type.gzip), WHOLE if self.joined else self.fragment)
+
+    def keeps_layout(self, fragment: Fragment) -> bool:
+        """Whether the texts around the elements are those of such a fragment, and not of another one or of many."""
+        return not self.joined and self.fragment == fragment
 
     def empty_text(self) -> str:
-        """The whole file's text if it is an array without elements; a file without any text gives ``[]``."""
-        window = _Window(self._path, self._file_type.gzip)
+        """The text of an array without elements, if this is one and the only file; any other gives ``[]``."""
+        window = _Window(read_blocks(self._paths[0], self._file_type.gzip))
         text = _opening(window)
         return text + _closing(window, 0) if text and window.next == "]" else "[]"
+
+
+def elements(blocks: Iterator[str], fragment: Fragment = WHOLE) -> Iterator[JsonRow]:
+    """The objects of an array's text, or of a stretch of it, with the text before each and behind the last.
+
+    :raises JobError: at the first element that is not an object, or where the array does not go on as it should.
+    """
+    window = _Window(blocks)
+    before = _opening(window) if fragment.first else _gap_after_element(window)
+    if not before:
+        return
+    if fragment.first and window.next == "]":
+        _closing(window, 0)
+        return
+    for number in count(1):
+        place = f"element {number}"
+        text, fields = _element(window, place)
+        gap = window.whitespace(place)
+        if window.next == "]" and fragment.last:
+            yield JsonRow(before, text, gap + _closing(window, number), fields)
+            return
+        if not window.next and not fragment.last:
+            yield JsonRow(before, text, gap, fields)
+            return
+        if window.next != ",":
+            raise _missing_delimiter(window, place)
+        yield JsonRow(before, text, "", fields)
+        before = gap + window.take(1) + window.whitespace(place)
 
 
 class _Window:
     """The part of a long text that is being looked at."""
 
-    def __init__(self, path: Path, compressed: bool) -> None:
-        self._blocks = read_blocks(path, compressed)
+    def __init__(self, blocks: Iterator[str]) -> None:
+        self._blocks = blocks
         self.text = ""
         self.position = 0
 
@@ -106,6 +128,18 @@ def _opening(window: _Window) -> str:
     if window.next != "[":
         raise _not_an_array(window)
     return mark + space + window.take(1) + window.whitespace("the space before element 1")
+
+
+def _gap_after_element(window: _Window) -> str:
+    """What stands between the element before a stretch and its first one; empty for a stretch without any text."""
+    window.more("the stretch")
+    place = "the space before the stretch's element 1"
+    space = window.whitespace(place)
+    if not window.next:
+        return ""
+    if window.next != ",":
+        raise _missing_delimiter(window, "the element before the stretch")
+    return space + window.take(1) + window.whitespace(place)
 
 
 def _not_an_array(window: _Window) -> JobError:

@@ -10,11 +10,17 @@ from typing import Protocol, runtime_checkable
 from clip_operator.errors import JobError
 from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.file_types import FileType
+from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json_array import JsonArrayReader
 from clip_operator.tables.json_members import MemberWriter, json_literal, without_line_breaks
 from clip_operator.tables.json_reader import JsonChunk, nested_too_deeply
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
 from clip_operator.tables.text_table import TextWriter
+
+ARRAY_START = "[\n"
+ARRAY_JOINT = ",\n"
+ARRAY_END = "\n]\n"
+EMPTY_ARRAY = "[]"
 
 
 @runtime_checkable
@@ -86,15 +92,16 @@ class SameArrayWriter(SameLayoutWriter):
         :raises JobError: if the input's last element was not written, so that the array would stay open.
         """
         if self._end is None:
-            self._output.write(self._like.empty_text())
-        elif not self._end:
+            if self._like.fragment == WHOLE:
+                self._output.write(self._like.empty_text())
+        elif not self._end and self._like.fragment.last:
             self._output.discard()
             raise JobError("The output was closed before the last element of the input's array was written.")
         super().close()
 
 
 class LinesWriter(_JsonWriter):
-    """JSON or CSV to JSONL: one object a line."""
+    """JSON, CSV or a tar to JSONL: one object a line."""
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         """Append the chunk's rows with their new members."""
@@ -102,18 +109,33 @@ class LinesWriter(_JsonWriter):
 
 
 class ArrayWriter(_JsonWriter):
-    """JSONL or CSV to JSON: one array with an object a line."""
+    """Anything to JSON whose text around the rows is not kept: one array, each object on a new line.
 
-    _separator = "[\n"
+    :param fragment: the place of these rows in the array. A fragment takes it that the others have rows, so that there
+        is a comma before every one but the first. If it has none itself, it is empty; see
+        :func:`~clip_operator.tables.join_arrays` for tables whose first or last fragment is.
+    """
+
+    def __init__(
+        self, path: Path, file_type: FileType, added: Mapping[str, AddedType], fragment: Fragment = WHOLE
+    ) -> None:
+        super().__init__(path, file_type, added)
+        self._fragment = fragment
+        self._separator = ARRAY_START if fragment.first else ARRAY_JOINT
+        self._rows = 0
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         """Append the chunk's rows with their new members."""
         objects = self._objects(chunk, added)
         if objects:
-            self._output.write(self._separator + ",\n".join(objects))
-            self._separator = ",\n"
+            self._output.write(self._separator + ARRAY_JOINT.join(objects))
+            self._separator = ARRAY_JOINT
+            self._rows += len(objects)
 
     def close(self) -> None:
         """Complete the file."""
-        self._output.write("[]" if self._separator == "[\n" else "\n]\n")
+        if self._rows and self._fragment.last:
+            self._output.write(ARRAY_END)
+        elif not self._rows and self._fragment == WHOLE:
+            self._output.write(EMPTY_ARRAY)
         super().close()

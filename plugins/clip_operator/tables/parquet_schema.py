@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clip_operator.tables.parquet_reader import column_index
+from clip_operator.tables.parquet_columns import column_index
 from clip_operator.tables.table import AddedType
 
 ARROW_TYPES: Mapping[AddedType, pa.DataType] = {AddedType.FLOAT64: pa.float64(), AddedType.STRING: pa.string()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +18,12 @@ class LargestValues:
     Such a column has a dictionary, and a file of a thousand bytes may unfold to gigabytes: rows that all refer to one
     long text. Columns inside of lists are left out: their rows have no bound at all.
 
-    :param path: the Parquet file.
+    :param source: the Parquet file.
     :param metadata: its footer.
     """
 
-    def __init__(self, path: Path, metadata: pq.FileMetaData) -> None:
-        self._path = path
+    def __init__(self, source: Path | BinaryIO, metadata: pq.FileMetaData) -> None:
+        self._source = source
         self._metadata = metadata
         schema = metadata.schema
         leaves = [schema.column(index) for index in range(len(schema.names))]
@@ -39,7 +40,7 @@ class LargestValues:
         if not self._shared or self._metadata.row_group(group).num_rows < 2:
             return self._fixed_bytes
         if self._file is None:
-            self._file = pq.ParquetFile(self._path, read_dictionary=self._shared)
+            self._file = pq.ParquetFile(self._source, read_dictionary=self._shared)
         first = next(self._file.iter_batches(batch_size=1, row_groups=[group], columns=self._shared), None)
         if first is None:
             return self._fixed_bytes

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip_operator.errors import JobError
 from clip_operator.tables.added_columns import checked_columns
-from clip_operator.tables.file_types import FileType
-from clip_operator.tables.parquet_reader import ParquetChunk, ParquetReader, column_index
+from clip_operator.tables.file_types import FileType, TableFormat
+from clip_operator.tables.parquet_columns import column_index
+from clip_operator.tables.parquet_reader import ParquetChunk, ParquetReader, ParquetSource
 from clip_operator.tables.parquet_schema import ARROW_TYPES, leaf_options, with_columns
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
 from clip_operator.tables.temporary_disk import written_to
@@ -23,25 +24,39 @@ MAX_GROUP_BYTES = 1024**3
 """A row group of the input that is larger in memory becomes several, because a writer holds the rows of one."""
 
 
+class ParquetLike(Protocol):
+    """What a new Parquet file takes over."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def metadata(self) -> pq.FileMetaData | None:
+        """A footer that tells how the columns are written; None for Arrow's own way."""
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """The number of rows of each row group."""
+
+
 class ParquetWriter:
     """Parquet to Parquet. Holds the rows of one row group, as large as the input's, up to ``MAX_GROUP_BYTES``.
 
+    :param target: the file, or a stream that need not seek, which is not closed.
     :param like: the input, whose schema, metadata, row groups and codecs the output takes over.
     :raises JobError: if the input has several columns of an added name.
     """
 
-    def __init__(self, path: Path, file_type: FileType, added: Mapping[str, AddedType], like: ParquetReader) -> None:
-        self._path = path
-        self._file_type = file_type
+    def __init__(self, target: Path | BinaryIO, added: Mapping[str, AddedType], like: ParquetLike) -> None:
+        self._target = target
         self._added = dict(added)
         self._schema = with_columns(like.schema, added)
-        options = leaf_options(like.metadata, like.schema)
-        with written_to(path):
-            self._file = pq.ParquetWriter(path, self._schema, **options)
-        groups = range(like.metadata.num_row_groups)
-        self._group_sizes: list[int] = [like.metadata.row_group(group).num_rows for group in groups]
+        options = leaf_options(like.metadata, like.schema) if like.metadata is not None else {}
+        with self._in_words():
+            self._file = pq.ParquetWriter(target, self._schema, **options)
+        self._group_sizes = like.group_sizes
         self._group = 0
-        self._group_rows: int = 0  # of the input's row group, how many rows came already
+        self._group_rows = 0  # of the input's row group, how many rows came already
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes: int = 0
 
@@ -94,7 +109,7 @@ class ParquetWriter:
     def _write_pending(self) -> None:
         """Write a row group, which is a part of the input's if that is large in memory."""
         rows = pa.Table.from_batches(self._pending, self._schema)
-        with written_to(self._path):
+        with self._in_words():
             self._file.write_table(rows, rows.num_rows or None)
         self._pending = []
         self._pending_bytes = 0
@@ -105,10 +120,10 @@ class ParquetWriter:
         :raises JobError: if not all row groups of the input were written.
         """
         self._end_full_groups()
-        with written_to(self._path):
+        with self._in_words():
             self._file.close()
         if self._group < len(self._group_sizes):
-            self._path.unlink()
+            self._discard()
             raise JobError("The output was closed before all row groups of the input were written.")
 
     def __enter__(self) -> Self:
@@ -123,4 +138,25 @@ class ParquetWriter:
             # Only to let go of the file: what it holds is not all.
             with suppress(pa.ArrowException, OSError):
                 self._file.close()
-            self._path.unlink(missing_ok=True)
+            self._discard()
+
+    def _in_words(self) -> AbstractContextManager[None]:
+        return written_to(self._target) if isinstance(self._target, Path) else nullcontext()
+
+    def _discard(self) -> None:
+        if isinstance(self._target, Path):
+            self._target.unlink(missing_ok=True)
+
+
+_JOINED_ROWS = 1 << 20
+
+
+def join(sources: Sequence[ParquetSource], target: Path | BinaryIO) -> int:
+    """Write the rows of all sources to one file and return how many there are."""
+    with (
+        ParquetReader(sources, FileType(TableFormat.PARQUET), None) as reader,
+        ParquetWriter(target, {}, reader) as new,
+    ):
+        for chunk in reader.chunks(_JOINED_ROWS):
+            new.write(chunk, {})
+        return reader.scan().rows

@@ -7,7 +7,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -59,30 +59,39 @@ def too_many_values(place: str, hint: str = "") -> JobError:
     return JobError(f"{place} has more than {MAX_ROW_VALUES:,} values, the most that are accepted. {hint}".rstrip())
 
 
-def read_lines(path: Path, compressed: bool) -> Iterator[str]:
-    """The lines of a file, each with its own ending; only a line feed ends a line.
+def byte_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[bytes]:
+    """The lines of a file, or of a stream, each with its own ending; only a line feed ends a line.
 
-    :raises JobError: if the gzip data is broken, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
+    :raises JobError: if the gzip data is broken, or a line is longer than ``MAX_ROW_LENGTH``.
     """
-    with _opened(path, compressed) as stream:
+    with _opened(source, compressed) as stream:
         for number, line in enumerate(iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""), 1):
             if len(line) > MAX_ROW_LENGTH:
                 raise row_too_long(f"line {number}", "If the rows are elements of one JSON array, name the file .json.")
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise _not_utf8(number, error) from error
-            yield text
+            yield line
 
 
-def read_blocks(path: Path, compressed: bool) -> Iterator[str]:
-    """The text of a file in blocks of about 1 MiB, cut anywhere between two characters.
+def read_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
+    """The text of ``byte_lines``.
+
+    :raises JobError: if the gzip data is broken, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
+    """
+    for number, line in enumerate(byte_lines(source, compressed), 1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise _not_utf8(number, error) from error
+        yield text
+
+
+def read_blocks(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
+    """The text of a file, or of a stream, in blocks of about 1 MiB, cut anywhere between two characters.
 
     :raises JobError: if the gzip data is broken, or the text is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    with _opened(path, compressed) as stream:
+    with _opened(source, compressed) as stream:
         block = b"start"
         while block:
             block = stream.read(_BLOCK_BYTES)
@@ -102,8 +111,8 @@ def _not_utf8(line: int, error: UnicodeDecodeError) -> JobError:
 
 
 @contextmanager
-def _opened(path: Path, compressed: bool) -> Iterator[BinaryIO]:
-    with path.open("rb") as file:
+def _opened(source: Path | BinaryIO, compressed: bool) -> Iterator[BinaryIO]:
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         if not compressed:
             yield file
             return
@@ -118,6 +127,14 @@ def _opened(path: Path, compressed: bool) -> Iterator[BinaryIO]:
             raise JobError(f"The gzip data is damaged ({error}). Write or upload the file again.") from error
 
 
+def gzipped(target: BinaryIO) -> gzip.GzipFile:
+    """A file whose bytes go to `target` compressed, without a time or a name: the same bytes in, the same bytes out.
+
+    To be closed, which leaves the target open.
+    """
+    return gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, fileobj=target, mtime=0)
+
+
 class TextOutput:
     """A new text file, plain or gzip. The gzip header holds neither time nor name: the same text, the same bytes.
 
@@ -130,7 +147,7 @@ class TextOutput:
             self._file = path.open("wb")
         self._stream: BinaryIO | gzip.GzipFile = self._file
         if compressed:
-            self._stream = gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, fileobj=self._file, mtime=0)
+            self._stream = gzipped(self._file)
 
     def write(self, text: str) -> None:
         """Append text, encoded as UTF-8."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from clip_operator.errors import JobError
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
+from clip_operator.tables.fragment import Fragment
 from clip_operator.tables.table import Chunk
 from clip_operator.tables.text_files import TextOutput
 
@@ -47,15 +51,29 @@ def in_chunks(rows: Iterable[RowT], most: int, new_chunk: Callable[[int], ChunkT
 
 
 class TextReader:
-    """A text file that every pass opens for itself.
+    """A text file, a stretch of one, or several files as one table; every pass opens them for itself.
 
+    :param source: a file whose text is the table's, or the stretch of it that `fragment` tells; or any number of files
+        that are tables each, whose rows come one behind the other.
     :param columns: the names whose values chunks hold ready.
+    :param fragment: the place of the rows in the whole table.
     """
 
-    def __init__(self, path: Path, file_type: FileType, columns: Sequence[str] | None) -> None:
-        self._path = path
+    def __init__(
+        self, source: Path | Sequence[Path], file_type: FileType, columns: Sequence[str] | None, fragment: Fragment
+    ) -> None:
+        self._paths = (source,) if isinstance(source, Path) else tuple(source)
+        self.joined = not isinstance(source, Path)
+        """Whether these are whole tables, so that the text between their rows is not all of one file."""
+        self.fragment = fragment
         self._file_type = file_type
         self._columns = tuple(dict.fromkeys(columns or ()))
+
+    def _of_all_files(self, rows_of: Callable[[Path], Iterator[RowT]]) -> Iterator[RowT]:
+        """The rows of the file, or of each file in turn, whose errors then name it."""
+        if not self.joined:
+            return rows_of(self._paths[0])
+        return chain.from_iterable(_with_name(path, rows_of) for path in self._paths)
 
     @property
     def file_type(self) -> FileType:
@@ -72,6 +90,20 @@ class TextReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _with_name(path: Path, rows_of: Callable[[Path], Iterator[RowT]]) -> Iterator[RowT]:
+    with errors_named(path):
+        yield from rows_of(path)
+
+
+@contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """Put the file's name in front of every :class:`JobError`: of several files, it says which."""
+    try:
+        yield
+    except JobError as error:
+        raise JobError(f"{path.name}: {error}") from error
 
 
 class TextWriter:

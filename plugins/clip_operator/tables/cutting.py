@@ -1,0 +1,110 @@
+"""Cuts a text table between its rows, in one pass over the stream, where the very readers see its rows end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from clip_operator.tables.csv_reader import header_and_rows
+from clip_operator.tables.file_types import FileType, TableFormat
+from clip_operator.tables.json_array import elements
+from clip_operator.tables.jsonl import is_blank
+from clip_operator.tables.text_files import byte_lines, read_blocks, read_lines
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive rows of a table.
+
+    :param start: where they begin; in bytes of the text, unpacked, where a text is cut.
+    :param stop: where they end.
+    :param first_row: the index of the first one in the whole table, from 0; None where it is not known.
+    :param rows: how many there are; None where it is not known.
+    """
+
+    start: int
+    stop: int
+    first_row: int | None
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """A text table in stretches, in order and without gaps. There is always one, if only with 0 rows.
+
+    :param header_bytes: how much of the text comes before the first stretch: in CSV the header, with what stands
+        before it. A stretch of CSV is read with these bytes in front.
+    """
+
+    header_bytes: int
+    stretches: tuple[Stretch, ...]
+
+
+def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
+    """Cut a JSONL, JSON or CSV table into stretches of this many rows, and one of the rest.
+
+    What stands between two rows, such as a blank line or the comma in an array, is the start of the later one's
+    stretch; what comes behind the last row belongs to the last stretch. Memory does not grow with the table.
+
+    :param stream: the table as it is stored, from its beginning; gzip is unpacked on the way. Lines and blocks are read
+        from it as they are needed, so it should be buffered. It is not closed.
+    :param rows: the rows of each stretch but the last, at least 1.
+    :raises JobError: what ``scan()`` raises, only that the text of JSONL rows is not looked at.
+    :raises ValueError: if the format is not a text.
+    """
+    if rows < 1:
+        raise ValueError(f"a stretch has at least one row, not {rows}")
+    text = _Measured()
+    header_bytes = 0
+    if file_type.format is TableFormat.JSONL:
+        ends = text.ends_of_lines(byte_lines(stream, file_type.gzip))
+    elif file_type.format is TableFormat.JSON:
+        ends = text.ends_of_elements(read_blocks(stream, file_type.gzip))
+    elif file_type.format is TableFormat.CSV:
+        _, records = header_and_rows(text.measured(read_lines(stream, file_type.gzip)))
+        header_bytes = text.size
+        ends = (text.size for _ in records)
+    else:
+        raise ValueError(f"{file_type} is not cut as a text")
+    stretches: list[Stretch] = []
+    start = end = header_bytes
+    first_row = count = 0
+    for row_end in ends:
+        if count == rows:
+            stretches.append(Stretch(start, end, first_row, rows))
+            start, first_row, count = end, first_row + rows, 0
+        count += 1
+        end = row_end
+    return Cuts(header_bytes, (*stretches, Stretch(start, text.size, first_row, count)))
+
+
+class _Measured:
+    """Counts the bytes of a text while it is read: `size` so far."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def measured(self, texts: Iterator[str]) -> Iterator[str]:
+        for text in texts:
+            self.size += _bytes_of(text)
+            yield text
+
+    def ends_of_lines(self, lines: Iterator[bytes]) -> Iterator[int]:
+        """Yield where each line ends that is a row."""
+        for line in lines:
+            first = self.size == 0
+            self.size += len(line)
+            if not is_blank(line, first):
+                yield self.size
+
+    def ends_of_elements(self, blocks: Iterator[str]) -> Iterator[int]:
+        """Yield where each element of an array ends."""
+        end = 0
+        for row in elements(self.measured(blocks)):
+            end += _bytes_of(row.before) + _bytes_of(row.text)
+            yield end
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

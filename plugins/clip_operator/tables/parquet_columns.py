@@ -1,0 +1,49 @@
+"""Finds columns in Parquet schemas, and tells how two schemas differ."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from clip_operator.errors import JobError
+
+_SHOWN_NAMES = 3
+
+
+def column_index(schema: pa.Schema, name: str) -> int | None:
+    """The position of a top-level column, None if there is none.
+
+    :raises JobError: if several columns have the name.
+    """
+    indices = schema.get_all_field_indices(name)
+    if len(indices) > 1:
+        raise JobError(f"The Parquet schema names the column {name!r} {len(indices)} times; rename all but one.")
+    return int(indices[0]) if indices else None
+
+
+def check_same_columns(schema: pa.Schema, name: str, like: pa.Schema, like_name: str) -> None:
+    """Accept two files as parts of one table; metadata may differ.
+
+    :param name: what to call the file with the schema, as in ``part-2.parquet``.
+    :param like_name: what to call the file that it should be like.
+    :raises JobError: if the columns differ in name, type, order, or in whether they can be null.
+    """
+    if not schema.equals(like, check_metadata=False):
+        raise JobError(
+            f"{name} has other columns than {like_name}: {_difference(schema, like)}. "
+            "Files that make up one table need the same columns, of the same types, in the same order."
+        )
+
+
+def _difference(schema: pa.Schema, like: pa.Schema) -> str:
+    missing = [f"it lacks {name!r}" for name in like.names if name not in schema.names]
+    more = [f"only it has {name!r}" for name in schema.names if name not in like.names]
+    if missing or more:
+        return ", ".join(missing[:_SHOWN_NAMES] + more[:_SHOWN_NAMES])
+    for ours, theirs in zip(schema, like, strict=False):
+        if ours.name == theirs.name and not ours.equals(theirs, check_metadata=False):
+            return f"the column {ours.name!r} is {_in_words(ours)}, not {_in_words(theirs)}"
+    return "the same columns stand in another order"
+
+
+def _in_words(field: pa.Field) -> str:
+    return f"{field.type}" if field.nullable else f"{field.type} without nulls"
