@@ -1,0 +1,17 @@
+"""What a request's input is, which version of it stands there, how it can be cut, and its way to the local disk.
+
+An input is one table, wherever its rows lie: in one object; in many part files, given as a folder (``s3://b/x/``) or a
+pattern (``s3://b/x/part-*.parquet``), in the order of their names; or in a Hugging Face data set (``hf:NAME``).
+
+::
+
+    found = find_input(storage, "s3://bucket/pairs/")
+    stretches = found.cut(65536)                   # where shards may begin
+    with found.fetch(folder, piece).open(["image_path", "text"]) as table:   # only what the shard needs
+        ...
+"""
+
+from clip_operator.inputs.find import HUGGING_FACE, find_input
+from clip_operator.inputs.input import Input, LocalInput
+
+__all__ = ["HUGGING_FACE", "Input", "LocalInput", "find_input"]

@@ -1,0 +1,73 @@
+"""Tells from a URI which kind of input it names."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from clip_operator.errors import RequestError
+from clip_operator.inputs.input import Input
+from clip_operator.inputs.listing import WILDCARDS, files_in_folder, files_matching, one_type_of
+from clip_operator.inputs.many_files import ManyFiles
+from clip_operator.inputs.one_parquet import OneParquet
+from clip_operator.inputs.one_text import OneText
+from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, Storage, display, name_of, parent
+from clip_operator.tables import TableFormat, file_type_of
+
+HUGGING_FACE = "hf:"
+
+
+def find_input(storage: Storage, uri: str) -> Input:
+    """Return the input that a URI names: an object, a folder (``…/``), a pattern (``…/part-*.parquet``) or ``hf:…``.
+
+    In a pattern ``*`` stands for any characters and ``?`` for one, in the last part of the URI only. An object whose
+    name really has such characters is taken as what it is.
+
+    :raises RequestError: the URI names no table, or has wildcards where they are not understood.
+    :raises JobError: there is nothing, or what is there is not one table.
+    """
+    if uri.startswith(HUGGING_FACE) and not uri.startswith(f"{HUGGING_FACE}//"):
+        # Imported here: nobody else needs the package behind it, which takes seconds to import.
+        from clip_operator.inputs.hugging_face import find_dataset
+
+        return find_dataset(uri)
+    if uri.endswith("/"):
+        files = files_in_folder(storage, uri)
+        return ManyFiles.of(storage, uri, files, one_type_of(uri, files))
+    if WILDCARDS.search(uri):
+        with suppress(ObjectNotFound, AccessDenied):
+            return _one(storage, storage.stat(uri))
+        if WILDCARDS.search(parent(uri)):
+            raise RequestError(
+                f"{display(uri)}: wildcards are understood in the last part of a URI only; name one folder, or a "
+                "pattern of files in one folder, such as s3://bucket/folder/part-*.parquet"
+            )
+        files = files_matching(storage, uri)
+        return ManyFiles.of(storage, uri, files, one_type_of(uri, files))
+    try:
+        file_type_of(uri)
+    except RequestError as error:
+        hint = "" if "." in name_of(uri) else " To read all files of a folder, let the input end with a slash."
+        raise RequestError(f"{error}{hint}") from None
+    return _one(storage, _stat(storage, uri))
+
+
+def _stat(storage: Storage, uri: str) -> ObjectInfo:
+    try:
+        return storage.stat(uri)
+    except ObjectNotFound as error:
+        # What Spark, Dask and others call a Parquet file is a folder of that name.
+        if next(iter(storage.list(f"{uri}/")), None) is None:
+            raise
+        raise ObjectNotFound(
+            f"{error}, but there are objects below it; to read them as one table, let the input end with a slash: "
+            f"{display(uri)}/"
+        ) from None
+
+
+def _one(storage: Storage, info: ObjectInfo) -> Input:
+    file_type = file_type_of(info.uri)
+    if file_type.format is TableFormat.TAR:
+        return ManyFiles(storage, info, file_type, (info,))
+    if file_type.format is TableFormat.PARQUET:
+        return OneParquet(storage, info, file_type)
+    return OneText(storage, info, file_type)

@@ -1,0 +1,101 @@
+"""Many part files, or tars, of one type as one table, cut between the files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+from clip_operator.disk import no_room
+from clip_operator.errors import JobError
+from clip_operator.inputs.input import LocalInput, check_version, fragment_of
+from clip_operator.request import Piece
+from clip_operator.storage import ObjectInfo, Storage, display, name_of
+from clip_operator.tables import WHOLE, FileType, Stretch, TableFormat, parquet_layout
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_DOWNLOADS = 4  # each of them reads several ranges of a large file at once
+_FOOTERS = 16
+_MOST_FOOTERS = 200
+_LONGEST_NAME_BYTES = 255
+
+
+@dataclass(frozen=True)
+class ManyFiles:
+    """Files of one type, whose rows follow one another in the order of the files. A piece is some of the files."""
+
+    storage: Storage
+    info: ObjectInfo
+    file_type: FileType
+    files: tuple[ObjectInfo, ...]
+
+    @classmethod
+    def of(cls, storage: Storage, uri: str, files: Sequence[ObjectInfo], file_type: FileType) -> Self:
+        """Return the input that these files are, in this order.
+
+        Its version is a digest of their URIs, sizes and versions; it changes when a file comes, goes or is replaced.
+        """
+        listed = json.dumps([[info.uri, info.size, info.etag] for info in files])
+        etag = hashlib.sha256(listed.encode(errors="surrogatepass")).hexdigest()
+        return cls(storage, ObjectInfo(uri, sum(info.size for info in files), etag), file_type, tuple(files))
+
+    def cut(self, rows_at_most: int) -> tuple[Stretch, ...]:  # noqa: ARG002 -- no file is cut
+        first_row: int | None = 0
+        stretches = []
+        for index, rows in enumerate(self._rows()):
+            stretches.append(Stretch(index, index + 1, first_row if rows is not None else None, rows))
+            first_row = first_row + rows if first_row is not None and rows is not None else None
+        return tuple(stretches)
+
+    def _rows(self) -> Sequence[int | None]:
+        """Return how many rows each file has, where that can be told from a few small requests."""
+        if self.file_type.format is not TableFormat.PARQUET or len(self.files) > _MOST_FOOTERS:
+            return [None] * len(self.files)
+        return _in_threads(self._rows_of, self.files, _FOOTERS)
+
+    def _rows_of(self, info: ObjectInfo) -> int:
+        try:
+            with self.storage.open(info) as stream:
+                return parquet_layout(stream).rows
+        except JobError as error:
+            if info.uri in str(error):
+                raise
+            raise JobError(f"{display(info.uri)}: {error}") from error
+
+    def fetch(self, folder: Path, piece: Piece | None = None) -> LocalInput:
+        if piece is not None:
+            check_version(self.info, piece)
+        first, last = (0, len(self.files)) if piece is None else (piece.start, piece.stop)
+        wanted = self.files[first:last]
+        # A folder for each: files of different folders may have the same name, and errors are to tell it.
+        paths = [folder / "input" / f"{first + index:06d}" / _local_name(info) for index, info in enumerate(wanted)]
+        try:
+            for path in paths:
+                path.parent.mkdir(parents=True)
+        except OSError as error:
+            raise JobError(f"cannot write to {folder}: {no_room(error) or error.strerror or error}") from None
+        _in_threads(lambda job: self.storage.download(*job), list(zip(wanted, paths, strict=True)), _DOWNLOADS)
+        return LocalInput(tuple(paths), self.file_type, WHOLE if piece is None else fragment_of(piece))
+
+
+def _local_name(info: ObjectInfo) -> str:
+    name = name_of(info.uri)
+    return (
+        name if len(name.encode(errors="surrogatepass")) <= _LONGEST_NAME_BYTES else name[-_LONGEST_NAME_BYTES // 4 :]
+    )
+
+
+def _in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
+    """Return what ``work`` returns for each item, in their order; after its first failure begin no more of them."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="clip-input") as pool:
+        try:
+            return list(pool.map(work, items))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,92 @@
+"""One JSONL, JSON or CSV file, plain or gzip, cut between its records."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from clip_operator.disk import no_room
+from clip_operator.errors import JobError
+from clip_operator.inputs.csv_header import read_csv_header
+from clip_operator.inputs.input import LocalInput, check_version, fragment_of
+from clip_operator.request import Piece
+from clip_operator.storage import ObjectInfo, Storage, display
+from clip_operator.tables import FileType, Stretch, TableFormat, cut_text
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class OneText:
+    """One text file. A piece is a stretch of the bytes of its text, unpacked, which is all that is downloaded.
+
+    Of a gzip file all bytes up to the end of the piece are read, for there is no other way to it; none is kept.
+    """
+
+    storage: Storage
+    info: ObjectInfo
+    file_type: FileType
+
+    @property
+    def files(self) -> tuple[ObjectInfo, ...]:
+        return (self.info,)
+
+    def cut(self, rows_at_most: int) -> tuple[Stretch, ...]:
+        with self.storage.open(self.info) as stream:
+            return cut_text(stream, self.file_type, rows_at_most).stretches
+
+    def fetch(self, folder: Path, piece: Piece | None = None) -> LocalInput:
+        path = folder / "input"
+        if piece is None:
+            self.storage.download(self.info, path)
+            return LocalInput(path, self.file_type)
+        check_version(self.info, piece)
+        header = self._header(folder / "input.header") if self.file_type.format is TableFormat.CSV else b""
+        with _in_words(self.info, path):
+            path.write_bytes(header)
+            if self.file_type.gzip:
+                self._unpack(piece, path)
+        if not self.file_type.gzip and piece.stop > piece.start:
+            self.storage.download_range(self.info, piece.start, piece.stop - piece.start, path, at=len(header))
+        return LocalInput(path, FileType(self.file_type.format), fragment_of(piece))
+
+    def _header(self, scratch: Path) -> bytes:
+        with _in_words(self.info, scratch), self._text() as text:
+            return read_csv_header(text, scratch)
+
+    def _unpack(self, piece: Piece, path: Path) -> None:
+        """Append the piece's text to the file."""
+        with self._text() as text, path.open("ab") as out:
+            _copy(text, None, piece.start)
+            if (missing := _copy(text, out, piece.stop - piece.start)) > 0:
+                raise JobError(f"{display(self.info.uri)} ends {missing:,} bytes before the end of the piece to score")
+
+    @contextmanager
+    def _text(self) -> Iterator[BinaryIO]:
+        with self.storage.open(self.info) as stream:
+            yield cast("BinaryIO", gzip.GzipFile(fileobj=stream)) if self.file_type.gzip else stream
+
+
+def _copy(source: BinaryIO, target: BinaryIO | None, length: int) -> int:
+    """Read ``length`` bytes, write them to ``target`` if there is one, and return how many were missing."""
+    while length > 0 and (block := source.read(min(length, _BLOCK_BYTES))):
+        if target is not None:
+            target.write(block)
+        length -= len(block)
+    return length
+
+
+@contextmanager
+def _in_words(info: ObjectInfo, path: Path) -> Iterator[None]:
+    """Say what is wrong with the gzip data of the object, or with the disk that ``path`` is on."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise JobError(f"{display(info.uri)} is not whole gzip data ({error}). Write or upload it again.") from None
+    except OSError as error:
+        raise JobError(f"cannot write to {path.parent}: {no_room(error) or error.strerror or error}") from None
