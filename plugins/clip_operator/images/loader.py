@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images.closed_buckets import ClosedBuckets
@@ -17,12 +17,14 @@ from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.object_store import Objects, StoreRoot
 from clip_operator.images.pixel_budget import PixelBudget
 from clip_operator.images.policy import ImagePolicy
-from clip_operator.storage import AccessDenied, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
+from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from clip_operator.images.web import WebImages
+
+ReadT = TypeVar("ReadT")
 
 # A colon may stand in a file's name ("12:30.jpg", "scene:1/a.jpg"), so without "//" only what is surely meant as a
 # URI is taken for one.
@@ -102,29 +104,51 @@ class ImageLoader:
             return location.data
         if scheme_of(location.key) in ("http", "https"):
             return self._allowed_web(location.key).fetch(location)
-        if scheme_of(location.key) == "file":
-            return self._read(self._local_root(location.key).real_path(location.key), location)
-        uri = self._objects.locate(location.key).key
-        try:
-            data = self._read(uri, location)
-        except RowError as error:
-            if error.reason is Reason.IMAGE_FORBIDDEN:
-                self._closed_buckets.was_denied(uri)
-            raise
-        self._closed_buckets.was_read(uri)
-        return data
+        return self._read(location, self._storage.read)
 
-    def _read(self, uri: str, location: ImageLocation) -> bytes:
+    def fetch_version(self, location: ImageLocation) -> tuple[ObjectInfo, bytes]:
+        """Return the bytes of an image that :meth:`readable_uri` names, and the very version they are.
+
+        :raises RowError: as :meth:`fetch` does.
+        :raises StorageError: as :meth:`fetch` does.
+        """
+        return self._read(location, self._storage.read_version)
+
+    def readable_uri(self, location: ImageLocation) -> str | None:
+        """Return the URI of the object, or the path of the file behind all links, that :meth:`fetch` would read.
+
+        None for an image that came with the row or is on the web, and for a link that leads out of the root.
+        """
+        if location.data is not None or scheme_of(location.key) in ("http", "https"):
+            return None
         try:
-            return self._storage.read(uri, self._policy.max_bytes)
+            return self._real_uri(location)
+        except RowError:
+            return None
+
+    def _real_uri(self, location: ImageLocation) -> str:
+        if scheme_of(location.key) == "file":
+            return self._local_root(location.key).real_path(location.key)
+        return self._objects.locate(location.key).key
+
+    def _read(self, location: ImageLocation, read: Callable[[str, int], ReadT]) -> ReadT:
+        uri = self._real_uri(location)
+        in_bucket = scheme_of(location.key) != "file"
+        try:
+            data = read(uri, self._policy.max_bytes)
         except ObjectNotFound:
             raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {location}") from None
         except AccessDenied:
+            if in_bucket:
+                self._closed_buckets.was_denied(uri)
             raise RowError(Reason.IMAGE_FORBIDDEN, f"the access to {location} was denied") from None
         except ObjectTooLarge:
             raise RowError(
                 Reason.IMAGE_TOO_LARGE, f"{location} has more than the {self._policy.max_bytes:,} bytes accepted"
             ) from None
+        if in_bucket:
+            self._closed_buckets.was_read(uri)
+        return data
 
     def _locate_text(self, reference: str) -> ImageLocation:
         if reference[:5].lower() == "data:":

@@ -1,0 +1,76 @@
+"""Which version of an image a place holds, without fetching it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from clip_operator.images.buckets import bucket_of
+from clip_operator.images.listed_objects import ListedObjects
+from clip_operator.images.loader import ImageLoader
+from clip_operator.images.location import ImageLocation
+from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, Storage, scheme_of
+
+_LOOKING_THREADS = 32
+
+
+def identity_of(info: ObjectInfo) -> str | None:
+    """Return what stands for one version of one object, or None where its store does not tell versions apart."""
+    # An fsspec driver that knows neither a digest nor a time leaves the size alone: "-1f".
+    return None if info.etag.startswith("-") or not info.etag else f"{info.uri}\0{info.size}\0{info.etag}"
+
+
+class ImageVersions:
+    """Looks up the identities of images: equal only if the bytes are equal, as far as the store can tell.
+
+    That is the digest of bytes that came with the row; URI, size and ETag of an object; path, size and time of change
+    of a local file. An image on the web has none. Objects are looked up by listing them where that pays
+    (:class:`ListedObjects`); what was looked up holds for ten minutes.
+
+    :param storage: where images are, other than on the web.
+    :param images: says what would be read.
+    """
+
+    def __init__(self, storage: Storage, images: ImageLoader) -> None:
+        self._storage = storage
+        self._images = images
+        self._listed: dict[str, ListedObjects] = {}
+
+    def of(self, locations: Sequence[ImageLocation | None]) -> list[str | None]:
+        """Return each image's identity; None for those that have none, are not there, or may not be looked at.
+
+        :param locations: as :meth:`ImageLoader.locate` gives them; None for a row without an image.
+        :raises StorageError: the storage fails in a way that other images would meet, too.
+        """
+        uris = [None if location is None else self._images.readable_uri(location) for location in locations]
+        found = self._find({uri for uri in uris if uri is not None})
+        return [
+            location.key if location is not None and location.inline else found.get(uri) if uri is not None else None
+            for location, uri in zip(locations, uris, strict=True)
+        ]
+
+    def _find(self, uris: set[str]) -> dict[str, str | None]:
+        buckets: dict[str, list[str]] = defaultdict(list)
+        infos: list[ObjectInfo | None] = []
+        others: list[str] = []
+        for uri in uris:
+            bucket = bucket_of(uri) if scheme_of(uri) == "s3" else None
+            if bucket is not None:
+                buckets[bucket].append(uri)
+            elif scheme_of(uri) == "file":
+                infos.append(self._look(uri))  # takes less time than to hand it to a thread
+            else:
+                others.append(uri)
+        for bucket, objects in buckets.items():
+            infos += self._listed.setdefault(bucket, ListedObjects(self._storage)).find(objects).values()
+        if others:
+            with ThreadPoolExecutor(min(_LOOKING_THREADS, len(others)), thread_name_prefix="clip-look") as threads:
+                infos += threads.map(self._look, others)
+        return {info.uri: identity_of(info) for info in infos if info is not None}
+
+    def _look(self, uri: str) -> ObjectInfo | None:
+        try:
+            return self._storage.stat(uri)
+        except (ObjectNotFound, AccessDenied):
+            return None
