@@ -1,0 +1,103 @@
+"""Packs: some 256 scores of rows that stood together, in one object of the store.
+
+A pack begins at an *anchor*, a row whose key starts with a zero byte, and is named by it. So where packs begin depends
+on what the rows hold and not on where they stand: rows that are put in or taken out shift no other pack's border.
+(Rsync and backup programs cut files like this: *content-defined chunking*.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from clip_operator.reuse.keys import KEY_BYTES
+
+MOST_SCORES = 4096
+"""In one pack: some hundred rows are usual; more come together where many data sets share an anchor."""
+
+MOST_LINKS = 4
+"""To packs that followed a pack, and to packs that came before it."""
+
+_MAGIC = b"CLIPpak1"
+_HEAD = struct.Struct(f"<{len(_MAGIC)}sIII")
+_SCORE = struct.Struct(f"<{KEY_BYTES}sdB")
+_CHECKSUM_BYTES = 16
+
+MOST_BYTES = _HEAD.size + _SCORE.size * MOST_SCORES + KEY_BYTES * 2 * MOST_LINKS + _CHECKSUM_BYTES
+
+
+class CorruptPack(ValueError):
+    """The bytes are no pack, or not a whole one."""
+
+
+class Score(NamedTuple):
+    """A row's score in [0, 1], and whether its text was longer than the model reads."""
+
+    score: float
+    truncated: bool
+
+
+@dataclass
+class Pack:
+    """Scores by key, in the order of their rows, and the names of the packs beside it.
+
+    :param after: packs that followed it, in this or another data set, last known first.
+    :param before: packs that it followed.
+    """
+
+    scores: dict[bytes, Score] = field(default_factory=dict)
+    after: list[bytes] = field(default_factory=list)
+    before: list[bytes] = field(default_factory=list)
+
+
+def is_anchor(key: bytes) -> bool:
+    """Tell whether a pack begins at the row of this key: one in 256 does.
+
+    They are the smallest keys, so that the smallest of some rows is an anchor if there is one among them.
+    """
+    return key[0] == 0
+
+
+def is_storable(score: Score) -> bool:
+    """Tell whether it is a number that a score can be."""
+    return 0.0 <= score.score <= 1.0  # also false for NaN
+
+
+def encode(pack: Pack) -> bytes:
+    """Return the pack as bytes, its first :data:`MOST_SCORES` scores and :data:`MOST_LINKS` links of each kind."""
+    scores = list(pack.scores.items())[:MOST_SCORES]
+    after, before = pack.after[:MOST_LINKS], pack.before[:MOST_LINKS]
+    parts = [_HEAD.pack(_MAGIC, len(scores), len(after), len(before))]
+    parts += [_SCORE.pack(key, score.score, score.truncated) for key, score in scores]
+    data = b"".join([*parts, *after, *before])
+    return data + _checksum(data)
+
+
+def decode(data: bytes) -> Pack:
+    """Return the pack that :func:`encode` made bytes of.
+
+    :raises CorruptPack: it did not make these.
+    """
+    if len(data) < _HEAD.size + _CHECKSUM_BYTES or not data.startswith(_MAGIC):
+        raise CorruptPack("this is no pack of scores")
+    data, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    if checksum != _checksum(data):
+        raise CorruptPack("the checksum is wrong")
+    _, scores, after, before = _HEAD.unpack_from(data)
+    links_at = _HEAD.size + scores * _SCORE.size
+    if len(data) != links_at + (after + before) * KEY_BYTES:
+        raise CorruptPack("the length is wrong")
+    links = [data[at : at + KEY_BYTES] for at in range(links_at, len(data), KEY_BYTES)]
+    pack = Pack(after=links[:after], before=links[after:])
+    for key, score, truncated in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
+        found = Score(score, bool(truncated))
+        if not is_storable(found) or truncated > 1:
+            raise CorruptPack("it holds what is no score")
+        pack.scores[key] = found
+    return pack
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_CHECKSUM_BYTES).digest()

@@ -1,0 +1,88 @@
+"""Puts the scores of rows that come in order into packs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+from clip_operator.reuse.pack import MOST_LINKS, MOST_SCORES, Pack, Score, is_anchor, is_storable
+from clip_operator.reuse.store import ScoreStore, StoredPack, merged
+from clip_operator.reuse.trail import Trail
+
+# A pack that is used is written anew when it is so old, and so is never among those that were written longest ago.
+_WRITTEN_ANEW_AFTER = timedelta(days=7)
+
+_WRITING_THREADS = 8
+
+
+class Recording:
+    """Gathers scores, and adds to the store what is not in it.
+
+    :param trail: the packs at hand.
+    :param replace: where the store has another score of the same key, put the new one in its place.
+    """
+
+    def __init__(self, store: ScoreStore, trail: Trail, replace: bool) -> None:
+        self._store = store
+        self._trail = trail
+        self._replace = replace
+        self._name: bytes | None = None
+        self._packs: dict[bytes, Pack] = {}
+        self.scores = 0
+        """How many were added and are not in the store yet."""
+
+    def begin(self, doors: Sequence[bytes]) -> None:
+        """Say which pack rows before the first anchor go into, and which others are to lead there."""
+        self._name = doors[0] if doors else None
+        for door in doors[1:]:
+            if not is_anchor(door):
+                self._pack(door).after.append(doors[0])
+
+    def add(self, key: bytes, score: Score | None) -> None:
+        """Take in the next row: its key, and its score if it has one and that belongs to the key beyond doubt."""
+        if is_anchor(key) and key != self._name:
+            if self._name is not None:
+                _link(self._pack(self._name).after, key)
+                _link(self._pack(key).before, self._name)
+            self._name = key
+        if score is not None and self._name is not None and is_storable(score):
+            scores = self._pack(self._name).scores
+            if len(scores) < MOST_SCORES:
+                scores[key] = score
+                self.scores += 1
+
+    def flush(self) -> None:
+        """Write the packs that have become others."""
+        changed = list(self._changed())
+        if changed:
+            with ThreadPoolExecutor(min(_WRITING_THREADS, len(changed)), thread_name_prefix="clip-reuse") as threads:
+                written = threads.map(lambda pack: self._store.write(*pack), changed)
+                for (name, _), stored in zip(changed, written, strict=True):
+                    self._trail.put(name, stored)
+        self._packs.clear()
+        self.scores = 0
+
+    def _pack(self, name: bytes) -> Pack:
+        return self._packs.setdefault(name, Pack())
+
+    def _changed(self) -> Iterator[tuple[bytes, StoredPack]]:
+        for name, new in self._packs.items():
+            stored = self._trail.pack(name)
+            old = stored.pack
+            if not self._replace:
+                # Scores of another device differ in the last bit; to write them would not make them better.
+                new.scores = {key: old.scores.get(key, score) for key, score in new.scores.items()}
+            both = merged(new, old)
+            is_old = stored.info is not None and _is_old(stored.info.modified)
+            if is_old or (both.scores, both.after, both.before) != (old.scores, old.after, old.before):
+                yield name, StoredPack(both, stored.info)
+
+
+def _link(links: list[bytes], name: bytes) -> None:
+    if name not in links and len(links) < MOST_LINKS:
+        links.append(name)
+
+
+def _is_old(written: datetime | None) -> bool:
+    return written is not None and datetime.now(UTC) - written > _WRITTEN_ANEW_AFTER

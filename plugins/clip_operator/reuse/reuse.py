@@ -1,0 +1,158 @@
+"""Puts the scores of the store to the rows of a job, and the job's new scores into the store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Generic, TypeVar
+
+from clip_operator.errors import RowError
+from clip_operator.images import ImageLoader, ImageLocation, ImageVersions
+from clip_operator.reuse.keys import ScoreKeys
+from clip_operator.reuse.pack import Score
+from clip_operator.reuse.recording import Recording
+from clip_operator.reuse.store import ScoreStore
+from clip_operator.reuse.trail import Trail, doors_of
+from clip_operator.reuse.witness import WitnessedImages
+from clip_operator.scoring import RowResult, Rows
+from clip_operator.storage import Storage
+
+ContentT = TypeVar("ContentT")
+
+# Scores that wait for the end of a segment; some 5 MB. Of longer segments they are written earlier.
+_MOST_WAITING = 1 << 14
+
+_LEAST_REMEMBERED_IMAGES = 1 << 15
+_BYTES_OF_AN_EMBEDDING = 512  # at least, in the scorer's memory
+
+
+# The first rows, of which the smallest key names a pack: with so many, there is an anchor among them 98 times in 100.
+_ROWS_OF_ENTRY = 1024
+_BYTES_OF_ENTRY = 32 << 20
+
+_Proviso = tuple[ImageLocation, str]
+"""Where a row's image is, and the version that must be what is read there for the row's score to belong to its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyed(Generic[ContentT]):
+    """Rows and, one a row, their keys and provisos; an image that came with its row needs no proviso."""
+
+    rows: Rows[ContentT]
+    keys: list[bytes | None]
+    provisos: list[_Proviso | None]
+
+
+class ScoreReuse:
+    """Lets a job take scores from the store and add its own.
+
+    A row that has a result already is left alone, and is not recorded: an earlier try, or an earlier output, does not
+    say which version of the image it has seen.
+
+    :param store: the score store.
+    :param storage: where images are.
+    :param images: the job's loader.
+    :param reads: take scores from the store. Without, the job's own take their place there.
+    :param cache_bytes: what the scorer remembers of embeddings.
+    """
+
+    def __init__(
+        self, store: ScoreStore, keys: ScoreKeys, storage: Storage, images: ImageLoader, reads: bool, cache_bytes: int
+    ) -> None:
+        self._keys = keys
+        self._reads = reads
+        self._versions = ImageVersions(storage, images)
+        self._trail = Trail(store)
+        self._recording = Recording(store, self._trail, replace=not reads)
+        self._underway: deque[list[tuple[bytes, _Proviso | None] | None]] = deque()
+        remembered = max(_LEAST_REMEMBERED_IMAGES, cache_bytes // _BYTES_OF_AN_EMBEDDING)
+        self.images = WitnessedImages(images, remembered)
+        """Where the scorer must take its images from."""
+        self.reused = 0
+        """How many rows' scores came from the store so far."""
+
+    def rows(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[Rows[ContentT]]:
+        """Yield the rows with what the store knows of those that nothing is known of.
+
+        :raises StorageError: the versions of images cannot be looked up; fetching them would fail, too.
+        """
+        source = map(self._keyed, chunks)
+        first = list(_first(source))
+        doors = doors_of(key for chunk in first for key in chunk.keys)
+        self._recording.begin(doors)
+        if self._reads:
+            self._trail.begin(doors)
+        for chunk in chain(first, source):
+            yield self._looked_up(chunk)
+
+    def save(self, rows: Rows[ContentT], results: Sequence[RowResult]) -> None:
+        """Take in the results of the next rows; where a segment ends with them, write its new scores."""
+        for row, result in zip(self._underway.popleft(), results, strict=True):
+            if row is None:
+                continue
+            key, proviso = row
+            score = None if result.score is None else Score(result.score, result.truncated)
+            sure = proviso is None or self.images.was_read_as(*proviso)
+            self._recording.add(key, score if sure else None)
+        if rows.ends_segment or self._recording.scores >= _MOST_WAITING:
+            self._recording.flush()
+
+    def save_last(self) -> None:
+        """Write what came behind the last whole segment: there are no more rows."""
+        self._recording.flush()
+
+    def _keyed(self, rows: Rows[ContentT]) -> _Keyed[ContentT]:
+        known = rows.known or [None] * len(rows.texts)
+        places = [
+            self._locate(reference) if result is None and isinstance(text, str) and text.strip() else None
+            for reference, text, result in zip(rows.references, rows.texts, known, strict=True)
+        ]
+        versions = self._versions.of([place if isinstance(place, ImageLocation) else None for place in places])
+        keys = [
+            self._keys.of(place if isinstance(place, str) else version, text)
+            for place, version, text in zip(places, versions, rows.texts, strict=True)
+        ]
+        provisos = [
+            (place, version) if isinstance(place, ImageLocation) and version is not None else None
+            for place, version in zip(places, versions, strict=True)
+        ]
+        return _Keyed(rows, keys, provisos)
+
+    def _looked_up(self, chunk: _Keyed[ContentT]) -> Rows[ContentT]:
+        rows, keys = chunk.rows, chunk.keys
+        scores: Sequence[Score | None] = self._trail.find(keys) if self._reads else [None] * len(keys)
+        self.reused += sum(score is not None for score in scores)
+        self._underway.append(
+            [
+                None if key is None else (key, None if score is not None else proviso)
+                for key, proviso, score in zip(keys, chunk.provisos, scores, strict=True)
+            ]
+        )
+        known = [
+            result if score is None else RowResult(score.score, truncated=score.truncated)
+            for result, score in zip(rows.known or [None] * len(keys), scores, strict=True)
+        ]
+        return replace(rows, known=known)
+
+    def _locate(self, reference: object) -> ImageLocation | str | None:
+        """Return where the image is, or the identity of one that came with the row: its bytes are not kept for it."""
+        try:
+            place = self.images.locate(reference)
+        except RowError:
+            return None
+        if place.inline:
+            return place.key
+        self.images.expect(place)
+        return place
+
+
+def _first(chunks: Iterable[_Keyed[ContentT]]) -> Iterator[_Keyed[ContentT]]:
+    """Yield the first chunks, as many as the entry is chosen from."""
+    rows = size = 0
+    for chunk in chunks:
+        yield chunk
+        rows, size = rows + len(chunk.keys), size + chunk.rows.size
+        if rows >= _ROWS_OF_ENTRY or size >= _BYTES_OF_ENTRY:
+            return

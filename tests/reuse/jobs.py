@@ -1,0 +1,92 @@
+"""Jobs that use a score store, without a model: a row's score is drawn from a digest of the row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from clip_operator.errors import Reason, RowError
+from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.manifest import ModelProvenance
+from clip_operator.request import EvaluationRequest, parse_request
+from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
+from clip_operator.scoring import RowResult, Rows
+from clip_operator.storage import Storage
+
+Row = tuple[object, object]
+"""An image reference and a text."""
+
+_MODEL = ModelProvenance(
+    name="m", source="folder", revision=None, digest="d", architecture="a", image_processor="i", tokenizer="t",
+    max_text_tokens=77, parameters=1, precision="fp32",
+)  # fmt: skip
+
+
+def drawn(count: int, start: int = 0) -> list[Row]:
+    """Return rows whose images came with them, all different."""
+    return [(b"image %d" % number, f"text {number}") for number in range(start, start + count)]
+
+
+def fresh(row: Row) -> RowResult:
+    """Return what scoring this row gives; a text "bad" has no score."""
+    if row[1] == "bad":
+        return RowResult(None, error=RowError(Reason.IMAGE_UNREADABLE, "bad"))
+    number = int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=4).digest(), "big")
+    return RowResult(number / 2**32, truncated=number % 2 == 1)
+
+
+def key_of(row: Row) -> bytes:
+    """Return the key of a row of :func:`drawn`."""
+    request = parse_request({"input": "i.jsonl", "output": "o.jsonl"})
+    place = ImageLoader(Storage(), ImagePolicy(root="/nowhere")).locate(row[0])
+    key = ScoreKeys(_MODEL, request).of(place.key, row[1])
+    assert key is not None
+    return key
+
+
+class Job:
+    """One job after another over the same store."""
+
+    def __init__(self, uri: str, storage: Storage, root: str = "/nowhere") -> None:
+        self.uri = uri
+        self.storage = storage
+        self.root = root
+
+    def run(self, rows: Sequence[Row], fetch: bool = False, reads: bool = True, **fields: Any) -> list[bool]:
+        """Score the rows; return for each whether its score came from the store. Its value is checked.
+
+        :param fetch: fetch the images of new rows, as a scorer does.
+        :param fields: of the request and of the model.
+        """
+        model = _MODEL.model_copy(update={name: fields.pop(name) for name in ("digest", "precision") if name in fields})
+        request: EvaluationRequest = parse_request({"input": "i.jsonl", "output": "o.jsonl", **fields})
+        images = ImageLoader(self.storage, ImagePolicy(root=self.root))
+        store = ScoreStore(self.storage, self.uri)
+        reuse = ScoreReuse(store, ScoreKeys(model, request), self.storage, images, reads, 1 << 20)
+        hits: list[bool] = []
+        fetched: set[object] = set()
+        for chunk in reuse.rows(_chunks(rows)):
+            assert chunk.known is not None
+            results = []
+            for row, known in zip(chunk.content, chunk.known, strict=True):
+                expected = fresh(row)
+                if known is None and fetch and row[0] not in fetched:
+                    reuse.images.fetch(reuse.images.locate(row[0]))
+                    fetched.add(row[0])
+                assert known is None or (known.score, known.truncated) == (expected.score, expected.truncated)
+                hits.append(known is not None)
+                results.append(known or expected)
+            reuse.save(chunk, results)
+        reuse.save_last()
+        assert reuse.reused == sum(hits)
+        return hits
+
+
+def _chunks(rows: Sequence[Row]) -> Iterator[Rows[list[Row]]]:
+    left = iter(rows)
+    seen = 0
+    while chunk := list(islice(left, 256)):
+        seen += len(chunk)
+        yield Rows(chunk, [row[0] for row in chunk], [row[1] for row in chunk], None, seen % 4096 == 0)
