@@ -42,31 +42,31 @@ def write(series: StepSeries, step: int, requester: Requester | None, storage: S
 
 
 def test_without_steps_it_is_the_first_entry(series: StepSeries) -> None:
-    assert latest_step(Storage(), series, MONDAY) == 0
+    assert latest_step(Storage(), series, MONDAY)[0] == 0
 
 
 def test_it_is_the_highest_step_of_another_task_or_run(series: StepSeries) -> None:
     write(series, 1, OTHER)
     write(series, 2, MONDAY)
-    assert latest_step(Storage(), series, TUESDAY) == 2
-    assert latest_step(Storage(), series, None) == 2
+    assert latest_step(Storage(), series, TUESDAY)[0] == 2
+    assert latest_step(Storage(), series, None)[0] == 2
 
 
 def test_a_retry_reads_what_the_first_try_read_and_not_what_it_wrote(series: StepSeries) -> None:
     write(series, 1, OTHER)
     write(series, 2, MONDAY)
-    assert latest_step(Storage(), series, MONDAY) == 1
+    assert latest_step(Storage(), series, MONDAY)[0] == 1
 
 
 def test_a_task_that_is_cleared_after_later_ones_have_run_reads_what_it_read_before(series: StepSeries) -> None:
     write(series, 1, MONDAY)
     write(series, 2, OTHER)
-    assert latest_step(Storage(), series, MONDAY) == 0
+    assert latest_step(Storage(), series, MONDAY)[0] == 0
 
 
 def test_a_step_that_something_else_wrote_whole_counts(series: StepSeries) -> None:
     Storage().upload(Path(series.uri(0)), series.uri(1))
-    assert latest_step(Storage(), series, MONDAY) == 1
+    assert latest_step(Storage(), series, MONDAY)[0] == 1
 
 
 def test_a_step_whose_writer_died_before_it_was_proven_does_not_count(series: StepSeries) -> None:
@@ -75,7 +75,7 @@ def test_a_step_whose_writer_died_before_it_was_proven_does_not_count(series: St
     Path(series.uri(2) + ".manifest.json").unlink()
     claim = '{"requested_by": null, "claimed_at": "2026-01-01T00:00:00Z"}'
     Path(series.uri(2) + ".claim.json").write_text(claim)
-    assert latest_step(Storage(), series, MONDAY) == 1
+    assert latest_step(Storage(), series, MONDAY)[0] == 1
 
 
 def test_a_step_that_is_proven_counts_though_its_writer_died_before_it_removed_its_claim(series: StepSeries) -> None:
@@ -85,13 +85,13 @@ def test_a_step_that_is_proven_counts_though_its_writer_died_before_it_removed_i
 
     write(series, 1, OTHER, DiesLast())
     assert Path(series.uri(1) + ".claim.json").exists()
-    assert latest_step(Storage(), series, MONDAY) == 1
+    assert latest_step(Storage(), series, MONDAY)[0] == 1
 
 
 def test_a_manifest_of_an_object_that_was_replaced_since_says_nothing_of_the_new_one(series: StepSeries) -> None:
     write(series, 1, MONDAY)
     Storage().upload(Path(series.uri(0)), series.uri(1))
-    assert latest_step(Storage(), series, MONDAY) == 1
+    assert latest_step(Storage(), series, MONDAY)[0] == 1
 
 
 def test_with_nothing_to_read_the_places_are_named(tmp_path: Path) -> None:

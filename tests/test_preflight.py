@@ -236,7 +236,7 @@ def test_what_is_found_in_order_is_said_in_one_line(folder: str, s3: S3, caplog:
     with caplog.at_level(logging.INFO):
         check(request(folder), s3.storage)
     assert [record.message for record in caplog.records if record.name.startswith("clip_operator")] == [
-        "Checked before the pod is started: the input exists, the output is free or this task's own, its 64 rows are "
+        "Checked before anything is started: the input exists, the output is free or this task's own, its 64 rows are "
         "well formed and have the columns, an image that it names exists"
     ]
 
@@ -297,7 +297,7 @@ def test_a_malformed_row_of_a_small_table_needs_no_pod(folder: str, s3: S3) -> N
 @pytest.mark.parametrize("file_type", WRITERS)
 def test_images_none_of_which_exists_need_no_pod(s3: S3, file_type: str) -> None:
     work = step(s3, file_type, rows_with(f"{number}.png" for number in range(20)))
-    with pytest.raises(JobError, match=r"none of the 20 images .*\(image_not_found: 20\).*No pod was started$"):
+    with pytest.raises(JobError, match=r"none of the 20 images .*\(image_not_found: 20\).*Nothing was started$"):
         check(work, s3.storage)
 
 
@@ -323,9 +323,9 @@ def test_images_that_only_the_pod_may_reach_are_left_to_it(s3: S3) -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("captions.jsonl", "The input is left to the pod to check"),
-        ("images/", "The images are left to the pod to check"),
-        ("scored_step1.jsonl", "Whether the output may be written is left to the pod to check"),
+        ("captions.jsonl", "The input is left to be checked where it is scored"),
+        ("images/", "The images are left to be checked where it is scored"),
+        ("scored_step1.jsonl", "Whether the output may be written is left to be checked where it is scored"),
     ],
 )
 def test_what_the_worker_may_not_read_is_left_to_the_pod(
@@ -343,7 +343,7 @@ def test_an_input_that_changes_hands_while_it_is_read_is_left_to_the_pod(
     denied = [Fault(Kind.ACCESS_DENIED, when=lambda asked: asked.method == "GET" and "captions" in asked.path)]
     with faulty_store(s3.store.endpoint_url, denied) as proxy:
         check(request(folder), through(proxy.url, s3))
-    assert "What is in the input is left to the pod to check" in caplog.text
+    assert "What is in the input is left to be checked where it is scored" in caplog.text
 
 
 def test_a_local_input_may_be_mounted_in_the_pod_alone(s3: S3) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clip_operator.errors import RequestError
-from clip_operator.steps import StepSeries
+from clip_operator.steps import StepSeries, manifest_uri, part_name
 from clip_operator.storage import Storage
 
 
@@ -36,8 +36,35 @@ def test_existing_steps_are_found_by_number_and_nothing_else_is(tmp_path: Path) 
     names = ["2", "10", "1", "1.jsonl.manifest", "03", "x", "-1"]
     for name in [f"captions_step{n}.jsonl" for n in names] + ["captions_step7.csv", "other_step8.jsonl"]:
         (tmp_path / name).touch()
-    assert StepSeries("", str(tmp_path), "captions", "jsonl").existing(Storage()) == [10, 2, 1]
+    existing = StepSeries("", str(tmp_path), "captions", "jsonl").existing(Storage())
+    assert list(existing.items()) == [(n, f"{tmp_path}/captions_step{n}.jsonl") for n in (10, 2, 1)]
+
+
+def test_a_step_in_part_files_is_found_by_their_pattern_unless_there_is_one_file(tmp_path: Path) -> None:
+    series = StepSeries("", str(tmp_path), "captions", "jsonl")
+    for name in ("captions_step1/part-1.jsonl", "captions_step2/part-1.jsonl", "captions_step3/other.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "captions_step2.jsonl").touch()
+    parts, file = f"{tmp_path}/captions_step1/part-*.jsonl", f"{tmp_path}/captions_step2.jsonl"
+    assert series.existing(Storage()) == {2: file, 1: parts}
+    assert [series.find(step, Storage()) for step in (1, 2)] == [parts, file]
+    assert series.find(3, Storage()) == f"{tmp_path}/captions_step3.jsonl", "named in the message that it is not there"
+
+
+def test_what_belongs_to_an_output_and_is_no_data_stands_where_readers_of_the_data_pass_it_over() -> None:
+    assert manifest_uri("s3://b/x_step1.jsonl") == "s3://b/x_step1.jsonl.manifest.json"
+    assert manifest_uri("s3://b/x_step1/part-*.parquet") == "s3://b/x_step1.manifest.json"
+    assert (
+        manifest_uri("s3://b/x_step1/part-00001-of-00002.parquet")
+        == "s3://b/x_step1/_part-00001-of-00002.parquet.manifest.json"
+    )
+
+
+@pytest.mark.parametrize(("index", "of", "name"), [(2, 7, "00003-of-00007"), (99_999, 100_000, "100000-of-100000")])
+def test_shards_are_called_so_that_they_sort_as_their_rows_do(index: int, of: int, name: str) -> None:
+    assert part_name(index, of) == name
 
 
 def test_a_folder_that_does_not_exist_has_no_steps(tmp_path: Path) -> None:
-    assert StepSeries("", str(tmp_path / "none"), "captions", "jsonl").existing(Storage()) == []
+    assert StepSeries("", str(tmp_path / "none"), "captions", "jsonl").existing(Storage()) == {}

@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     termination_log = options.pop("termination_log", None)
     try:
-        return _leftovers(**options) if command == "leftovers" else _evaluate(options)
+        if command == "evaluate":
+            return _evaluate(options)
+        return _leftovers(**options) if command == "leftovers" else _prune(**options)
     except (RequestError, JobError) as error:
         log.error("%s", error)
         if termination_log is not None:
@@ -83,6 +85,17 @@ def _leftovers(place: str, clean: bool) -> int:
     return DONE
 
 
+def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> int:
+    from clip_operator.reuse import prune
+
+    done = prune(Storage(), store, older_than_days, max_bytes)
+    sys.stdout.write(
+        f"{display(store)}: removed {done.removed_packs:,} packs of scores ({done.removed_bytes:,} bytes), kept "
+        f"{done.kept_packs:,} ({done.kept_bytes:,} bytes)\n"
+    )
+    return DONE
+
+
 def _described(left: Leftovers) -> Iterator[str]:
     state = "complete" if left.is_complete else "not complete"
     yield f"{display(left.output)} ({state})"
@@ -99,6 +112,9 @@ def _described(left: Leftovers) -> Iterator[str]:
         last = left.last_point
         when = f", up to {last.saved_at:%Y-%m-%d %H:%M:%S} UTC" if last is not None else ""
         yield f"  resume points: {len(left.resume_points):,} ({size:,} bytes){when}"
+    if left.shards:
+        size = sum(info.size for info in left.shards)
+        yield f"  shards that wait for a merge: {len(left.shards):,} objects ({size:,} bytes)"
     if left.unfinished_uploads:
         yield f"  unfinished uploads: {left.unfinished_uploads:,}"
 
@@ -132,11 +148,21 @@ def _parser() -> argparse.ArgumentParser:
     leftovers = commands.add_parser(
         "leftovers",
         help="show what a run that died has left beside its output, and remove it",
-        description="Show the resume points, claims and unfinished uploads that stand beside outputs. The next try of "
+        description="Show the resume points, claims, shards that wait for a merge and unfinished uploads that stand "
+        "beside outputs. The next try of "
         "the same work uses them and removes them when it is done, so remove them only if there will be none.",
     )
     leftovers.add_argument("place", metavar="URI", help="an output, or a folder with a slash at its end")
     leftovers.add_argument("--clean", action="store_true", help="remove it, if no run is at work there")
+    prune = commands.add_parser(
+        "prune",
+        help="remove what a score store holds and nobody has used for long",
+        description="Remove the packs of scores that were written longest ago. One that is in use is written anew "
+        "every week. Jobs may use the store meanwhile: they score what they do not find.",
+    )
+    prune.add_argument("store", metavar="URI", help="the score store, as in reuse")
+    prune.add_argument("--older-than-days", metavar="DAYS", type=float, help="packs written earlier go; at least 8")
+    prune.add_argument("--max-bytes", metavar="BYTES", type=int, help="the oldest go until the rest is so small")
     return parser
 
 
@@ -164,6 +190,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--embedding-cache-bytes": {"metavar": "BYTES", "type": int},
     "--max-image-bytes": {"metavar": "BYTES", "type": int},
     "--max-image-pixels": {"metavar": "PIXELS", "type": int},
+    "--reuse": {"metavar": "URI"},
     "--overwrite": {"action": "store_true"},
 }
 

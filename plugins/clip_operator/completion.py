@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import JobError, Reason
+from clip_operator.inputs import find_input
 from clip_operator.manifest import EvaluationManifest, ObjectVersion, parse_manifest
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import StepSeries, manifest_uri
+from clip_operator.steps import StepSeries, beside, manifest_uri
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
@@ -28,6 +29,7 @@ from clip_operator.storage import (
     StorageError,
     Unchanged,
     display,
+    name_of,
 )
 
 CLAIM_SUFFIX = ".claim.json"
@@ -49,12 +51,22 @@ def version(info: ObjectInfo) -> ObjectVersion:
     return ObjectVersion(uri=info.uri, size=info.size, etag=info.etag)
 
 
+def find_output(storage: Storage, output: str) -> ObjectInfo | None:
+    """Return the version of an output, of one object or of part files, or None if there is none."""
+    if "*" not in name_of(output):
+        return storage.find(output)
+    try:
+        return find_input(storage, output).info
+    except ObjectNotFound:
+        return None
+
+
 def proof(storage: Storage, output: str) -> EvaluationManifest | None:
     """Return the manifest of the object that stands at ``output``, or None.
 
     None also where there is a manifest, but of another version of the object: it says nothing of this one.
     """
-    info = storage.find(output)
+    info = find_output(storage, output)
     if info is None:
         return None
     try:
@@ -115,7 +127,7 @@ def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
     An output is a job's own if the same task of the same DAG wrote it, in whatever run, or, without Airflow, if the
     package's command line or Python interface wrote it.
     """
-    if request.overwrite or storage.find(request.output) is None:
+    if request.overwrite or find_output(storage, request.output) is None:
         return
     whose = "no manifest says that this job wrote it"
     manifest = proof(storage, request.output)
@@ -135,6 +147,12 @@ def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
         )
 
 
+def write_claim(storage: Storage, request: EvaluationRequest) -> None:
+    """Say beside an output who is about to write it."""
+    claim = Claim(requested_by=request.requested_by, claimed_at=datetime.now(UTC))
+    storage.write(claim.model_dump_json().encode(), claim_uri(request.output))
+
+
 @contextmanager
 def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[Unchanged]:
     """Claim the output while it is written. Also the first proof that the place can be written at all.
@@ -143,15 +161,14 @@ def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[Unchanged]
 
     :return: the condition under which the output may be written: that nothing else has written it meanwhile.
     """
-    claim = Claim(requested_by=request.requested_by, claimed_at=datetime.now(UTC))
-    before = storage.find(request.output)
-    storage.write(claim.model_dump_json().encode(), claim_uri(request.output))
+    before = find_output(storage, request.output)
+    write_claim(storage, request)
     try:
         yield Unchanged(before)
     except BaseException:
         # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm.
         with suppress(StorageError):
-            if storage.find(request.output) == before:
+            if find_output(storage, request.output) == before:
                 storage.delete(claim_uri(request.output))
         raise
 
@@ -182,8 +199,8 @@ def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester
     return confirmed
 
 
-def latest_step(storage: Storage, series: StepSeries, requester: Requester | None) -> int:
-    """Return the step that a task which asks for the latest one should read.
+def latest_step(storage: Storage, series: StepSeries, requester: Requester | None) -> tuple[int, str]:
+    """Return the step that a task which asks for the latest one should read, and its URI.
 
     That is the highest complete step that the same task instance has not written itself: a retry reads what the first
     try read, not what it wrote.
@@ -191,10 +208,11 @@ def latest_step(storage: Storage, series: StepSeries, requester: Requester | Non
     :raises JobError: there is no step to read.
     """
     latest = None
-    for step in series.existing(storage):
-        manifest = proof(storage, series.uri(step))
+    existing = series.existing(storage)
+    for step, uri in existing.items():
+        manifest = proof(storage, uri)
         # A proven step is complete, whatever claims its writer left; only for an unproven one does a claim tell more.
-        claim = None if manifest is not None else read_claim(storage, series.uri(step))
+        claim = None if manifest is not None else read_claim(storage, uri)
         writer = (manifest and manifest.request.requested_by) or (claim and claim.requested_by)
         if requester is not None and writer == requester:
             log.info("Step %d is this task's own, from an earlier try; reading the step before it", step)
@@ -204,18 +222,26 @@ def latest_step(storage: Storage, series: StepSeries, requester: Requester | Non
         elif latest is None:
             latest = step
     if latest is not None:
-        return latest
-    if not series.first_entry_file_name or storage.find(series.first_entry_file_name) is None:
+        return latest, existing[latest]
+    if not series.first_entry_file_name or not _is_there(storage, series.first_entry_file_name):
         raise JobError(
             f"there is no step to read: {display(series.cache_path)} holds no complete step, and the first entry "
             f"{display(series.first_entry_file_name) or '(not given)'} does not exist"
         )
-    return 0
+    return 0, series.first_entry_file_name
+
+
+def _is_there(storage: Storage, uri: str) -> bool:
+    try:
+        find_input(storage, uri)
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def claim_uri(output: str) -> str:
     """Return where the claim on an output stands."""
-    return output + CLAIM_SUFFIX
+    return beside(output) + CLAIM_SUFFIX
 
 
 def read_claim(storage: Storage, output: str) -> Claim | None:

@@ -26,19 +26,23 @@ from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.image_access import image_loader, image_root
 from clip_operator.images import ImageLoader
+from clip_operator.inputs import find_input
 from clip_operator.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, Throughput
 from clip_operator.preflight import no_image_comes, open_checked
 from clip_operator.progress import show_progress
-from clip_operator.request import EvaluationRequest
+from clip_operator.request import EvaluationRequest, Piece
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers, find_leftovers
+from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
 from clip_operator.scoring import Outcomes, Scorer, Tally
 from clip_operator.scratch import scratch_folder
-from clip_operator.storage import AccessDenied, ObjectInfo, Storage, display
+from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 from clip_operator.tables import (
+    WHOLE,
     AddedType,
-    FileType,
+    Fragment,
     TableReader,
     TableScan,
+    TableWriter,
     check_conversion,
     create_table,
     file_type_of,
@@ -80,10 +84,11 @@ def evaluate(
     storage = storage or Storage()
     stop = stop or threading.Event()
     started = datetime.now(UTC)
-    input_type, output_type = file_type_of(request.input), file_type_of(request.output)
-    check_conversion(input_type, output_type)
+    output_type = file_type_of(request.output)
     images = image_loader(request, storage)
-    source = storage.stat(request.input)
+    data = find_input(storage, request.input)
+    check_conversion(data.file_type, output_type)
+    source = data.info
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     if not request.overwrite and (done := finished(storage, request, source, checkpoint.digest)):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
@@ -91,25 +96,30 @@ def evaluate(
         return confirm(storage, done, request.requested_by) if request.requested_by else done
     check_may_write(storage, request)
     with scratch_folder() as folder, claimed(storage, request) as condition:
-        storage.download(source, folder / "input")
-        with open_checked(folder / "input", input_type, request) as (table, scan):
-            _check_images(table, images, storage, request, stop)
+        local = data.fetch(folder, request.piece)
+        with _in_its_shard(request.piece), open_checked(local.open, request) as (table, scan):
+            if request.piece is None:
+                _check_images(table, images, storage, request, stop)
             _check_not_stopped(stop)
+            scores = ScoreStore(storage, request.reuse) if request.reuse is not None else None
             device = model.choose_device(request.device)
             encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
+            reuse = _reuse(scores, storage, request, images, encoder) if scores is not None else None
             scorer = Scorer(
                 encoder,
-                images,
+                images if reuse is None else reuse.images,
                 stop,
                 reduced=request.image_decoding == "reduced",
                 cache_bytes=request.embedding_cache_bytes,
             )
             with _continuation(storage, request, source, encoder, device, folder / "previous") as continuation:
-                tally = _score(table, scan, scorer, continuation, request, folder / "output", output_type)
+                fragment, added = _fragment(request.piece), _added_columns(request)
+                with create_table(folder / "output", output_type, table, added, fragment=fragment) as writer:
+                    tally = _score(table, scan, scorer, continuation, reuse, request, writer)
         _check_not_stopped(stop)
         output = publish_output(storage, folder / "output", request, condition)
         manifest = _manifest(
-            request, source, output, tally, continuation, scorer.throughput(), encoder, device, started
+            request, source, output, tally, continuation, reuse, scorer.throughput(), encoder, device, started
         )
         publish_manifest(storage, manifest)
     discard_leftovers(storage, request.output)
@@ -165,27 +175,41 @@ def _continuation(
             raise
 
 
+def _reuse(
+    scores: ScoreStore, storage: Storage, request: EvaluationRequest, images: ImageLoader, encoder: ClipEncoder
+) -> ScoreReuse:
+    """Prepare to take scores from the score store and to add to it."""
+    return ScoreReuse(
+        scores,
+        ScoreKeys(encoder.provenance, request),
+        storage,
+        images,
+        reads=not request.overwrite,  # who says overwrite wants scores that this run has made
+        cache_bytes=request.embedding_cache_bytes,
+    )
+
+
 def _score(
     table: TableReader,
     scan: TableScan,
     scorer: Scorer,
     continuation: Continuation,
+    reuse: ScoreReuse | None,
     request: EvaluationRequest,
-    path: Path,
-    file_type: FileType,
+    writer: TableWriter,
 ) -> Tally:
-    """Write ``table`` with the added columns to ``path``."""
-    outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(image_root(request)))
-    added = {request.output_key: AddedType.FLOAT64}
-    if request.error_key is not None:
-        added[request.error_key] = AddedType.STRING
-    with create_table(path, file_type, table, added) as writer, show_progress(scan.rows) as progress:
-        for rows, results in scorer.score(continuation.rows(table, request.input_image_key, request.input_text_key)):
+    """Write ``table`` with the added columns."""
+    outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(image_root(request)), request.piece)
+    with show_progress(scan.rows) as progress:
+        chunks = continuation.rows(table, request.input_image_key, request.input_text_key)
+        for rows, results in scorer.score(chunks if reuse is None else reuse.rows(chunks)):
             values: dict[str, Sequence[float | str | None]] = {request.output_key: outcomes.scores(results)}
             if request.error_key is not None:
                 values[request.error_key] = [r.error.reason.value if r.error else None for r in results]
             writer.write(rows.content, values)
             progress.update(outcomes.tally.rows, outcomes.tally.failed)
+            if reuse is not None:
+                reuse.save(rows, results)
             continuation.save(rows, results)
             if rows.ends_segment:
                 outcomes.check_so_far()
@@ -193,9 +217,37 @@ def _score(
             raise JobError(
                 f"{outcomes.tally.rows:,} rows were read but the input has {scan.rows:,}; nothing was written"
             )
+        if reuse is not None:
+            reuse.save_last()
         continuation.save_last()
         outcomes.check()
     return outcomes.tally
+
+
+def _fragment(piece: Piece | None) -> Fragment:
+    """Return which stretch of the whole output's text is to be written."""
+    if piece is None or piece.standalone:
+        return WHOLE
+    return Fragment(first=piece.index == 0, last=piece.index == piece.of - 1)
+
+
+def _added_columns(request: EvaluationRequest) -> dict[str, AddedType]:
+    added = {request.output_key: AddedType.FLOAT64}
+    if request.error_key is not None:
+        added[request.error_key] = AddedType.STRING
+    return added
+
+
+@contextmanager
+def _in_its_shard(piece: Piece | None) -> Iterator[None]:
+    """Say of an error which part of the whole input it speaks of: lines and elements are counted within a shard."""
+    try:
+        yield
+    except JobError as error:
+        if piece is None or piece.of == 1 or isinstance(error, (Cancelled, StorageError)):
+            raise
+        from_row = "" if piece.first_row is None else f", whose first row is row {piece.first_row + 1:,} of the whole"
+        raise JobError(f"{error} (in shard {piece.index + 1:,} of {piece.of:,}{from_row})") from None
 
 
 def _check_not_stopped(stop: threading.Event) -> None:
@@ -209,6 +261,7 @@ def _manifest(
     output: ObjectInfo,
     tally: Tally,
     continuation: Continuation,
+    reuse: ScoreReuse | None,
     throughput: Throughput,
     encoder: ClipEncoder,
     device: Device,
@@ -221,13 +274,14 @@ def _manifest(
         input=version(source),
         output=version(output),
         output_columns=[request.output_key],
-        rows=tally.row_counts(resumed, continuation.truncated_texts),
+        rows=tally.row_counts(resumed, 0 if reuse is None else reuse.reused, continuation.truncated_texts),
         scores=tally.statistics(),
         model=encoder.provenance,
         device=DeviceProvenance(name=device.name, reason=device.reason),
         throughput=throughput,
         libraries=dict(_library_versions()),
         earlier_work=earlier_work,
+        sums=None if request.piece is None else tally.sums(),
         request=request,
         started_at=started,
         finished_at=finished,
@@ -247,6 +301,13 @@ def _log_summary(manifest: EvaluationManifest) -> None:
     rows, scores = manifest.rows, manifest.scores
     if rows.resumed:
         log.info("%s of the rows had been scored before, and were taken over", f"{rows.resumed:,}")
+    if manifest.request.reuse is not None:
+        log.info(
+            "The scores of %s of %s rows were in the score store %s",
+            f"{rows.reused:,}",
+            f"{rows.total:,}",
+            display(manifest.request.reuse),
+        )
     log.info(
         "Scored %s of %s rows in %.1f s; %s; wrote %s",
         f"{rows.scored:,}",

@@ -32,6 +32,7 @@ class RowCounts(_Record):
     failures: dict[str, int] = Field(description="Rows without a score, by reason.")
     truncated_texts: int = Field(description="Scored rows whose text was longer than the model reads.")
     resumed: int = Field(0, description="Rows whose result an earlier try or run had left and this one took over.")
+    reused: int = Field(0, description="Rows whose score was in the score store.")
 
 
 class ScoreStatistics(_Record):
@@ -43,6 +44,18 @@ class ScoreStatistics(_Record):
     minimum: float
     maximum: float
     quantiles: dict[str, float] = Field(description="Keys p01, p05, p25, p50, p75, p95, p99.")
+
+
+class ScoreSums(_Record):
+    """What the statistics of many shards are put together from, without a rounding that depends on how they were cut.
+
+    ``total`` and ``squares`` are whole numbers, in decimal digits because readers of JSON round large ones: the sums of
+    scores in units of 2^-64 and of their squares in units of 2^-128.
+    """
+
+    total: str
+    squares: str
+    histogram: dict[int, int] = Field(description="How many scores lie in each ten thousandth of [0, 1].")
 
 
 class ModelProvenance(_Record):
@@ -95,6 +108,14 @@ class EarlierWork(_Record):
     libraries: dict[str, str]
 
 
+class Shards(_Record):
+    """The pieces that an output was put together from."""
+
+    plan: str = Field(description="Digest of the request, the input's version and how it was cut.")
+    count: int
+    scored_by: list[EarlierWork] = Field(description="What computed the scores, and how many rows each.")
+
+
 class EvaluationManifest(_Record):
     """What one evaluation read, did and wrote. ``status`` is there for readers of the JSON; it has one value."""
 
@@ -110,6 +131,8 @@ class EvaluationManifest(_Record):
     throughput: Throughput | None = None
     libraries: dict[str, str] = Field(description="Versions of what computed the scores.")
     earlier_work: list[EarlierWork] = Field([], description="Where the resumed rows were scored.")
+    sums: ScoreSums | None = Field(None, description="Of a shard: what it adds to the whole output's statistics.")
+    shards: Shards | None = Field(None, description="Of an output that several workers scored.")
     request: EvaluationRequest
     started_at: datetime
     finished_at: datetime

@@ -52,6 +52,7 @@ _CONDUCT = {
     "requested_by",
     "rescore",
     "resume_point_rows",
+    "reuse",
 }
 
 # What decides the score of a row that has one.
@@ -91,6 +92,28 @@ class Requester(BaseModel):
     run_id: str
     task_id: str
     map_index: int = -1
+
+
+class Piece(BaseModel):
+    """The part of an input that one shard scores, and its place in the whole.
+
+    What ``start`` and ``stop`` count depends on the input: bytes of the text, unpacked, of one JSONL, JSON or CSV file;
+    row groups of one Parquet file; files, in the order of their names, of many; rows of a Hugging Face data set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int = Field(ge=0, description="Which shard it is, from 0.")
+    of: int = Field(ge=1, description="How many shards there are.")
+    input_etag: str = Field(description="The version of the whole input that was cut.")
+    start: int = Field(ge=0, description="Where it begins.")
+    stop: int = Field(ge=0, description="Where the next one begins.")
+    first_row: int | None = Field(None, description="The whole input's index of its first row, where that is known.")
+    rows: int | None = Field(None, description="How many rows it has, where that is known.")
+    total_rows: int | None = Field(None, description="How many rows the whole input has, where that is known.")
+    standalone: bool = Field(
+        False, description="The output is a table of its own, not a stretch of the bytes of the whole one."
+    )
 
 
 class EvaluationRequest(BaseModel):
@@ -150,7 +173,11 @@ class EvaluationRequest(BaseModel):
     overwrite: bool = Field(
         False, description="Replace an output that another job wrote, and columns that the input has already."
     )
+    reuse: Uri | None = Field(
+        None, description="Score store to take known scores from and add new ones to, as in s3://bucket/clip-cache."
+    )
     requested_by: Requester | None = Field(None, description="The Airflow task instance that asked.")
+    piece: Piece | None = Field(None, description="The part of the input to score; None for all of it.")
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:

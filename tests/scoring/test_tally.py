@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.manifest import ScoreSums
 from clip_operator.scoring import RowResult, Tally
 
 
@@ -26,6 +29,32 @@ def test_statistics_agree_with_numpy(scores: list[float]) -> None:
     for name, value in statistics.quantiles.items():
         exact = np.quantile(scores, int(name[1:]) / 100, method="inverted_cdf")
         assert value == pytest.approx(exact, abs=1e-4)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.floats(0, 1), st.floats(0, 1, width=32)), max_size=200),
+    st.lists(st.integers(0, 200), max_size=6),
+)
+def test_statistics_do_not_depend_on_how_rows_were_cut_to_the_last_bit(
+    scores: list[float | None], cuts: list[int]
+) -> None:
+    def counted(rows: list[float | None]) -> Tally:
+        tally = Tally()
+        for score in rows:
+            error = RowError(Reason.TEXT_EMPTY, "the caption is empty") if score is None else None
+            tally.add(RowResult(score, truncated=bool(score and score > 0.5), error=error))
+        return tally
+
+    whole, merged = counted(scores), Tally()
+    bounds = sorted({0, *(min(cut, len(scores)) for cut in cuts), len(scores)})
+    for start, stop in reversed(list(pairwise(bounds))):  # in whatever order
+        part = counted(scores[start:stop])
+        sums = ScoreSums.model_validate_json(part.sums().model_dump_json())
+        merged.add_counted(part.row_counts(), part.statistics(), sums)
+    assert merged.row_counts() == whole.row_counts()
+    assert merged.statistics() == whole.statistics()
+    assert merged.sums() == whole.sums()
 
 
 def test_rows_without_a_score_are_counted_by_reason_and_stay_out_of_the_statistics() -> None:

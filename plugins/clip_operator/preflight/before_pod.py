@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from clip_operator.completion import check_may_write, proof, read_claim
 from clip_operator.errors import JobError, Reason, RowError
 from clip_operator.image_access import image_loader, image_root
 from clip_operator.images import ImageLoader, ImageLocation
+from clip_operator.inputs import HUGGING_FACE, Input, find_input
 from clip_operator.preflight.columns import check_columns, check_free, open_checked
 from clip_operator.preflight.image_sample import draw, failures, in_words, no_image_comes
 from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
@@ -29,7 +31,7 @@ from clip_operator.storage import (
     display,
     scheme_of,
 )
-from clip_operator.tables import Chunk, FileType, TableFormat, check_conversion, file_type_of
+from clip_operator.tables import Chunk, FileType, TableFormat, check_conversion, file_type_of, open_table
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +50,23 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
         that the input names exists.
     :raises Cancelled: ``stop`` was set.
     """
-    input_type = file_type_of(request.input)
-    check_conversion(input_type, file_type_of(request.output))
+    output_type = file_type_of(request.output)
+    if not request.input.endswith("/") and not request.input.startswith(HUGGING_FACE):
+        check_conversion(file_type_of(request.input), output_type)
     images = image_loader(request, storage)
+    if request.piece is not None:
+        return  # the whole input was looked at when the step was planned
     if _was_tried_before(request, storage):
-        log.info("Nothing is checked before the pod is started: an earlier try has begun or done the work")
+        log.info("Nothing is checked before anything is started: an earlier try has begun or done the work")
         return
     checks = _Checks(request, storage, images, stop)
     source = checks.source()
-    checks.target()
     if source is not None:
-        checks.content(source, input_type)
-    log.info("Checked before the pod is started: %s", ", ".join(checks.passed) or "nothing that can be told from here")
+        check_conversion(source.file_type, output_type)
+    checks.target()
+    if source is not None and source.files:
+        checks.content(source)
+    log.info("Checked before anything is started: %s", ", ".join(checks.passed) or "nothing that can be told from here")
 
 
 def _was_tried_before(request: EvaluationRequest, storage: Storage) -> bool:
@@ -86,16 +93,16 @@ class _Checks:
         self._image_is_there = False
         self._doubt: StorageError | None = None
 
-    def source(self) -> ObjectInfo | None:
-        """Return the input's version, or None if it cannot be told from here."""
+    def source(self) -> Input | None:
+        """Return the input, or None if it cannot be told from here."""
         if scheme_of(self._request.input) == "file":
-            return None  # it may be mounted in the pod alone
+            return None  # it may be mounted in the pod alone, and a data set of the hub be fetched there alone
         try:
-            source = self._storage.stat(self._request.input)
+            source = find_input(self._storage, self._request.input)
         except (ObjectNotFound, BucketNotFound):
             raise
         except StorageError as error:
-            log.warning("The input is left to the pod to check: %s", error)
+            log.warning("The input is left to be checked where it is scored: %s", error)
             return None
         self.passed.append("the input exists")
         return source
@@ -107,25 +114,30 @@ class _Checks:
         except BucketNotFound:
             raise
         except StorageError as error:
-            log.warning("Whether the output may be written is left to the pod to check: %s", error)
+            log.warning("Whether the output may be written is left to be checked where it is scored: %s", error)
         else:
             self.passed.append("the output is free or this task's own")
 
-    def content(self, source: ObjectInfo, file_type: FileType) -> None:
-        """Raise :class:`JobError` if the input itself, or the images it names, cannot be scored."""
+    def content(self, source: Input) -> None:
+        """Raise :class:`JobError` if the input itself, or the images it names, cannot be scored.
+
+        Of many files the first is looked at.
+        """
+        if source.file_type.format is TableFormat.TAR:
+            return  # its rows come with their images, and have columns of our own
         try:
             with scratch_folder() as folder:
-                self._content(source, file_type, folder / "input")
+                self._content(source.files[0], source.file_type, folder / "input", alone=len(source.files) == 1)
         except BucketNotFound:
             raise
         except (StorageError, OSError) as error:
-            log.warning("What is in the input is left to the pod to check: %s", error)
+            log.warning("What is in the input is left to be checked where it is scored: %s", error)
         except ModuleNotFoundError as error:
-            log.debug("What is in the input is left to the pod to check: there is no %s here", error.name)
+            log.debug("What is in the input is left to be checked where it is scored: there is no %s here", error.name)
 
-    def _content(self, source: ObjectInfo, file_type: FileType, path: Path) -> None:
+    def _content(self, source: ObjectInfo, file_type: FileType, path: Path, *, alone: bool) -> None:
         most = _COMPRESSED_BYTES if file_type.gzip else _BYTES
-        if source.size <= most:
+        if source.size <= most and alone:
             path.write_bytes(self._storage.read(source.uri, most))
             self._whole(path, file_type)
         elif file_type.format is TableFormat.PARQUET:
@@ -136,7 +148,7 @@ class _Checks:
             self._start(first_rows(path, file_type, self._request))
 
     def _whole(self, path: Path, file_type: FileType) -> None:
-        with open_checked(path, file_type, self._request) as (table, scan):
+        with open_checked(partial(open_table, path, file_type), self._request) as (table, scan):
             self.passed.append(f"its {scan.rows:,} rows are well formed and have the columns")
             if not self._looks_at_images():
                 return
@@ -166,12 +178,12 @@ class _Checks:
     def _conclude(self, problem: str | None, *, certain: bool) -> None:
         if problem is not None:
             if certain:
-                raise JobError(f"{display(self._request.input)}: {problem}. No pod was started")
+                raise JobError(f"{display(self._request.input)}: {problem}. Nothing was started")
             log.warning("%s: %s", display(self._request.input), problem)
         elif self._image_is_there:
             self.passed.append("an image that it names exists")
         if self._doubt is not None:
-            log.warning("The images are left to the pod to check: %s", self._doubt)
+            log.warning("The images are left to be checked where it is scored: %s", self._doubt)
 
     def _looks_at_images(self) -> bool:
         # The local folder of images is the pod's, and only the pod can tell which paths lie in it.

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from clip_operator.errors import JobError
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import display
-from clip_operator.tables import FileType, TableReader, TableScan, open_table
+from clip_operator.tables import TableFormat, TableReader, TableScan
+
+log = logging.getLogger(__name__)
 
 _SHOWN_COLUMNS = 50
 
 
 @contextmanager
 def open_checked(
-    path: Path, file_type: FileType, request: EvaluationRequest
+    open_input: Callable[[Sequence[str]], TableReader], request: EvaluationRequest
 ) -> Iterator[tuple[TableReader, TableScan]]:
     """Open a copy of the input, every row of which has been seen to be well formed and to fit the request's columns.
 
+    :param open_input: opens the copy, given the columns that will be asked for.
     :raises JobError: it is not; the message names the input, and the line or the column.
     """
     with ExitStack() as stack:
         try:
-            table = stack.enter_context(open_table(path, file_type, named_columns(request)))
+            table = stack.enter_context(open_input(named_columns(request)))
             scan = table.scan()
         except JobError as error:
             raise JobError(f"{display(request.input)}: {error}") from None
         if scan.rows or scan.columns:  # an empty file has no columns to miss
-            check_columns(scan.columns, request)
+            check_columns(_all_columns(scan, table, request), request)
         yield table, scan
+
+
+def _all_columns(scan: TableScan, table: TableReader, request: EvaluationRequest) -> Sequence[str]:
+    """Return the columns of the table, and of a piece of JSON also those that only other pieces may have."""
+    if request.piece is None or table.file_type.format not in (TableFormat.JSON, TableFormat.JSONL):
+        return scan.columns
+    read = (request.input_image_key, request.input_text_key)
+    for key in read:
+        if key not in scan.columns:
+            log.warning("No row of this shard has %r", key)
+    return tuple(dict.fromkeys((*scan.columns, *read)))
 
 
 def named_columns(request: EvaluationRequest) -> tuple[str, ...]:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from clip_operator.completion import CLAIM_SUFFIX, Claim, claim_uri, proof, read_claim
 from clip_operator.resume.points import RESUME_FOLDER, ResumePoint, read_resume_point, resume_prefix
+from clip_operator.steps import SHARDS_FOLDER, shards_prefix
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 
 log = logging.getLogger(__name__)
 
-_LEFTOVER = re.compile(f"(?P<output>.+?)(?:{re.escape(RESUME_FOLDER)}.+|{re.escape(CLAIM_SUFFIX)})", re.DOTALL)
+_LEFTOVER = re.compile(
+    f"(?P<output>.+?)(?:{re.escape(RESUME_FOLDER)}.+|{re.escape(SHARDS_FOLDER)}.+|{re.escape(CLAIM_SUFFIX)})", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Leftovers:
     :param claim: says who began to write it, and when.
     :param resume_points: the objects that hold saved results.
     :param last_point: the one saved last, by name; None if there is none that can be read.
+    :param shards: the objects that shards have left for a merge.
     :param unfinished_uploads: uploads of the output that neither ended nor were given up.
     """
 
@@ -33,10 +37,11 @@ class Leftovers:
     claim: Claim | None
     resume_points: list[ObjectInfo]
     last_point: ResumePoint | None
+    shards: list[ObjectInfo]
     unfinished_uploads: int
 
     def __bool__(self) -> bool:
-        return bool(self.claim or self.resume_points or self.unfinished_uploads)
+        return bool(self.claim or self.resume_points or self.shards or self.unfinished_uploads)
 
 
 def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
@@ -55,6 +60,7 @@ def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
             claim=read_claim(storage, output),
             resume_points=points,
             last_point=read_resume_point(storage, points[-1].uri) if points else None,
+            shards=list(storage.list(shards_prefix(output))),
             unfinished_uploads=_count_unfinished_uploads(storage, output),
         )
         if left:
@@ -65,6 +71,7 @@ def discard_leftovers(storage: Storage, output: str) -> None:
     """Remove everything that a dead run may have left beside an output. Where that fails, say so and go on."""
     try:
         storage.delete_folder(resume_prefix(output))
+        storage.delete_folder(shards_prefix(output))
         storage.delete(claim_uri(output))
         if _count_unfinished_uploads(storage, output):
             storage.discard_unfinished_uploads(output)

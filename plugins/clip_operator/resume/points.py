@@ -20,6 +20,7 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.manifest import EarlierWork, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.scoring import RowResult, Rows
+from clip_operator.steps import beside
 from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, display, name_of
 
 RESUME_FOLDER = ".resume/"
@@ -74,7 +75,7 @@ class ResumePoint(BaseModel):
 
 def resume_prefix(output: str) -> str:
     """Return what the URIs of all resume points of an output start with."""
-    return output + RESUME_FOLDER
+    return beside(output) + RESUME_FOLDER
 
 
 def read_resume_point(storage: Storage, uri: str) -> ResumePoint | None:

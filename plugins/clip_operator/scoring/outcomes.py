@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from clip_operator.error_budget import ErrorBudget, Excess
 from clip_operator.errors import JobError, Reason, RowError
-from clip_operator.request import OnError
+from clip_operator.request import OnError, Piece
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.tally import Tally
 
@@ -27,13 +27,16 @@ class Outcomes:
     :param on_error: what a row without a score gets: ``null``, ``zero``, or (``fail``) it ends the job.
     :param budget: how many rows may be without a score.
     :param images_from: where relative image paths start, for messages.
+    :param piece: the part of the input that the rows are, if they are not all. Its failures are too many only where
+        they are too many for the whole; where it is not known how many rows that has, the whole alone can tell.
     """
 
-    def __init__(self, on_error: OnError, budget: ErrorBudget, images_from: str) -> None:
+    def __init__(self, on_error: OnError, budget: ErrorBudget, images_from: str, piece: Piece | None = None) -> None:
         self.tally = Tally()
         self._on_error = on_error
         self._budget = budget
         self._images_from = images_from
+        self._piece = piece
         self._examples: dict[Reason, list[str]] = defaultdict(list)
 
     def scores(self, results: Sequence[RowResult]) -> list[float | None]:
@@ -50,7 +53,7 @@ class Outcomes:
 
     def check_so_far(self) -> None:
         """Raise :class:`JobError` if the rows seen so far are enough to judge by, and too many of them failed."""
-        if self.tally.rows >= _ROWS_THAT_SAY_SOMETHING:
+        if self.tally.rows >= _ROWS_THAT_SAY_SOMETHING or self._piece is not None:
             self._check(f"the first {self.tally.rows:,}")
 
     def check(self) -> None:
@@ -59,6 +62,9 @@ class Outcomes:
 
     def _check(self, these: str) -> None:
         rows, failures = self.tally.rows, self.tally.failures
+        if self._piece is not None:
+            rows = self._piece.total_rows or 0
+            these = f"all {rows:,}"
         if rows and self.tally.failed == rows:
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in failures.most_common())
             raise JobError(
@@ -68,16 +74,16 @@ class Outcomes:
         excesses = self._budget.excesses(failures, rows)
         if not excesses:
             return
-        for line in self._table(excesses):
+        for line in self._table(excesses, rows):
             log.error("%s", line)
         what = "; ".join(_in_words(excess, these, rows) for excess in excesses)
         raise JobError(
             f"too many rows have no score: {what}. Nothing was written; mend the data set, or allow for more errors"
         )
 
-    def _table(self, excesses: Sequence[Excess]) -> Iterator[str]:
+    def _table(self, excesses: Sequence[Excess], rows: int) -> Iterator[str]:
         """Yield a line for each class of failures, with how many there are and are allowed, and examples."""
-        rows, allowed = self.tally.rows, {excess.reason: excess.rate for excess in excesses}
+        allowed = {excess.reason: excess.rate for excess in excesses}
         counts = [(Reason(name), count) for name, count in self.tally.failures.most_common()]
         width = max(len(reason.value) for reason, _ in counts)
         yield f"{'reason':<{width}}  {'rows':>11}  {'share':>7}  {'allowed':>7}  examples"
@@ -85,14 +91,15 @@ class Outcomes:
             limit = self._budget.rates.get(reason)
             share = f"{count:>11,}  {_percent(count / rows):>7}  {_percent(limit) if limit is not None else '':>7}"
             mark = "!" if reason in allowed else " "
-            for index, example in enumerate(self._examples[reason]):
+            for index, example in enumerate(self._examples[reason] or [""]):  # a merge knows only counts
                 start = f"{reason.value:<{width}}  {share}" if index == 0 else " " * (width + 31)
-                yield f"{start}{mark if index == 0 else ' '} {example}"
+                yield f"{start}{mark if index == 0 else ' '} {example}".rstrip()
         all_of_them = f"{self.tally.failed:>11,}  {_percent(self.tally.failed / rows):>7}"
         yield f"{'all':<{width}}  {all_of_them}  {_percent(self._budget.rate):>7}{'!' if None in allowed else ''}"
 
     def _report(self, error: RowError) -> None:
-        row = f"{self.tally.rows:,}"  # rows count from 1, as people and editors do
+        before = self._piece.first_row or 0 if self._piece is not None else 0
+        row = f"{before + self.tally.rows:,}"  # rows count from 1, as people and editors do
         if self._on_error == "fail":
             raise JobError(f"row {row} cannot be scored, and on_error is 'fail': {error}. Nothing was written")
         examples = self._examples[error.reason]

@@ -1,0 +1,292 @@
+"""The merge: sees that every shard has done its part of the plan, and makes one output and one manifest of them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from typing import BinaryIO
+
+from clip_operator.completion import claimed, confirm, find_output, proof, publish_manifest, version
+from clip_operator.error_budget import ErrorBudget
+from clip_operator.errors import Cancelled, JobError
+from clip_operator.image_access import image_root
+from clip_operator.manifest import EarlierWork, EvaluationManifest, Shards, Throughput, parse_manifest
+from clip_operator.request import Requester
+from clip_operator.resume import discard_leftovers
+from clip_operator.scoring import Outcomes, Tally
+from clip_operator.sharding.plan import ShardPlan, read_plan
+from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
+from clip_operator.storage import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectNotFound,
+    Storage,
+    Unchanged,
+    display,
+    parent,
+)
+from clip_operator.tables import TableFormat, file_type_of, gzipped, join_arrays, join_parquet
+
+log = logging.getLogger(__name__)
+
+_PLAN_URI = re.compile(r"(?P<beside>.+)\.shards/(?P<id>[0-9a-f]+)/plan\.json", re.DOTALL)
+
+_THREADS = 16
+_MOST_MANIFEST_BYTES = 4 << 20
+_SHOWN_SHARDS = 5
+_COPIED_BYTES = 4 << 20
+
+
+def merge_shards(
+    plan_uri: str, storage: Storage, requester: Requester | None, stop: threading.Event | None = None
+) -> EvaluationManifest:
+    """Make the step's output of what its shards have written, prove it, and remove what they left.
+
+    Text is put together byte for byte as one task would have written it, by the store itself where it can; of Parquet
+    the row groups are written one after another. With part files nothing is copied. Merging again changes nothing.
+
+    :param plan_uri: of the plan that :func:`plan_shards` has written.
+    :param requester: the task instance that asks for the merge.
+    :param stop: set it, from any thread, to end the merge soon with :class:`Cancelled`.
+    :return: the whole output's manifest, its counts and statistics those of all rows.
+    :raises JobError: a shard has not done its part, too many rows have no score, or the store fails; the output was
+        not touched.
+    """
+    stop = stop or threading.Event()
+    if done := _merged_before(plan_uri, storage):
+        log.info("%s has been merged already", display(done.output.uri))
+        discard_leftovers(storage, done.output.uri)
+        return confirm(storage, done, requester) if requester else done
+    plan = read_plan(plan_uri, storage)
+    if plan.is_complete:
+        return _confirmed(plan, storage, requester)
+    started = datetime.now(UTC)
+    manifests = _manifests(plan, storage, stop)
+    _check_model(manifests, plan)
+    outcomes = Outcomes(plan.request.on_error, ErrorBudget.of(plan.request), display(image_root(plan.request)))
+    _count(manifests, outcomes.tally)
+    outcomes.check()
+    with claimed(storage, plan.request) as condition:
+        output = _parts(plan, manifests, storage) if plan.standalone else _joined(plan, manifests, storage, condition)
+        if stop.is_set():
+            raise Cancelled("stopped before the output was proved")
+        manifest = _manifest(plan, manifests, outcomes.tally, output, requester)
+        publish_manifest(storage, manifest)
+    discard_leftovers(storage, plan.request.output)
+    log.info(
+        "Merged %s shards with %s rows in %.1f s; %s of them have a score; wrote %s",
+        f"{len(manifests):,}",
+        f"{manifest.rows.total:,}",
+        (datetime.now(UTC) - started).total_seconds(),
+        f"{manifest.rows.scored:,}",
+        display(output.uri),
+    )
+    return manifest
+
+
+def _merged_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None:
+    """Return the manifest of the output that an earlier try has made by this plan, or None."""
+    match = _PLAN_URI.fullmatch(plan_uri)
+    if match is None:
+        raise JobError(f"{display(plan_uri)} is not where a plan stands")
+    try:
+        manifest = parse_manifest(storage.read(match["beside"] + MANIFEST_SUFFIX, _MOST_MANIFEST_BYTES))
+    except ObjectNotFound:
+        return None
+    if manifest is None or manifest.shards is None or manifest.shards.plan != match["id"]:
+        return None
+    if storage.find(plan_uri) is not None:
+        return None  # planned once more: the shards have been asked again, perhaps with another version of the model
+    return manifest if proof(storage, manifest.output.uri) == manifest else None
+
+
+def _confirmed(plan: ShardPlan, storage: Storage, requester: Requester | None) -> EvaluationManifest:
+    manifest = proof(storage, plan.request.output)
+    if manifest is None or not manifest.proves(plan.request, plan.input, manifest.model.digest):
+        raise JobError(f"{display(plan.request.output)} has changed since the step was planned; clear the plan task")
+    discard_leftovers(storage, plan.request.output)
+    return confirm(storage, manifest, requester) if requester else manifest
+
+
+def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event) -> list[EvaluationManifest]:
+    """Return every shard's manifest, in order, having seen that it proves the shard's own part of the plan.
+
+    :raises JobError: names shards that have not done their part.
+    """
+    folder = f"{parent(plan.request.output)}/" if plan.standalone else plan.folder
+    there = {info.uri: info for info in storage.list(folder)}
+
+    def read(index: int) -> EvaluationManifest | None:
+        if stop.is_set():
+            raise Cancelled("stopped before the shards were merged")
+        request = plan.shard_request(plan.names[index], None)
+        try:
+            manifest = parse_manifest(storage.read(manifest_uri(request.output), _MOST_MANIFEST_BYTES))
+        except ObjectNotFound:
+            return None
+        if manifest is None or manifest.sums is None or not manifest.proves(request, plan.input, manifest.model.digest):
+            return None
+        found = there.get(request.output)
+        if found is None or version(found) != manifest.output:
+            found = storage.find(request.output)  # what a listing says may be late
+        return manifest if found is not None and version(found) == manifest.output else None
+
+    names = plan.names
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-merge") as threads:
+        found = list(threads.map(read, range(len(names))))
+    missing = [name for name, manifest in zip(names, found, strict=True) if manifest is None]
+    if missing:
+        shown = ", ".join(missing[:_SHOWN_SHARDS]) + (" …" if len(missing) > _SHOWN_SHARDS else "")
+        raise JobError(
+            f"{len(missing):,} of {len(names):,} shards have no result that belongs to this plan: {shown}. Nothing was "
+            "merged; clear their task instances, and those of the others stay as they are"
+        )
+    return [manifest for manifest in found if manifest is not None]
+
+
+def _check_model(manifests: Sequence[EvaluationManifest], plan: ShardPlan) -> None:
+    """Raise :class:`JobError` unless one model scored all shards, in one precision."""
+    models = [(manifest.model.digest, manifest.model.precision) for manifest in manifests]
+    if len(set(models)) == 1:
+        return
+    usual = Counter(models).most_common(1)[0][0]
+    others = [name for name, used in zip(plan.names, models, strict=True) if used != usual]
+    raise JobError(
+        f"not all shards were scored by the same model in the same precision: {', '.join(others[:_SHOWN_SHARDS])} "
+        f"differ from the other {len(models) - len(others):,}. Name a revision of the model and a precision other than "
+        "auto, and clear the task instances of the shards"
+    )
+
+
+def _count(manifests: Sequence[EvaluationManifest], tally: Tally) -> None:
+    for manifest in manifests:
+        assert manifest.sums is not None, "_manifests takes none without"
+        tally.add_counted(manifest.rows, manifest.scores, manifest.sums)
+
+
+def _joined(
+    plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: Storage, condition: Unchanged
+) -> ObjectInfo:
+    """Write the shards' outputs as one."""
+    output_type = file_type_of(plan.request.output)
+    sources = [ObjectInfo(m.output.uri, m.output.size, m.output.etag) for m in manifests]
+    try:
+        # A fragment without rows cannot tell whether an array is to be opened or closed with it.
+        has_gaps = len(manifests) > 1 and any(manifest.rows.total == 0 for manifest in manifests)
+        is_array_with_gaps = has_gaps and output_type.format is TableFormat.JSON
+        is_parquet = output_type.format is TableFormat.PARQUET
+        if not (is_parquet or output_type.gzip or is_array_with_gaps):
+            return storage.concatenate(sources, plan.request.output, condition)
+        with storage.create(plan.request.output, condition) as target:
+            if is_parquet:
+                join_parquet([partial(storage.open, source) for source in sources], target)
+            else:
+                with gzipped(target) if output_type.gzip else nullcontext(target) as text:
+                    if is_array_with_gaps:
+                        join_arrays(_opened(sources, storage), text)
+                    else:
+                        for stream in _opened(sources, storage):
+                            shutil.copyfileobj(stream, text, _COPIED_BYTES)
+    except ObjectChanged:
+        raise JobError(
+            f"{display(plan.request.output)}, or a shard, has been written by another run while the shards were being "
+            "merged. What it wrote stands; the next try of the merge tells whether that was the same"
+        ) from None
+    return target.info
+
+
+def _opened(sources: Sequence[ObjectInfo], storage: Storage) -> Iterator[BinaryIO]:
+    """Yield a file to read for each object, open until the next one is asked for."""
+    for source in sources:
+        with storage.open(source) as stream:
+            yield stream
+
+
+def _parts(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: Storage) -> ObjectInfo:
+    """Return the version of the part files, having removed those of an earlier plan."""
+    own = {manifest.output.uri for manifest in manifests}
+    start, _, end = plan.request.output.partition("*")
+    for info in storage.list(start):
+        if info.uri.endswith(end) and info.uri not in own:
+            log.info("%s is of an earlier version of this step, and is removed", display(info.uri))
+            storage.delete(info.uri)
+            storage.delete(manifest_uri(info.uri))
+    output = find_output(storage, plan.request.output)
+    if output is None:
+        raise JobError(f"the part files at {display(plan.request.output)} have been removed")
+    return output
+
+
+def _manifest(
+    plan: ShardPlan,
+    manifests: Sequence[EvaluationManifest],
+    tally: Tally,
+    output: ObjectInfo,
+    requester: Requester | None,
+) -> EvaluationManifest:
+    first, finished = manifests[0], datetime.now(UTC)
+    started = min(manifest.started_at for manifest in manifests)
+    devices = Counter(manifest.device for manifest in manifests)
+    return EvaluationManifest(
+        input=plan.input,
+        output=version(output),
+        output_columns=first.output_columns,
+        rows=tally.row_counts(
+            resumed=sum(manifest.rows.resumed for manifest in manifests),
+            reused=sum(manifest.rows.reused for manifest in manifests),
+        ),
+        scores=tally.statistics(),
+        model=first.model,
+        device=devices.most_common(1)[0][0],
+        throughput=_throughput(manifests),
+        libraries=first.libraries,
+        earlier_work=_added_up(work for manifest in manifests for work in manifest.earlier_work),
+        shards=Shards(plan=plan.id, count=len(manifests), scored_by=_added_up(map(_work, manifests))),
+        request=plan.request,
+        started_at=started,
+        finished_at=finished,
+        duration_seconds=round((finished - started).total_seconds(), 3),
+        confirmed_by=requester,
+        confirmed_at=finished if requester is not None else None,
+    )
+
+
+def _work(manifest: EvaluationManifest) -> EarlierWork:
+    return EarlierWork(rows=manifest.rows.total, device=manifest.device.name, libraries=manifest.libraries)
+
+
+def _added_up(works: Iterator[EarlierWork]) -> list[EarlierWork]:
+    """Return each kind of work once, with the rows of all."""
+    rows: Counter[str] = Counter()
+    for work in works:
+        rows[work.model_copy(update={"rows": 0}).model_dump_json()] += work.rows
+    return [EarlierWork.model_validate_json(kind).model_copy(update={"rows": count}) for kind, count in rows.items()]
+
+
+def _throughput(manifests: Sequence[EvaluationManifest]) -> Throughput | None:
+    """Return the shards' throughput as if one worker had scored them one after another."""
+    parts = [manifest.throughput for manifest in manifests if manifest.throughput is not None]
+    seconds = sum(part.seconds for part in parts)
+    if not seconds:
+        return None
+    names = parts[0].time_shares
+    return Throughput(
+        seconds=round(seconds, 3),
+        rows_per_second=round(sum(part.rows_per_second * part.seconds for part in parts) / seconds, 2),
+        time_shares={
+            name: round(sum(part.time_shares[name] * part.seconds for part in parts) / seconds, 4) for name in names
+        },
+        images_encoded=sum(part.images_encoded for part in parts),
+        images_reused=sum(part.images_reused for part in parts),
+        texts_encoded=sum(part.texts_encoded for part in parts),
+        texts_reused=sum(part.texts_reused for part in parts),
+        batch_size=max(part.batch_size for part in parts),
+    )

@@ -1,0 +1,278 @@
+"""The plan of a step that many workers score: its request, the input's version, and where the input is cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clip_operator import model
+from clip_operator.completion import check_may_write, finished, proof, version, write_claim
+from clip_operator.errors import JobError, RequestError
+from clip_operator.inputs import Input, find_input
+from clip_operator.manifest import EvaluationManifest, ObjectVersion
+from clip_operator.request import EvaluationRequest, Piece, Requester
+from clip_operator.sharding.cut import into, of_size
+from clip_operator.steps import part_name, shards_prefix
+from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, join, parent
+from clip_operator.tables import FileType, Stretch, check_conversion, file_type_of
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SHARD_ROWS = 131_072
+"""Rows of a shard where nothing else is asked for: minutes of work for a GPU, beside which starting it is little."""
+
+_PLAN_NAME = "plan.json"
+_MOST_PLAN_BYTES = 64 << 20
+
+Bounds = tuple[int, int, int | None, int | None]
+
+
+class ShardPlan(BaseModel):
+    """How one step is divided. Written once, read by every shard and by the merge."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    plan_version: Literal[1] = 1
+    id: str = Field(description="Digest of the request, the input's version and the cut.")
+    request: EvaluationRequest = Field(description="The whole step's. Who asks is whoever planned it.")
+    input: ObjectVersion
+    total_rows: int | None
+    standalone: bool = Field(description="Each shard writes a table of its own, and those are the output.")
+    is_complete: bool = Field(False, description="The output was there already, so there is nothing to divide.")
+    shards: list[Bounds] = Field(description="start, stop, first row, rows of each, as in request.piece.")
+    created_at: datetime
+
+    @property
+    def uri(self) -> str:
+        """Where the plan stands."""
+        return f"{self.folder}{_PLAN_NAME}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of what the shards leave for the merge, with a slash at its end."""
+        return f"{shards_prefix(self.request.output)}{self.id}/"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the shards are called, such as ``00003-of-00007``, in the order of their rows."""
+        return tuple(part_name(index, len(self.shards)) for index in range(len(self.shards)))
+
+    def shard_request(self, name: str, requester: Requester | None) -> EvaluationRequest:
+        """Return the request that scores one shard.
+
+        :param name: one of :attr:`names`.
+        :raises RequestError: there is no such shard.
+        """
+        index = self._index(name)
+        start, stop, first_row, rows = self.shards[index]
+        piece = Piece(
+            index=index,
+            of=len(self.shards),
+            input_etag=self.input.etag,
+            start=start,
+            stop=stop,
+            first_row=first_row,
+            rows=rows,
+            total_rows=self.total_rows,
+            standalone=self.standalone,
+        )
+        return self.request.model_copy(
+            update={"piece": piece, "output": self.shard_output(index), "requested_by": requester, "rescore": None}
+        )
+
+    def shard_output(self, index: int) -> str:
+        """Return where a shard writes its rows."""
+        name = part_name(index, len(self.shards))
+        output_type = file_type_of(self.request.output)
+        if self.standalone:
+            return join(parent(self.request.output), f"part-{name}.{output_type}")
+        return f"{self.folder}{name}.{FileType(output_type.format)}"  # gzip is left to the merge
+
+    def describe(self, name: str) -> str:
+        """Return which shard it is, for people: ``3 of 7, rows 129-192``."""
+        index = self._index(name)
+        start, stop, first_row, rows = self.shards[index]
+        which = f"{index + 1:,} of {len(self.shards):,}"
+        if first_row is not None and rows:
+            return f"{which}, rows {first_row + 1:,}\N{EN DASH}{first_row + rows:,}"
+        return f"{which}, files {start + 1:,}\N{EN DASH}{stop:,}" if first_row is None else which
+
+    def _index(self, name: str) -> int:
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise RequestError(
+                f"the plan at {display(self.uri)} has no shard {name!r}; it has {len(self.shards):,}. The step was "
+                "planned anew: clear the plan task, so that the shards are mapped again"
+            ) from None
+
+
+def plan_shards(
+    request: EvaluationRequest,
+    storage: Storage,
+    *,
+    shards: int | None = None,
+    shard_rows: int | None = None,
+    shard_bytes: int | None = None,
+    standalone: bool = False,
+    most: int = 1000,
+) -> ShardPlan:
+    """Cut the input of a step into shards, and write the plan beside the output.
+
+    A text file is read through once and cut where its records end, at multiples of ``request.resume_point_rows`` rows,
+    so that shards and a single task score in the same segments. A Parquet file is cut between row groups, of which only
+    the footer is read; inputs of many files are cut between files. The same work comes to the same plan.
+
+    :param shards: how many there should be; there may be fewer.
+    :param shard_rows: or how many rows one may have, or
+    :param shard_bytes: how many bytes of the input. A single row group or file may be more than either.
+    :param standalone: the output is the shards' own tables, ``part-*``; ``request.output`` is their pattern.
+    :param most: the most shards there may be.
+    :raises RequestError: it cannot be done as asked.
+    :raises JobError: the input cannot be read, or the output is another's.
+    """
+    given = [name for name, value in _wishes(shards, shard_rows, shard_bytes) if value is not None]
+    if len(given) > 1:
+        raise RequestError(f"{' and '.join(given)} say the same thing in different units; give one of them")
+    for name, value in _wishes(shards, shard_rows, shard_bytes):
+        if value is not None and value < 1:
+            raise RequestError(f"{name} must be 1 or more, not {value}")
+    if shards is not None and shards > most:
+        raise RequestError(f"shards={shards:,} is more than the {most:,} that there may be")
+    if request.rescore is not None and not standalone:
+        raise RequestError(
+            "rescore needs the whole previous output in one place, so it is for single tasks and for part files. With "
+            "shards, reuse= keeps scores across runs, and tries failed rows again"
+        )
+    data = find_input(storage, request.input)
+    check_conversion(data.file_type, file_type_of(request.output))
+    if not request.overwrite and _is_complete(storage, request, data.info):
+        log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
+        plan = _plan(request, data, [], standalone, is_complete=True)
+    else:
+        check_may_write(storage, request)
+        plan = _plan(request, data, _cut(data, request, shards, shard_rows, shard_bytes, most), standalone)
+        if standalone:
+            write_claim(storage, request)  # the shards write to the final place, under names that are nobody's yet
+        log.info(
+            "%s is divided into %s shards%s", display(request.input), f"{len(plan.shards):,}", _sizes(plan.total_rows)
+        )
+    storage.write(plan.model_dump_json().encode(), plan.uri)
+    return plan
+
+
+def read_plan(uri: str, storage: Storage) -> ShardPlan:
+    """Return the plan that :func:`plan_shards` has written.
+
+    :raises JobError: it is not there or cannot be read.
+    """
+    try:
+        return ShardPlan.model_validate_json(storage.read(uri, _MOST_PLAN_BYTES))
+    except ObjectNotFound:
+        raise JobError(
+            f"there is no plan at {display(uri)}; a merge that succeeds removes it. To score the step again, clear the "
+            "plan task and all behind it"
+        ) from None
+    except ValidationError:
+        raise JobError(f"the plan at {display(uri)} cannot be read; clear the plan task to write it anew") from None
+
+
+def _wishes(shards: int | None, shard_rows: int | None, shard_bytes: int | None) -> list[tuple[str, int | None]]:
+    return [("shards", shards), ("shard_rows", shard_rows), ("shard_bytes", shard_bytes)]
+
+
+def _sizes(total_rows: int | None) -> str:
+    return "" if total_rows is None else f", {total_rows:,} rows in all"
+
+
+def _cut(
+    data: Input,
+    request: EvaluationRequest,
+    shards: int | None,
+    shard_rows: int | None,
+    shard_bytes: int | None,
+    most: int,
+) -> list[Stretch]:
+    rows = request.resume_point_rows
+    if shard_rows is not None:
+        rows = min(rows, shard_rows)
+    stretches = data.cut(rows)
+    total_rows = _total_rows(stretches)
+
+    def row_weight(stretch: Stretch) -> float:
+        return stretch.rows if total_rows is not None and stretch.rows is not None else byte_weight(stretch)
+
+    def byte_weight(stretch: Stretch) -> float:
+        if len(data.files) > 1:
+            return sum(info.size for info in data.files[stretch.start : stretch.stop])
+        if total_rows and stretch.rows is not None:
+            return data.info.size * stretch.rows / total_rows
+        return data.info.size / max(1, len(stretches))
+
+    if shards is not None:
+        return into(stretches, shards, row_weight)
+    if shard_bytes is not None:
+        found = of_size(stretches, shard_bytes, byte_weight)
+    elif total_rows is not None:
+        found = of_size(stretches, shard_rows or DEFAULT_SHARD_ROWS, row_weight)
+    elif shard_rows is not None:
+        raise RequestError(
+            f"shard_rows: how many rows the files of {display(request.input)} have is not known before they are read; "
+            "say shard_bytes or shards"
+        )
+    else:
+        found = list(stretches)
+    if len(found) > most:
+        if shard_rows is not None or shard_bytes is not None:
+            raise RequestError(f"that would be {len(found):,} shards, more than the {most:,} that there may be")
+        log.info("Larger shards than usual are made, because there may be no more than %s", f"{most:,}")
+        return into(stretches, most, row_weight)
+    return found
+
+
+def _total_rows(stretches: tuple[Stretch, ...]) -> int | None:
+    rows = [stretch.rows for stretch in stretches if stretch.rows is not None]
+    return sum(rows) if len(rows) == len(stretches) else None
+
+
+def _plan(
+    request: EvaluationRequest,
+    data: Input,
+    stretches: list[Stretch],
+    standalone: bool,
+    *,
+    is_complete: bool = False,
+) -> ShardPlan:
+    source = version(data.info)
+    shards: list[Bounds] = [(s.start, s.stop, s.first_row, s.rows) for s in stretches]
+    # Whoever says overwrite wants scores that this run has made, and not those of shards that stand around.
+    run = request.requested_by.run_id if request.overwrite and request.requested_by is not None else None
+    decisive = [request.fingerprint(), source.model_dump(), standalone, shards, run, is_complete]
+    return ShardPlan(
+        id=hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16],
+        request=request,
+        input=source,
+        total_rows=_total_rows(tuple(stretches)),
+        standalone=standalone,
+        is_complete=is_complete,
+        shards=shards,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _is_complete(storage: Storage, request: EvaluationRequest, source: ObjectInfo) -> bool:
+    """Tell whether the output is there and proved, as far as this machine can tell which model the request names."""
+    manifest: EvaluationManifest | None = proof(storage, request.output)
+    if manifest is None or not manifest.proves(request, version(source), manifest.model.digest):
+        return False  # whatever the model is
+    try:
+        checkpoint = model.find_checkpoint(request.model, request.revision, storage)
+    except (JobError, ModuleNotFoundError) as error:
+        log.info("Whether the model is still the same cannot be told here, so the step is scored anew: %s", error)
+        return False
+    return finished(storage, request, source, checkpoint.digest) is not None

@@ -1,0 +1,474 @@
+"""A step that many workers score is, to the byte, the step that one would have scored."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from clip_operator.completion import proof
+from clip_operator.errors import Cancelled, JobError, RequestError
+from clip_operator.evaluation import evaluate
+from clip_operator.manifest import EvaluationManifest
+from clip_operator.model import ClipEncoder
+from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.sharding import ShardPlan, merge_shards, plan_shards, read_plan
+from clip_operator.storage import Storage
+from tests.conftest import S3
+from tests.sharding.conftest import ROWS, SEGMENT, DataSet
+
+MERGER = Requester(dag_id="d", run_id="r", task_id="merge")
+
+
+def score(plan: ShardPlan, storage: Storage, names: Sequence[str] | None = None) -> list[EvaluationManifest]:
+    """Score shards of a plan, in whatever order."""
+    chosen = list(plan.names if names is None else names)
+    random.Random(7).shuffle(chosen)
+    return [evaluate(plan.shard_request(name, _scorer(plan, name)), storage) for name in chosen]
+
+
+def _scorer(plan: ShardPlan, name: str) -> Requester:
+    return Requester(dag_id="d", run_id="r", task_id="score", map_index=plan.names.index(name))
+
+
+def in_shards(request: EvaluationRequest, storage: Storage | None = None, **wishes: Any) -> EvaluationManifest:
+    storage = storage or Storage()
+    plan = plan_shards(request, storage, **wishes)
+    score(plan, storage)
+    return merge_shards(plan.uri, storage, MERGER)
+
+
+def assert_same_results(merged: EvaluationManifest, single: EvaluationManifest) -> None:
+    assert merged.rows == single.rows
+    assert merged.scores == single.scores
+    for field in ("input", "output_columns", "model", "libraries"):
+        assert getattr(merged, field) == getattr(single, field)
+    assert (
+        merged.request.fingerprint()
+        == single.request.model_copy(update={"output": merged.request.output}).fingerprint()
+    )
+
+
+@pytest.mark.parametrize(
+    ("input_name", "output_name"),
+    [
+        ("rows.jsonl", "out.jsonl"),
+        ("rows.jsonl", "out.json"),
+        ("rows.json", "out.json"),
+        ("rows.json", "out.jsonl"),
+        ("rows.csv", "out.csv"),
+        ("rows.csv", "out.json"),
+        ("rows.jsonl", "out.jsonl.gz"),
+        ("rows.csv.gz", "out.csv.gz"),
+    ],
+)
+def test_text_is_the_same_to_the_byte(data: DataSet, tmp_path: Path, input_name: str, output_name: str) -> None:
+    if not (data.folder / input_name).exists():
+        (data.folder / input_name).write_bytes(gzip.compress((data.folder / input_name[:-3]).read_bytes()))
+    single = evaluate(data.request(input_name, tmp_path / f"single-{output_name}"))
+    request = data.request(input_name, tmp_path / output_name)
+    plan = plan_shards(request, Storage(), shards=5)
+    assert len(plan.names) == 5
+    score(plan, Storage())
+    merged = merge_shards(plan.uri, Storage(), MERGER)
+    assert (tmp_path / output_name).read_bytes() == (tmp_path / f"single-{output_name}").read_bytes()
+    assert_same_results(merged, single)
+    assert merged.shards is not None
+    assert (merged.shards.count, sum(work.rows for work in merged.shards.scored_by)) == (5, ROWS)
+    assert proof(Storage(), request.output) == merged
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == [
+        output_name,
+        f"{output_name}.manifest.json",
+    ], "nothing is left behind"
+
+
+def test_parquet_has_the_same_rows_schema_and_row_groups(data: DataSet, tmp_path: Path) -> None:
+    single = evaluate(data.request("rows.parquet", tmp_path / "single.parquet"))
+    merged = in_shards(data.request("rows.parquet", tmp_path / "out.parquet"), shards=4)
+    whole, put_together = pq.ParquetFile(tmp_path / "single.parquet"), pq.ParquetFile(tmp_path / "out.parquet")
+    assert put_together.read().equals(whole.read(), check_metadata=True)
+    assert put_together.schema_arrow.equals(whole.schema_arrow, check_metadata=True)
+    groups = [
+        [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] for file in (whole, put_together)
+    ]
+    assert groups[0] == groups[1]
+    assert_same_results(merged, single)
+
+
+def test_shards_score_in_the_segments_of_a_single_task(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine's processor embeddings do not depend on their batch; on others they do, as with this encoder."""
+    encode = ClipEncoder.encode_images
+
+    def as_the_batch_has_it(self: ClipEncoder, images: Sequence[Any]) -> torch.Tensor:
+        return encode(self, images) + 1e-4 * len(images) + 1e-5 * float(encode(self, images[:1])[0, 0])
+
+    monkeypatch.setattr(ClipEncoder, "encode_images", as_the_batch_has_it)
+    evaluate(data.request("rows.jsonl", tmp_path / "single.jsonl"))
+    in_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), shards=3)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "single.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ({"shards": 100}, 13),  # 203 rows are 13 segments of 16
+        ({"shards": 7}, 7),
+        ({"shard_rows": 2 * SEGMENT}, 7),
+        ({"shard_rows": 2 * SEGMENT - 1}, 12),  # the last segment has 11 rows
+        ({"shard_rows": SEGMENT}, 13),
+        ({"shard_rows": 1000}, 1),
+        ({"shard_bytes": 1 << 20}, 1),
+        ({}, 1),
+        ({"most": 4, "shards": 4}, 4),
+    ],
+)
+def test_a_text_is_cut_between_segments(data: DataSet, tmp_path: Path, wishes: dict[str, int], expected: int) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), **wishes)  # type: ignore[arg-type]
+    assert len(plan.names) == expected
+    assert all(first_row is not None and first_row % SEGMENT == 0 for _, _, first_row, _ in plan.shards)
+    assert sum(rows or 0 for *_, rows in plan.shards) == plan.total_rows == ROWS
+
+
+def test_the_same_work_comes_to_the_same_plan_and_other_work_to_another(data: DataSet, tmp_path: Path) -> None:
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
+    plan = plan_shards(request, Storage(), shards=3)
+    assert plan_shards(request, Storage(), shards=3).id == plan.id
+    assert read_plan(plan.uri, Storage()).shards == plan.shards
+    assert plan_shards(request, Storage(), shards=4).id != plan.id
+    assert (
+        plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl", on_error="zero"), Storage(), shards=3).id
+        != plan.id
+    )
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"shards": 3, "shard_rows": 10}, "shards and shard_rows say the same thing"),
+        ({"shards": 0}, "shards must be 1 or more"),
+        ({"shards": 8, "most": 7}, "more than the 7"),
+        ({"shard_rows": 16, "most": 7}, "13 shards, more than the 7"),
+    ],
+)
+def test_what_cannot_be_cut_as_asked_is_refused(
+    data: DataSet, tmp_path: Path, wishes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), **wishes)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_wish_shards_grow_where_there_would_be_too_many(data: DataSet, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    lines = (data.folder / "rows.jsonl").read_text(encoding="utf-8-sig").split()
+    for number in range(9):
+        (folder / f"{number}.jsonl").write_text(json.dumps({"image_path": "1.png", "text": lines[number]}) + "\n")
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl", input=f"{folder}/")
+    assert len(plan_shards(request, Storage()).names) == 9
+    assert len(plan_shards(request, Storage(), most=4).names) == 4
+
+
+def test_a_missing_shard_is_named_and_scoring_it_alone_finishes_the_step(data: DataSet, tmp_path: Path) -> None:
+    request = data.request("rows.csv", tmp_path / "out.csv")
+    plan = plan_shards(request, Storage(), shards=6)
+    score(plan, Storage(), [name for name in plan.names if not name.startswith("00004")])
+    with pytest.raises(JobError, match=r"1 of 6 shards have no result .*: 00004-of-00006"):
+        merge_shards(plan.uri, Storage(), MERGER)
+    assert not (tmp_path / "out.csv").exists()
+    score(plan, Storage(), ["00004-of-00006"])
+    merge_shards(plan.uri, Storage(), MERGER)
+    evaluate(data.request("rows.csv", tmp_path / "single.csv"))
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "single.csv").read_bytes()
+
+
+def test_a_shard_that_finishes_twice_changes_nothing(data: DataSet, tmp_path: Path) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    first = score(plan, Storage())
+    again = score(plan, Storage())
+    assert [manifest.output for manifest in first] == [manifest.output for manifest in again]
+    assert [manifest.finished_at for manifest in first] == [manifest.finished_at for manifest in again]
+
+
+def test_another_runs_plan_takes_over_the_shards_that_are_done(data: DataSet, tmp_path: Path) -> None:
+    def asked_in(run: str) -> EvaluationRequest:
+        asker = Requester(dag_id="d", run_id=run, task_id="plan")
+        return data.request("rows.jsonl", tmp_path / "out.jsonl", requested_by=asker)
+
+    first = plan_shards(asked_in("monday"), Storage(), shards=4)
+    done = score(first, Storage(), first.names[:3])
+    second = plan_shards(asked_in("tuesday"), Storage(), shards=4)
+    taken_over = sorted(score(second, Storage()), key=lambda manifest: manifest.output.uri)[:3]
+    assert {m.finished_at for m in taken_over} == {m.finished_at for m in done}
+    assert merge_shards(second.uri, Storage(), MERGER).request.requested_by == asked_in("tuesday").requested_by
+
+
+def test_overwriting_takes_over_nothing_of_another_run(data: DataSet, tmp_path: Path) -> None:
+    def asked_in(run: str) -> EvaluationRequest:
+        asker = Requester(dag_id="d", run_id=run, task_id="plan")
+        return data.request("rows.jsonl", tmp_path / "out.jsonl", requested_by=asker, overwrite=True)
+
+    first, second = (plan_shards(asked_in(run), Storage(), shards=2) for run in ("monday", "tuesday"))
+    assert first.id != second.id
+    assert plan_shards(asked_in("tuesday"), Storage(), shards=2).id == second.id
+
+
+def test_a_shard_of_another_plan_is_not_merged(data: DataSet, tmp_path: Path) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    score(plan, Storage())
+    other = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl", on_error="zero"), Storage(), shards=3)
+    score(other, Storage())
+    for ending in ("", ".manifest.json"):
+        name = f"00002-of-00003.jsonl{ending}"
+        shutil.copy2(Path(other.folder) / name, Path(plan.folder) / name)
+    with pytest.raises(JobError, match=r"1 of 3 shards have no result that belongs to this plan: 00002-of-00003"):
+        merge_shards(plan.uri, Storage(), MERGER)
+
+
+def test_a_shard_that_was_replaced_behind_its_manifest_is_not_merged(data: DataSet, tmp_path: Path) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    score(plan, Storage())
+    (Path(plan.folder) / "00001-of-00003.jsonl").write_text("{}\n")
+    with pytest.raises(JobError, match="00001-of-00003"):
+        merge_shards(plan.uri, Storage(), MERGER)
+    with pytest.raises(JobError, match="exists already and is not this job's"):
+        score(plan, Storage(), ["00001-of-00003"])
+    (Path(plan.folder) / "00001-of-00003.jsonl").unlink()
+    score(plan, Storage(), ["00001-of-00003"])
+    merge_shards(plan.uri, Storage(), MERGER)
+
+
+def test_an_input_that_changed_after_the_plan_is_not_scored(data: DataSet, tmp_path: Path) -> None:
+    shutil.copy(data.folder / "rows.jsonl", tmp_path / "rows.jsonl")
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl", input=str(tmp_path / "rows.jsonl"))
+    plan = plan_shards(request, Storage(), shards=3)
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write("\n{}\n")
+    with pytest.raises(JobError, match="changed since the step was planned; clear the plan task"):
+        score(plan, Storage(), plan.names[:1])
+
+
+def test_shards_of_two_models_are_not_put_together(data: DataSet, tmp_path: Path) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    score(plan, Storage())
+    path = Path(plan.folder) / "00003-of-00003.jsonl.manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["model"]["digest"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(JobError, match=r"not all shards were scored by the same model.*: 00003-of-00003 differ"):
+        merge_shards(plan.uri, Storage(), MERGER)
+
+
+def test_merging_again_changes_nothing(data: DataSet, tmp_path: Path) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    score(plan, Storage())
+    merged = merge_shards(plan.uri, Storage(), MERGER)
+    again = merge_shards(plan.uri, Storage(), MERGER)
+    assert (again.output, again.finished_at, again.rows) == (merged.output, merged.finished_at, merged.rows)
+
+
+def test_a_step_that_is_complete_is_not_divided_and_its_merge_confirms_it(data: DataSet, tmp_path: Path) -> None:
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
+    merged = in_shards(request, shards=3)
+    plan = plan_shards(request, Storage(), shards=3)
+    assert plan.names == ()
+    confirmed = merge_shards(plan.uri, Storage(), MERGER)
+    assert (confirmed.output, confirmed.confirmed_by) == (merged.output, MERGER)
+    assert not (tmp_path / "out.jsonl.shards").exists() or not any((tmp_path / "out.jsonl.shards").rglob("*.json"))
+
+
+def test_a_single_task_and_shards_recognise_each_others_work(data: DataSet, tmp_path: Path) -> None:
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
+    single = evaluate(request)
+    assert plan_shards(request, Storage(), shards=3).names == ()
+    (tmp_path / "out.jsonl").unlink()
+    merged = in_shards(request, shards=3)
+    assert evaluate(request).finished_at == merged.finished_at > single.finished_at
+
+
+def test_an_output_of_another_is_protected(data: DataSet, tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("mine\n")
+    with pytest.raises(JobError, match="exists already and is not this job's"):
+        plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+
+
+def test_failures_are_judged_over_the_whole_step(data: DataSet, tmp_path: Path) -> None:
+    """All of the second of four shards has no image: a quarter of the rows."""
+    rows = [json.dumps({"image_path": "gone.png" if 48 <= n < 96 else "1.png", "text": "x"}) for n in range(192)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+
+    def request(rate: float) -> EvaluationRequest:
+        return data.request("", tmp_path / f"out{rate}.jsonl", input=str(tmp_path / "rows.jsonl"), max_error_rate=rate)
+
+    merged = in_shards(request(0.25), shards=4)
+    assert merged.rows.failures == {"image_not_found": 48}
+    plan = plan_shards(request(0.2), Storage(), shards=4)
+    with pytest.raises(JobError, match=r"48 of all 192 rows \(25 %\), more than the 20 % of max_error_rate"):
+        score(plan, Storage())
+
+
+def test_the_merge_judges_what_no_shard_could_know(data: DataSet, tmp_path: Path) -> None:
+    """Nobody knows how many rows text files have together before all are read."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for number, image in enumerate(["1.png", "gone.png", "2.png"]):
+        (folder / f"{number}.jsonl").write_text(json.dumps({"image_path": image, "text": "x"}) + "\n")
+    request = data.request("", tmp_path / "out.jsonl", input=f"{folder}/", max_error_rate=0.3)
+    plan = plan_shards(request, Storage(), shards=3)
+    score(plan, Storage())
+    with pytest.raises(JobError, match=r"1 of the 3 rows .*more than the 30 % of max_error_rate"):
+        merge_shards(plan.uri, Storage(), MERGER)
+
+
+def test_a_table_without_rows_is_one_shard(data: DataSet, tmp_path: Path) -> None:
+    for name, text in (("empty.jsonl", ""), ("empty.json", "[\n]\n"), ("empty.csv", "image_path,text\n")):
+        (tmp_path / name).write_text(text)
+    pq.write_table(pq.read_table(data.folder / "rows.parquet").slice(0, 0), tmp_path / "empty.parquet")
+    for name in ("empty.jsonl", "empty.json", "empty.csv", "empty.parquet"):
+        evaluate(data.request("", tmp_path / f"single-{name}", input=str(tmp_path / name)))
+        in_shards(data.request("", tmp_path / f"out-{name}", input=str(tmp_path / name)), shards=3)
+        if name.endswith("parquet"):
+            assert pq.read_table(tmp_path / f"out-{name}").equals(pq.read_table(tmp_path / f"single-{name}"))
+        else:
+            assert (tmp_path / f"out-{name}").read_bytes() == (tmp_path / f"single-{name}").read_bytes()
+
+
+def test_what_is_wrong_in_a_shard_is_said_with_the_shard(data: DataSet, tmp_path: Path) -> None:
+    lines = [json.dumps({"image_path": "1.png", "text": "x"}) for _ in range(64)]
+    lines[40] = "{broken"
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    plan = plan_shards(
+        data.request("", tmp_path / "out.jsonl", input=str(tmp_path / "rows.jsonl")), Storage(), shards=4
+    )
+    with pytest.raises(JobError, match=r"line 9 is not valid JSON.*in shard 3 of 4, whose first row is row 33"):
+        score(plan, Storage())
+
+
+def test_a_column_that_no_row_of_one_shard_has_is_not_missing(data: DataSet, tmp_path: Path) -> None:
+    rows = [{"image_path": "1.png", "text": "x"}] * 48 + [{"image_path": "1.png"}] * 4
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    merged = in_shards(data.request("", tmp_path / "out.jsonl", input=str(tmp_path / "rows.jsonl")), shards=4)
+    assert merged.rows.failures == {"text_missing": 4}
+
+
+def test_files_without_rows_leave_no_gap_in_an_array(data: DataSet, tmp_path: Path) -> None:
+    row = json.dumps({"image_path": "1.png", "text": "x"}) + "\n"
+    (tmp_path / "parts").mkdir()
+    for number, text in enumerate(["", row, "", row, ""]):
+        (tmp_path / "parts" / f"{number}.jsonl").write_text(text)
+    request = data.request("", tmp_path / "out.json", input=f"{tmp_path}/parts/")
+    in_shards(request, shards=5)
+    evaluate(request.model_copy(update={"output": str(tmp_path / "single.json")}))
+    assert (tmp_path / "out.json").read_bytes() == (tmp_path / "single.json").read_bytes()
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 2
+
+
+def test_a_merge_that_is_stopped_writes_nothing(data: DataSet, tmp_path: Path) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    score(plan, Storage())
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Cancelled):
+        merge_shards(plan.uri, Storage(), MERGER, stop)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_of_two_merges_at_once_one_writes_and_nothing_is_lost(data: DataSet, tmp_path: Path) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    score(plan, Storage())
+
+    def merge(_: int) -> EvaluationManifest | JobError:
+        try:
+            return merge_shards(plan.uri, Storage(), MERGER)
+        except JobError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(merge, range(2)))
+    assert any(isinstance(result, EvaluationManifest) for result in found)
+    evaluate(data.request("rows.jsonl", tmp_path / "single.jsonl"))
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "single.jsonl").read_bytes()
+    merged = merge_shards(plan.uri, Storage(), MERGER)
+    assert proof(Storage(), str(tmp_path / "out.jsonl")) == merged
+
+
+class TestPartFiles:
+    def request(self, data: DataSet, tmp_path: Path, **fields: Any) -> EvaluationRequest:
+        return data.request("rows.json", tmp_path / "rows_step1" / "part-*.json", **fields)
+
+    def test_each_shard_is_a_table_of_its_own_and_together_they_are_the_step(
+        self, data: DataSet, tmp_path: Path
+    ) -> None:
+        single = evaluate(data.request("rows.json", tmp_path / "single.json"))
+        merged = in_shards(self.request(data, tmp_path), shards=4, standalone=True)
+        parts = sorted(path for path in (tmp_path / "rows_step1").iterdir() if not path.name.startswith("_"))
+        assert [path.name for path in parts] == [f"part-0000{n}-of-00004.json" for n in range(1, 5)]
+        rows = [row for path in parts for row in json.loads(path.read_text())]
+        assert rows == json.loads((tmp_path / "single.json").read_text())
+        assert_same_results(merged, single)
+        assert proof(Storage(), merged.output.uri) == merged
+        assert (tmp_path / "rows_step1.manifest.json").exists()
+        assert not (tmp_path / "rows_step1.claim.json").exists()
+
+    def test_they_are_the_input_of_the_next_step(self, data: DataSet, tmp_path: Path) -> None:
+        in_shards(self.request(data, tmp_path), shards=4, standalone=True)
+        following = {"input": str(tmp_path / "rows_step1" / "part-*.json"), "output_key": "again", "error_key": None}
+        second = in_shards(data.request("", tmp_path / "rows_step2.json", **following), shards=2)
+        assert second.rows.total == ROWS
+        rows = json.loads((tmp_path / "rows_step2.json").read_text())
+        assert [row["clip_score"] for row in rows] == [row["again"] for row in rows]
+
+    def test_those_of_an_earlier_plan_go_with_the_merge(self, data: DataSet, tmp_path: Path) -> None:
+        in_shards(self.request(data, tmp_path), shards=4, standalone=True)
+        merged = in_shards(self.request(data, tmp_path, overwrite=True), shards=3, standalone=True)
+        names = sorted(path.name for path in (tmp_path / "rows_step1").glob("part-*"))
+        assert names == [f"part-0000{n}-of-00003.json" for n in range(1, 4)]
+        assert proof(Storage(), merged.output.uri) == merged
+
+    def test_part_files_of_another_are_protected(self, data: DataSet, tmp_path: Path) -> None:
+        (tmp_path / "rows_step1").mkdir()
+        (tmp_path / "rows_step1" / "part-1.json").write_text("[]")
+        with pytest.raises(JobError, match="exists already and is not this job's"):
+            plan_shards(self.request(data, tmp_path), Storage(), shards=4, standalone=True)
+
+    def test_a_plan_may_be_made_again_while_its_shards_are_being_scored(self, data: DataSet, tmp_path: Path) -> None:
+        plan = plan_shards(self.request(data, tmp_path), Storage(), shards=4, standalone=True)
+        score(plan, Storage(), plan.names[:2])
+        again = plan_shards(self.request(data, tmp_path), Storage(), shards=4, standalone=True)
+        assert again.id == plan.id
+        score(again, Storage())
+        merge_shards(again.uri, Storage(), MERGER)
+
+
+@pytest.fixture
+def in_s3(data: DataSet, s3: S3) -> str:
+    return s3.put_folder(data.folder, "data")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_in_s3_shards_come_to_what_a_single_task_comes_to(
+    data: DataSet, in_s3: str, s3: S3, tmp_path: Path, name: str
+) -> None:
+    def request(output: str) -> EvaluationRequest:
+        return data.request("", f"{in_s3}/steps/{output}-{name}", input=f"{in_s3}/{name}", image_root=in_s3)
+
+    single = evaluate(request("single"), s3.storage)
+    merged = in_shards(request("out"), s3.storage, shards=4)
+    assert_same_results(merged, single)
+    if name.endswith("parquet"):
+        assert merged.rows.total == ROWS
+    else:
+        assert s3.get(merged.output.uri) == s3.get(single.output.uri)
+    assert not [key for key in s3.object_keys() if ".shards/" in key or ".claim" in key]
