@@ -17,7 +17,7 @@ from clip_operator.operators import ImageCLIPEvaluatorOperator
 from demo.airflow_home import REPOSITORY
 
 DAGS = REPOSITORY / "dags"
-IDS = ["clip_evaluation", "clip_on_gpu", "clip_two_captions"]
+IDS = ["clip_evaluation", "clip_in_shards", "clip_on_gpu", "clip_two_captions"]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,19 @@ def test_the_evaluation_dag_runs_daily_and_checks_what_it_scored(bag: DagBag) ->
     assert isinstance(dag.task_dict["score"], ImageCLIPEvaluatorOperator)
 
 
-def test_every_parameter_of_the_form_is_used(bag: DagBag) -> None:
-    source = (DAGS / "clip_evaluation.py").read_text()
-    for name in bag.dags["clip_evaluation"].params:
+def test_the_sharded_dag_plans_scores_and_merges_two_shards_at_a_time(bag: DagBag) -> None:
+    dag: Any = bag.dags["clip_in_shards"]
+    plan, score, merge = (dag.task_dict[f"clip_evaluation.{name}"] for name in ("plan", "score", "merge"))
+    assert plan.downstream_task_ids == {score.task_id, merge.task_id}
+    assert merge.upstream_task_ids == {plan.task_id, score.task_id}
+    assert score.max_active_tis_per_dagrun == 2
+    assert not plan.pod, "where shards are scored is no matter of the plan's"
+
+
+@pytest.mark.parametrize("dag_id", ["clip_evaluation", "clip_in_shards"])
+def test_every_parameter_of_the_form_is_used(bag: DagBag, dag_id: str) -> None:
+    source = (DAGS / f"{dag_id}.py").read_text()
+    for name in bag.dags[dag_id].params:
         assert f"params.{name}" in source or f'params["{name}"]' in source, f"{name} does nothing"
 
 
@@ -92,7 +102,7 @@ print("loaded", *sorted(set(sys.modules) - before))
 
 
 def test_importing_the_operator_loads_nothing_heavy() -> None:
-    loaded = loads("import clip_operator.operators")
+    loaded = loads("from clip_operator.operators import ImageCLIPEvaluatorOperator, clip_evaluation_group")
     assert "clip_operator.operators.image_clip_evaluator" in loaded
     assert [name for name in loaded if name.startswith((*HEAVY, "airflow.providers"))] == []
 

@@ -290,7 +290,7 @@ def test_what_the_worker_may_not_read_the_pod_checks(
         ti = task()
         monkeypatch.setenv("AIRFLOW_CONN_STORE", through)
         assert ti.next_try().run() == ["clip_score"]
-    assert "The input is left to the pod to check" in caplog.text
+    assert "The input is left to be checked where it is scored" in caplog.text
     assert len(cluster.created) == 1
 
 

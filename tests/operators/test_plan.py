@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import inspect
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clip_operator.errors import RequestError
-from clip_operator.operators import ImageCLIPEvaluatorOperator
-from clip_operator.operators.plan import plan
+from clip_operator.operators import ImageCLIPEvaluatorOperator, PlanShardsOperator
+from clip_operator.operators.plan import Plan, output_step, plan
 from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.sharding import ShardPlan, plan_shards
 from clip_operator.storage import Storage
 
 REQUESTER = Requester(dag_id="d", run_id="r", task_id="t")
 
 
-def planned(**parameters: Any) -> EvaluationRequest:
+def parameters_of(**parameters: Any) -> dict[str, Any]:
     operator = ImageCLIPEvaluatorOperator(
-        task_id="t", **{"first_entry_file_name": "s3://b/raw/in.jsonl", "cache_path": "s3://b/steps", **parameters}
+        task_id="t", **{"first_entry_file_name": "/no/raw/in.jsonl", "cache_path": "/no/steps", **parameters}
     )
-    return plan({name: getattr(operator, name) for name in operator.template_fields}, REQUESTER, Storage()).request
+    return {name: getattr(operator, name) for name in operator.template_fields}
+
+
+def planned(**parameters: Any) -> EvaluationRequest:
+    return plan(parameters_of(**parameters), REQUESTER, Storage()).request
 
 
 def test_every_parameter_of_the_operator_is_templated() -> None:
     own = set(inspect.signature(ImageCLIPEvaluatorOperator.__init__).parameters) - {"self", "kwargs"}
     assert own == set(ImageCLIPEvaluatorOperator.template_fields)
+    of_the_plan = set(inspect.signature(PlanShardsOperator.__init__).parameters) - {"self", "kwargs"}
+    assert own | of_the_plan == set(PlanShardsOperator.template_fields)
 
 
 def test_the_operators_defaults_are_the_requests() -> None:
@@ -36,8 +45,8 @@ def test_the_operators_defaults_are_the_requests() -> None:
 
 def test_parameters_that_templating_made_strings_are_read_as_what_they_mean() -> None:
     request = planned(step="3", batch_size="16", overwrite="True", max_image_pixels="1000")
-    assert request.input == "s3://b/steps/dataflow_cache_step_step3.jsonl"
-    assert request.output == "s3://b/steps/dataflow_cache_step_step4.jsonl"
+    assert request.input == "/no/steps/dataflow_cache_step_step3.jsonl"
+    assert request.output == "/no/steps/dataflow_cache_step_step4.jsonl"
     assert (request.batch_size, request.overwrite, request.max_image_pixels) == (16, True, 1000)
 
 
@@ -48,7 +57,7 @@ def test_hosts_are_a_list_or_a_text_with_commas() -> None:
 
 
 def test_images_are_found_from_the_data_sets_folder_at_every_step() -> None:
-    assert planned(step=5).image_root == "s3://b/raw"
+    assert planned(step=5).image_root == "/no/raw"
     assert planned(step=5, first_entry_file_name="").image_root is None
     assert planned(step=5, image_root="s3://images").image_root == "s3://images"
 
@@ -57,3 +66,70 @@ def test_images_are_found_from_the_data_sets_folder_at_every_step() -> None:
 def test_a_parameter_that_templating_left_empty_is_named_and_not_replaced_by_its_default(name: str) -> None:
     with pytest.raises(RequestError, match=f"{name} must not be empty"):
         planned(**{name: None})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [{"image_path": f"{n}.png", "text": str(n)} for n in range(6)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def step_of(folder: Path, **parameters: Any) -> dict[str, Any]:
+    defaults = {"first_entry_file_name": f"{folder}/in.jsonl", "cache_path": f"{folder}/steps", "resume_point_rows": 2}
+    return parameters_of(**{**defaults, **parameters})
+
+
+def shards_of(folder: Path, *, in_parts: bool = False, **parameters: Any) -> ShardPlan:
+    work = plan(step_of(folder, **parameters), REQUESTER, Storage(), in_parts=in_parts)
+    return plan_shards(work.request, Storage(), shards=3, standalone=in_parts)
+
+
+def shard(shards: ShardPlan, folder: Path, **parameters: Any) -> Plan:
+    return plan(step_of(folder, plan=shards.uri, shard=shards.names[1], **parameters), REQUESTER, Storage())
+
+
+@pytest.mark.parametrize("step", [0, "0", "latest"])
+def test_a_shard_is_its_part_of_the_step_that_was_planned(folder: Path, step: object) -> None:
+    shards = shards_of(folder, step=step)
+    work = shard(shards, folder, step=step)
+    assert work.request == shards.shard_request("00002-of-00003", REQUESTER)
+    assert work.output_step == 1
+    assert work.shard_label == "2 of 3, rows 3\N{EN DASH}4"
+
+
+def test_how_a_shard_is_scored_is_its_own_matter_but_not_where_it_saves_its_results(folder: Path) -> None:
+    shards = shards_of(folder)
+    request = shard(shards, folder, batch_size=2, device="cpu", reuse=f"{folder}/store", resume_point_rows=5).request
+    assert (request.batch_size, request.device, request.reuse) == (2, "cpu", f"{folder}/store")
+    assert request.resume_point_rows == 2, "shards are cut at resume points"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"output_key": "other"}, "output_key"),
+        ({"model_name": "other"}, "model_name"),
+        ({"step": 1}, "step"),
+        ({"cache_path": "/elsewhere"}, "cache_path"),
+        ({"first_entry_file_name": "/elsewhere/in.jsonl", "image_root": "/images"}, "input, image_root"),
+    ],
+)
+def test_a_shard_of_a_step_that_was_planned_otherwise_is_refused(
+    folder: Path, parameters: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(RequestError, match=rf"^{named}.*differ from those the step was planned with; clear the plan"):
+        shard(shards_of(folder), folder, **parameters)
+
+
+def test_a_step_in_part_files_has_the_number_in_its_folders_name(folder: Path) -> None:
+    shards = shards_of(folder, in_parts=True)
+    assert shards.request.output == f"{folder}/steps/dataflow_cache_step_step1/part-*.jsonl"
+    assert output_step(step_of(folder), shards.request.output) == 1
+    assert shard(shards, folder).output_step == 1
+
+
+@pytest.mark.parametrize("name", ["shard", "plan"])
+def test_a_shard_needs_its_plan_and_the_plan_a_shard(folder: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=f"{name} without"):
+        planned(**{name: "00001-of-00002"})

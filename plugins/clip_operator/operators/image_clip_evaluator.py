@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from clip_operator.errors import ClipOperatorError, JobError, RequestError
+from clip_operator.errors import JobError, RequestError
+from clip_operator.operators.task_instance import connection_of, hand_on, parameters_of, requester_of, told_to_airflow
 
 if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
 
-    from clip_operator.manifest import EvaluationManifest
     from clip_operator.operators.aws import AwsConnection
     from clip_operator.operators.execution import Execution
     from clip_operator.operators.execution.kubernetes import KubernetesPod
     from clip_operator.operators.plan import Plan
-    from clip_operator.request import Requester
     from clip_operator.storage import Storage
 
 EXECUTION_MODES = ("local", "kubernetes")
@@ -88,6 +85,11 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         million pixels at once at most. Default: 100 million.
     :param overwrite: replace an output that another task wrote, replace score columns that the input has already, and
         score again what is scored already. Default: False.
+    :param reuse: URI of a folder, a score store: rows whose image, text and model were scored before take their scores
+        from it, and new scores are added. Default: none.
+    :param shard: score one shard of the step only, such as ``00003-of-00007``; ``clip_evaluation_group`` maps the task
+        over them. Default: all of the step.
+    :param plan: with ``shard``, the URI of the plan that cut the step. Default: none.
     :param aws_conn_id: Airflow connection with the S3 credentials. None leaves it to boto3 (environment, service
         account). Default: ``aws_default``.
         In Kubernetes mode it is for the worker, which reads the manifest; the pod has credentials of its own.
@@ -133,6 +135,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "max_image_bytes",
         "max_image_pixels",
         "overwrite",
+        "reuse",
+        "shard",
+        "plan",
         "aws_conn_id",
         "execution_mode",
         "python",
@@ -179,6 +184,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         max_image_bytes: int | str = 64 << 20,
         max_image_pixels: int | str = 100_000_000,
         overwrite: bool | str = False,
+        reuse: str | None = None,
+        shard: str | None = None,
+        plan: str | None = None,
         aws_conn_id: str | None = "aws_default",
         execution_mode: str = "local",
         python: str | None = None,
@@ -215,6 +223,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         self.max_image_bytes = max_image_bytes
         self.max_image_pixels = max_image_pixels
         self.overwrite = overwrite
+        self.reuse = reuse
+        self.shard = shard
+        self.plan = plan
         self.aws_conn_id = aws_conn_id
         self.execution_mode = execution_mode
         self.python = python
@@ -234,28 +245,31 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         # Imported when a task runs: a DAG file that imports the operator must stay cheap to parse.
         from clip_operator.operators.plan import plan
 
-        with _told_to_airflow():
+        with told_to_airflow():
             parameters = self._parameters()
-            connection = _connection(parameters)
+            connection = connection_of(parameters)
             self._execution = _execution(parameters, connection, context)
-            work = plan(parameters, _requester(context), connection.storage())
+            work = plan(parameters, requester_of(context), connection.storage())
+            _label(context, work)
             if self._killed:  # when there was no execution yet to be stopped
                 self._execution.stop()
             manifest = self._execution.run(work)
-        return self._hand_on(context, manifest, work)
+        return hand_on(context, manifest, work.output_step)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> list[str]:
         """Go on after the triggerer has waited for the pod; as :meth:`execute` otherwise.
 
         :param event: what the triggerer saw, and the plan that :meth:`execute` had made.
         """
-        with _told_to_airflow():
+        with told_to_airflow():
             parameters = self._parameters()
-            self._execution = execution = _pod(parameters, _connection(parameters).storage(), context)
+            self._execution = execution = _pod(parameters, connection_of(parameters).storage(), context)
+            work = execution.planned(event)
+            _label(context, work)
             if self._killed:
                 execution.stop()
-            work, manifest = execution.resume(event)
-        return self._hand_on(context, manifest, work)
+            manifest = execution.resume(event)
+        return hand_on(context, manifest, work.output_step)
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
@@ -279,32 +293,16 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         return rendered
 
     def _parameters(self) -> dict[str, Any]:
-        return {name: _none_if_blank(getattr(self, name)) for name in self.template_fields}
-
-    def _hand_on(self, context: Context, manifest: EvaluationManifest, work: Plan) -> list[str]:
-        ti = context["ti"]
-        ti.xcom_push(key="output_path", value=manifest.output.uri)
-        ti.xcom_push(key="output_step", value=work.output_step)
-        ti.xcom_push(key="summary", value=_summary(manifest))
-        return manifest.output_columns
+        return parameters_of(self, self.template_fields)
 
 
-@contextmanager
-def _told_to_airflow() -> Iterator[None]:
-    """Turn the package's errors into Airflow's."""
-    try:
-        yield
-    except RequestError as error:
-        raise AirflowFailException(str(error)) from None
-    except ClipOperatorError as error:
-        raise AirflowException(str(error)) from None
+def _label(context: Context, work: Plan) -> None:
+    """Give ``map_index_template`` something to show: ``shard_label``, which of how many shards, and its rows.
 
-
-def _connection(parameters: Mapping[str, Any]) -> AwsConnection:
-    from clip_operator.operators.aws import aws_connection
-
-    uris = [value for value in parameters.values() if isinstance(value, str)]
-    return aws_connection(parameters["aws_conn_id"], uris)
+    Airflow renders that template before a task, when this is not there yet, and after it, also when it failed.
+    """
+    if work.shard_label is not None:
+        cast("dict[str, Any]", context)["shard_label"] = work.shard_label
 
 
 def _execution(parameters: Mapping[str, Any], connection: AwsConnection, context: Context) -> Execution:
@@ -334,28 +332,3 @@ def _pod(parameters: Mapping[str, Any], storage: Storage, context: Context) -> K
     if deferrable is None:
         deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
     return KubernetesPod(pod_settings(parameters["pod"], parameters["gpus"], deferrable), storage, context)
-
-
-def _none_if_blank(value: Any) -> Any:
-    """Return None for a blank string: what a template leaves of a parameter that is not set."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _requester(context: Context) -> Requester:
-    from clip_operator.request import Requester
-
-    ti = context["ti"]
-    map_index = -1 if ti.map_index is None else ti.map_index
-    return Requester(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
-
-
-def _summary(manifest: EvaluationManifest) -> Mapping[str, Any]:
-    """Return what a person or the next task wants to know, small enough for XCom."""
-    return {
-        "rows": manifest.rows.model_dump(),
-        "scores": manifest.scores and manifest.scores.model_dump(),
-        "model": manifest.model.name,
-        "device": manifest.device.name,
-        "duration_seconds": manifest.duration_seconds,
-        "rows_per_second": manifest.throughput and manifest.throughput.rows_per_second,
-    }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip_operator.completion import latest_step
 from clip_operator.errors import RequestError
@@ -13,26 +14,107 @@ from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, parent
 from clip_operator.tables import file_type_of
 
+if TYPE_CHECKING:
+    from clip_operator.sharding import ShardPlan
+
 # The fields of the request that the operator calls otherwise. All others that it has carry the request's names.
 _CALLED = {"model": "model_name", "revision": "model_revision"}
+
+# How one shard goes about its work may differ from the next. Not so the rest of what a fingerprint leaves out: shards
+# are cut at resume points, and what may be replaced is for the whole step to say.
+_SHARDS_OWN = ("batch_size", "device", "embedding_cache_bytes", "max_error_rate", "max_error_rates", "reuse")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one task instance does."""
+    """What one task instance does.
+
+    :param shard_label: of one shard, for people: which of how many, and its rows.
+    """
 
     request: EvaluationRequest
     output_step: int
+    shard_label: str | None = None
 
 
-def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage) -> Plan:
+def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage, *, in_parts: bool = False) -> Plan:
     """Return what the task does, given the operator's parameters as templating left them; None is not set.
 
+    :param in_parts: the step is written as part files.
     :raises RequestError: a parameter is wrong; the message names it.
-    :raises JobError: ``step`` is ``"latest"`` and there is none.
+    :raises JobError: ``step`` is ``"latest"`` and there is none, or the plan of the shards cannot be read.
     """
+    if parameters["shard"] is not None or parameters["plan"] is not None:
+        return _shard(parameters, requester, storage)
     series = _series(parameters)
-    step = _step(parameters["step"], series, requester, storage)
+    if (number := _number(parameters["step"])) is None:
+        step, source = latest_step(storage, series, requester)
+    else:
+        step, source = number, series.find(number, storage)
+    target = series.parts_uri(step + 1) if in_parts else series.uri(step + 1)
+    return Plan(_request(parameters, series, source, target, requester), step + 1)
+
+
+def output_step(parameters: Mapping[str, Any], output: str) -> int:
+    """Return the number of the step that was written to ``output``, by the names that the parameters give to steps.
+
+    :raises RequestError: none of them is called so.
+    """
+    series, numbers = _series(parameters), re.findall(r"_step([1-9][0-9]*)", output)
+    for number in map(int, reversed(numbers)):
+        if output in (series.uri(number), series.parts_uri(number)):
+            return number
+    raise _differs(["cache_path, file_name_prefix or cache_type"])
+
+
+def _shard(parameters: Mapping[str, Any], requester: Requester, storage: Storage) -> Plan:
+    """Return what a task that scores one shard does: what the step was planned with, which must be its own parameters,
+    too."""
+    # It knows how tables are cut and joined, which a task that scores a whole step elsewhere need not.
+    from clip_operator.sharding import read_plan
+
+    for name, other in (("shard", "plan"), ("plan", "shard")):
+        if parameters[name] is None:
+            raise RequestError(f"{other} without {name}: the task that plans the shards hands on both")
+    shards, name = read_plan(parameters["plan"], storage), parameters["shard"]
+    own, step = _planned(parameters, shards, requester)
+    conduct = {field: getattr(own, field) for field in _SHARDS_OWN}
+    request = shards.shard_request(name, requester).model_copy(update=conduct)
+    return Plan(request, step, shards.describe(name))
+
+
+def _planned(parameters: Mapping[str, Any], shards: ShardPlan, requester: Requester) -> tuple[EvaluationRequest, int]:
+    """Return the request that the parameters make of the planned step, and the number of the step that is written.
+
+    :raises RequestError: it is not the request that was planned.
+    """
+    series, planned = _series(parameters), shards.request
+    step = output_step(parameters, planned.output)
+    number = _number(parameters["step"])  # None is the latest, which is what was the latest for the plan
+    if number not in (None, step - 1):
+        raise _differs(["step"])
+    sources = [series.uri(step - 1), series.parts_uri(step - 1)] if step > 1 else [series.uri(0)]
+    source = planned.input if planned.input in sources else sources[0]
+    own = _request(parameters, series, source, planned.output, requester)
+    if own.fingerprint() != planned.fingerprint():
+        decisive = [
+            _CALLED.get(name, name)
+            for name in EvaluationRequest.model_fields
+            if own.model_copy(update={name: getattr(planned, name)}).fingerprint() != own.fingerprint()
+        ]
+        raise _differs(decisive)
+    return own, step
+
+
+def _differs(names: list[str]) -> RequestError:
+    return RequestError(
+        f"{', '.join(names)}: differ from those the step was planned with; clear the plan task, and all behind it"
+    )
+
+
+def _request(
+    parameters: Mapping[str, Any], series: StepSeries, source: str, target: str, requester: Requester
+) -> EvaluationRequest:
     fields: dict[str, Any] = {}
     for name, field in EvaluationRequest.model_fields.items():
         parameter = _CALLED.get(name, name)
@@ -42,12 +124,11 @@ def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage) 
         elif parameter in parameters and field.default not in (None, (), {}):
             # What is left empty is not replaced by its default in silence, unless that default is "nothing".
             raise RequestError(f"{parameter} must not be empty")
-    fields |= {"input": series.uri(step), "output": series.uri(step + 1), "requested_by": requester.model_dump()}
+    fields |= {"input": source, "output": target, "requested_by": requester.model_dump()}
     if "image_root" not in fields and series.first_entry_file_name:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
         fields["image_root"] = parent(series.first_entry_file_name)
-    request = parse_request(fields, _CALLED)
-    return Plan(request, step + 1)
+    return parse_request(fields, _CALLED)
 
 
 def _series(parameters: Mapping[str, Any]) -> StepSeries:
@@ -71,9 +152,10 @@ def _series(parameters: Mapping[str, Any]) -> StepSeries:
     )
 
 
-def _step(step: object, series: StepSeries, requester: Requester, storage: Storage) -> int:
+def _number(step: object) -> int | None:
+    """Return the number of the step to read, or None for the latest."""
     if step == "latest":
-        return latest_step(storage, series, requester)
+        return None
     if isinstance(step, str) and step.strip().isdecimal():
         return int(step)
     if isinstance(step, int) and not isinstance(step, bool) and step >= 0:

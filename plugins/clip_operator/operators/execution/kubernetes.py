@@ -59,26 +59,31 @@ class KubernetesPod:
         if scheme_of(request.output) == "file":
             log.warning("%s is a local path: it must be the same place for the pod and for this worker", request.output)
         before = self._manifest_etag(request)
-        if not self._stop.is_set():
+        if request.piece is None and not self._stop.is_set():  # of shards the plan has checked the whole
             check_before_pod(request, self._storage, self._stop)
         pod = self._make_pod(plan, before)
         start = pod.execute_async if self._settings.deferrable else pod.execute_sync
         return self._watched(lambda: start(self._context), pod, request, before)
 
-    def resume(self, event: Mapping[str, Any]) -> tuple[Plan, EvaluationManifest]:
-        """Go on where the triggerer left off.
+    @staticmethod
+    def planned(event: Mapping[str, Any]) -> Plan:
+        """Return the plan that :meth:`run` was given.
 
         :param event: what the triggerer saw, and what :meth:`run` gave it to keep.
-        :return: the plan that :meth:`run` was given, and the manifest.
-        :raises TaskDeferred: as :meth:`run`.
         """
         kept = event[_KEPT]
-        plan, before = Plan(parse_request(kept["request"]), kept["output_step"]), kept["manifest_before"]
+        return Plan(parse_request(kept["request"]), kept["output_step"], kept.get("shard_label"))
+
+    def resume(self, event: Mapping[str, Any]) -> EvaluationManifest:
+        """Go on where the triggerer left off.
+
+        :param event: as for :meth:`planned`.
+        :raises TaskDeferred: as :meth:`run`.
+        """
+        plan, before = self.planned(event), event[_KEPT]["manifest_before"]
         pod = self._make_pod(plan, before)
         try:
-            return plan, self._watched(
-                lambda: pod.trigger_reentry(self._context, dict(event)), pod, plan.request, before
-            )
+            return self._watched(lambda: pod.trigger_reentry(self._context, dict(event)), pod, plan.request, before)
         except Cancelled:
             # What was killed before it looked for its pod could not delete it.
             pod.delete_as_killed(event["name"], event["namespace"])
@@ -91,9 +96,13 @@ class KubernetesPod:
 
     def _make_pod(self, plan: Plan, before: str | None) -> ScoringPod:
         task = self._context["task"]
-        request = plan.request.model_dump(mode="json")
-        kept = {_KEPT: {"request": request, "output_step": plan.output_step, "manifest_before": before}}
-        self._pod = scoring_pod(self._settings, plan.request, task.task_id, task.execution_timeout, kept)
+        kept = {
+            "request": plan.request.model_dump(mode="json"),
+            "output_step": plan.output_step,
+            "shard_label": plan.shard_label,
+            "manifest_before": before,
+        }
+        self._pod = scoring_pod(self._settings, plan.request, task.task_id, task.execution_timeout, {_KEPT: kept})
         return self._pod
 
     def _watched(

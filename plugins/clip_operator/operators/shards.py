@@ -1,0 +1,164 @@
+"""The two tasks around a step that many workers score: one that divides it into shards, and one that merges them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.configuration import conf
+
+from clip_operator.errors import Cancelled, RequestError
+from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
+from clip_operator.operators.task_instance import connection_of, hand_on, requester_of, told_to_airflow
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+OUTPUT_LAYOUTS = ("file", "parts")
+
+_SIZES = ("shards", "shard_rows", "shard_bytes")
+
+
+class PlanShardsOperator(ImageCLIPEvaluatorOperator):
+    """Check a step before anything is started, and divide it into shards for as many task instances.
+
+    Takes the parameters of :class:`ImageCLIPEvaluatorOperator`, so that a step is described once; those that say where
+    scoring runs are not looked at. Reads a text input once, from end to end; of Parquet the footer. The same work is
+    always divided alike, so a task that is cleared costs no scores.
+
+    Returns the names of the shards, ``["00001-of-00007", …]``, for the scoring task to be mapped over. There are none
+    if the step is complete already. Further XCom: ``plan``, the URI of what the scoring tasks and the merge read.
+
+    All its parameters are templated. At most one of the first three may be given.
+
+    :param shards: how many shards there should be. There may be fewer: text is cut only every ``resume_point_rows``
+        rows, Parquet between row groups, many files between files.
+    :param shard_rows: the most rows a shard may have. Default: 131,072, or more where that would make too many shards.
+    :param shard_bytes: the most bytes of the input a shard may have.
+    :param output_layout: ``file``: the step is one file, with the bytes that a single task writes. ``parts``: each
+        shard's table stays as it is, ``{file_name_prefix}_step{n}/part-*.{cache_type}``. Default: ``file``.
+    """
+
+    template_fields: Sequence[str] = (*ImageCLIPEvaluatorOperator.template_fields, *_SIZES, "output_layout")
+
+    def __init__(
+        self,
+        *,
+        shards: int | str | None = None,
+        shard_rows: int | str | None = None,
+        shard_bytes: int | str | None = None,
+        output_layout: str = "file",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.shards = shards
+        self.shard_rows = shard_rows
+        self.shard_bytes = shard_bytes
+        self.output_layout = output_layout
+        self._stop = threading.Event()
+
+    def execute(self, context: Context) -> list[str]:
+        """Plan the step; see the class for what is returned and pushed.
+
+        :raises AirflowFailException: a parameter is wrong, so another try would not help.
+        :raises AirflowException: the step cannot be planned.
+        """
+        from clip_operator.operators.plan import plan
+        from clip_operator.preflight import check_before_pod
+        from clip_operator.sharding import plan_shards
+
+        with told_to_airflow():
+            parameters = self._parameters()
+            sizes = {name: _count(name, parameters[name]) for name in _SIZES}
+            in_parts = _in_parts(parameters["output_layout"])
+            most = _most_mapped(sizes)
+            if parameters["rescore"] is not None and not in_parts:
+                raise RequestError(
+                    "rescore keeps scores of a whole output, which shards do not have before them: leave it to a "
+                    "single task or to output_layout='parts', or set reuse= to keep scores from run to run"
+                )
+            storage = connection_of(parameters).storage()
+            work = plan(parameters, requester_of(context), storage, in_parts=in_parts)
+            self._check_not_stopped()
+            check_before_pod(work.request, storage, self._stop)
+            self._check_not_stopped()
+            shards = plan_shards(work.request, storage, **sizes, standalone=in_parts, most=most)
+            self._check_not_stopped()
+        for name in shards.names:
+            log.info("Shard %s", shards.describe(name))
+        context["ti"].xcom_push(key="plan", value=shards.uri)
+        return list(shards.names)
+
+    def on_kill(self) -> None:
+        """Stop planning; ``execute`` then raises, so that the task does not end as a success."""
+        self._stop.set()
+
+    def _check_not_stopped(self) -> None:
+        if self._stop.is_set():
+            raise Cancelled("stopped before the shards were planned")
+
+
+class MergeShardsOperator(ImageCLIPEvaluatorOperator):
+    """Make one output of what the shards have written, prove it, and remove what they left.
+
+    Takes the parameters of :class:`ImageCLIPEvaluatorOperator`, of which it needs ``plan``, ``aws_conn_id`` and the
+    names of the steps. Fails if a shard has not done its part; merging again changes nothing.
+
+    Returns and pushes what :class:`ImageCLIPEvaluatorOperator` does, for the whole step.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._stop = threading.Event()
+
+    def execute(self, context: Context) -> list[str]:
+        """Merge the shards; see the class for what is returned and pushed.
+
+        :raises AirflowFailException: a parameter is wrong, so another try would not help.
+        :raises AirflowException: a shard is missing, or the shards cannot be merged.
+        """
+        from clip_operator.operators.plan import output_step
+        from clip_operator.sharding import merge_shards
+
+        with told_to_airflow():
+            parameters = self._parameters()
+            if parameters["plan"] is None:
+                raise RequestError("plan must not be empty: it is the XCom 'plan' of the task that planned the shards")
+            storage = connection_of(parameters).storage()
+            manifest = merge_shards(parameters["plan"], storage, requester_of(context), self._stop)
+            step = output_step(parameters, manifest.output.uri)
+        return hand_on(context, manifest, step)
+
+    def on_kill(self) -> None:
+        """Stop the merge; ``execute`` then raises, so that the task does not end as a success."""
+        self._stop.set()
+
+
+def _count(name: str, value: object) -> int | None:
+    """Return a number that templating may have made a string."""
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    if isinstance(value, bool) or not str(value).strip().isdecimal() or int(str(value)) < 1:
+        raise RequestError(f"{name} must be a whole number from 1 on, not {value!r}")
+    return int(str(value))
+
+
+def _in_parts(layout: object) -> bool:
+    if layout not in OUTPUT_LAYOUTS:
+        raise RequestError(f"output_layout must be {' or '.join(map(repr, OUTPUT_LAYOUTS))}, not {layout!r}")
+    return layout == "parts"
+
+
+def _most_mapped(sizes: Mapping[str, int | None]) -> int:
+    """Return the most task instances that Airflow makes of one mapped task."""
+    most: int = conf.getint("core", "max_map_length", fallback=1024)
+    if (asked := sizes["shards"]) is not None and asked > most:
+        raise RequestError(
+            f"shards={asked:,} is more than Airflow maps a task to: [core] max_map_length is {most:,}. Ask for fewer, "
+            "or raise it (AIRFLOW__CORE__MAX_MAP_LENGTH) where the API server, the scheduler and the workers run"
+        )
+    return most

@@ -1,0 +1,73 @@
+"""What every task of the package has to do with Airflow: its parameters, who it is, its errors, and its XComs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from clip_operator.errors import ClipOperatorError, RequestError
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+    from clip_operator.manifest import EvaluationManifest
+    from clip_operator.operators.aws import AwsConnection
+    from clip_operator.request import Requester
+
+
+@contextmanager
+def told_to_airflow() -> Iterator[None]:
+    """Turn the package's errors into Airflow's."""
+    try:
+        yield
+    except RequestError as error:
+        raise AirflowFailException(str(error)) from None
+    except ClipOperatorError as error:
+        raise AirflowException(str(error)) from None
+
+
+def parameters_of(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any]:
+    """Return an operator's rendered parameters. A blank string is what a template leaves of one that is not set."""
+    values = {name: getattr(operator, name) for name in names}
+    return {name: None if isinstance(v, str) and not v.strip() else v for name, v in values.items()}
+
+
+def connection_of(parameters: Mapping[str, Any]) -> AwsConnection:
+    """Return how a task with these parameters reaches the store."""
+    from clip_operator.operators.aws import aws_connection
+
+    uris = [value for value in parameters.values() if isinstance(value, str)]
+    return aws_connection(parameters["aws_conn_id"], uris)
+
+
+def requester_of(context: Context) -> Requester:
+    """Return how requests name the task instance that is running."""
+    from clip_operator.request import Requester
+
+    ti = context["ti"]
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return Requester(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
+
+
+def hand_on(context: Context, manifest: EvaluationManifest, output_step: int) -> list[str]:
+    """Push what the next task wants to know as XComs; return the one that is the task's own result."""
+    ti = context["ti"]
+    ti.xcom_push(key="output_path", value=manifest.output.uri)
+    ti.xcom_push(key="output_step", value=output_step)
+    ti.xcom_push(key="summary", value=_summary(manifest))
+    return manifest.output_columns
+
+
+def _summary(manifest: EvaluationManifest) -> Mapping[str, Any]:
+    """Return what a person or the next task wants to know, small enough for XCom."""
+    return {
+        "rows": manifest.rows.model_dump(),
+        "scores": manifest.scores and manifest.scores.model_dump(),
+        "model": manifest.model.name,
+        "device": manifest.device.name,
+        "duration_seconds": manifest.duration_seconds,
+        "rows_per_second": manifest.throughput and manifest.throughput.rows_per_second,
+    }
