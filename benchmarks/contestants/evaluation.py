@@ -26,7 +26,7 @@ def load(settings: Settings) -> Answer:
         """Run an evaluation; ``request`` holds more fields of it."""
         clock.seconds = None
         began = time.perf_counter()
-        manifest = evaluate(EvaluationRequest(**settings["request"], **request, overwrite=True), storage)
+        manifest = evaluate(EvaluationRequest(**{"overwrite": True, **settings["request"], **request}), storage)
         seconds = time.perf_counter() - began
         if manifest.rows.failed:
             raise RuntimeError(f"{manifest.rows.failed} rows have no score: {manifest.rows.failures}")

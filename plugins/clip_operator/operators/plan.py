@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clip_operator.completion import latest_step
 from clip_operator.errors import RequestError
+from clip_operator.inputs import HUGGING_FACE
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, parent
@@ -125,9 +126,10 @@ def _request(
             # What is left empty is not replaced by its default in silence, unless that default is "nothing".
             raise RequestError(f"{parameter} must not be empty")
     fields |= {"input": source, "output": target, "requested_by": requester.model_dump()}
-    if "image_root" not in fields and series.first_entry_file_name:
+    first = series.first_entry_file_name
+    if "image_root" not in fields and first and not first.startswith(HUGGING_FACE):
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
-        fields["image_root"] = parent(series.first_entry_file_name)
+        fields["image_root"] = parent(first)
     return parse_request(fields, _CALLED)
 
 
