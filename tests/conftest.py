@@ -94,8 +94,9 @@ class S3:
 _bucket_numbers = itertools.count(1)
 
 
-@pytest.fixture
-def s3(store: ObjectStore) -> Iterator[S3]:
+@contextmanager
+def own_bucket(store: ObjectStore) -> Iterator[S3]:
+    """Give a bucket that nobody else uses, and remove it."""
     session = boto3.session.Session(store.access_key, store.secret_key, region_name="us-east-1")
     client = store.client()
     bucket = f"test-{next(_bucket_numbers)}"
@@ -103,9 +104,16 @@ def s3(store: ObjectStore) -> Iterator[S3]:
     made = S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)
     yield made
     # SeaweedFS gives every bucket volumes of its own, and has only so many.
-    for key in made.object_keys():
-        client.delete_object(Bucket=bucket, Key=key)
+    while keys := made.object_keys():
+        for key in keys:
+            client.delete_object(Bucket=bucket, Key=key)
     client.delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture
+def s3(store: ObjectStore) -> Iterator[S3]:
+    with own_bucket(store) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

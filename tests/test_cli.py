@@ -15,6 +15,8 @@ import pytest
 
 from clip_operator.manifest import parse_manifest
 from clip_operator.request import parse_request
+from clip_operator.sharding import plan_shards
+from clip_operator.storage import Storage
 from tests.conftest import S3, SHAPES
 
 
@@ -207,3 +209,34 @@ def test_the_limits_for_single_reasons_are_given_as_pairs(shapes_dataset: Path, 
     assert code == 2
     assert "max_error_rates" in stderr
     assert "Traceback" not in stderr
+
+
+def test_shards_that_wait_for_a_merge_are_shown_and_removed(shapes_dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    fields = {"input": f"{shapes_dataset}/captions.jsonl", "output": str(output), "model": SHAPES}
+    plan_shards(parse_request({**fields, "resume_point_rows": 16}), Storage(), shards=2)
+    code, stdout, _ = run("leftovers", str(output))
+    assert code == 0
+    assert re.fullmatch(
+        re.escape(f"{output} (not complete)\n") + r"  shards that wait for a merge: 1 objects \([\d,]+ bytes\)\n",
+        stdout,
+    )
+    run("leftovers", "--clean", str(output))
+    assert not list(tmp_path.rglob("plan.json"))
+
+
+def test_a_score_store_is_filled_used_and_pruned(shapes_dataset: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "scores")
+    for number, reused in enumerate([0, 60]):
+        output = f"{tmp_path}/{number}.jsonl"
+        flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", output, "--model", SHAPES]
+        code, stdout, _ = run("evaluate", *flags, "--reuse", store)
+        assert code == 0
+        assert json.loads(stdout)["rows"]["reused"] == reused
+    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
+    assert run("prune", store)[0] == 2, "it has to be said what is to be removed"
+    code, stdout, _ = run("prune", store, "--max-bytes", "0")
+    assert code == 0
+    assert re.fullmatch(
+        re.escape(store) + r": removed [1-9]\d* packs of scores \([\d,]+ bytes\), kept 0 \(0 bytes\)\n", stdout
+    )

@@ -109,17 +109,6 @@ def test_the_gpu_dag_scores_without_a_gpu_if_it_is_told_to(
     assert sum(row["clip_score"] is not None for row in rows(client, "shapes/on-gpu/captions_step1.jsonl")) == 60
 
 
-def test_the_sharded_dag_writes_what_one_task_writes(airflow: AirflowHome, client: Any) -> None:
-    one = {"cache_path": f"s3://{BUCKET}/one", "error_key": "clip_error", "shards": 1}
-    for params in ({}, one):
-        code, log = run(airflow, "clip_in_shards", **params)
-        assert code == 0, log[-4000:]
-    assert airflow.xcoms("clip_in_shards")["clip_evaluation.merge", "return_value"] == ["clip_score"]
-    sharded = rows(client, "shapes/in-shards/captions_step1.jsonl")
-    assert sharded == rows(client, "one/captions_step1.jsonl")
-    assert sum(row["clip_score"] is not None for row in sharded) == 60
-
-
 def test_the_sharded_dag_runs_in_pods_if_its_form_says_so(
     airflow: AirflowHome, client: Any, cluster: FakeKubernetes
 ) -> None:

@@ -13,17 +13,25 @@ import pytest
 
 from clip_operator.images import ImageLoader, ImagePolicy, ImageVersions, identity_of
 from clip_operator.storage import S3Access, Storage
-from tests.conftest import S3
+from demo.object_store import ObjectStore
+from tests.conftest import S3, own_bucket
 from tests.faulty_store import Fault, FaultyStore, Kind, faulty_store
 from tests.images.conftest import WebServer
 
 CHUNK = 256
 
 
-@pytest.fixture
-def names(s3: S3, tmp_path: Path) -> list[str]:
-    """The images of a bucket, more than a listing has room for, in order."""
-    folder = tmp_path / "images"
+@pytest.fixture(scope="module")
+def s3(store: ObjectStore) -> Iterator[S3]:
+    """One bucket for all: it takes seconds to be filled."""
+    with own_bucket(store) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def names(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The images of the bucket, more than a listing has room for, in order."""
+    folder = tmp_path_factory.mktemp("bucket") / "images"
     for number in range(1200):
         path = folder / f"{number // 400}" / f"{number:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)

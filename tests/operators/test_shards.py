@@ -174,26 +174,6 @@ def test_shards_in_pods_write_the_bytes_of_one_task_on_the_worker(
     assert [label and label.partition(",")[0] for label in labels] == ["1 of 3", "2 of 3", "3 of 3"]
 
 
-def test_a_shard_that_fails_costs_the_others_nothing(airflow: Airflow, shapes_dataset: Path) -> None:
-    image = json.loads((shapes_dataset / "captions.jsonl").read_text().splitlines()[0])["image_path"]
-    rows = [{"image_path": "late.png" if index == 5 else image, "text": f"a red circle {index}"} for index in range(8)]
-    body = "".join(json.dumps(row) + "\n" for row in rows)
-    airflow.client.put_object(Bucket=BUCKET, Key="data/eight.jsonl", Body=body.encode())
-
-    code, log = airflow.test("one_fails")
-    assert code == 1
-    assert airflow.states("one_fails", "four.score") == ["success", "success", "failed", "success"]
-    assert airflow.states("one_fails", "four.merge") == ["upstream_failed"]
-    assert airflow.instances("one_fails", "four.score")[2][2] == "3 of 4, rows 5\N{EN DASH}6"
-    assert "four/captions_step1.jsonl" not in airflow.keys("four")
-
-    airflow.client.put_object(Bucket=BUCKET, Key="data/late.png", Body=(shapes_dataset / image).read_bytes())
-    code, log = airflow.test("one_fails")
-    assert code == 0, log[-6000:]
-    assert log.count("Scored 2 of 2 rows") == 1, "the others had done their part in the run before"
-    assert len(airflow.bytes("four/captions_step1.jsonl").splitlines()) == 8
-
-
 # What the log must say of each task in cases/shards.py.
 REFUSALS = {
     "too_many.plan": r"shards=2,000 is more than Airflow maps a task to: \[core\] max_map_length is 1,024",

@@ -50,18 +50,22 @@ class S3Backend:
         return _info(uri, head)
 
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
-        return self.read_version(uri, max_bytes)[1]
+        return self._get(uri, max_bytes)[1]
 
     def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
+        answer, data = self._get(uri, max_bytes)
+        return _info(uri, answer), data
+
+    def _get(self, uri: str, max_bytes: int | None) -> tuple[dict[str, Any], bytes]:
         bucket, key = split(uri)
 
-        def once() -> tuple[ObjectInfo, bytes]:
+        def once() -> tuple[dict[str, Any], bytes]:
             answer = self._s3.boto3.get_object(Bucket=bucket, Key=key)
             with closing(answer["Body"]) as body:  # "with body" would give the unguarded stream below it
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
                     raise ObjectTooLarge(f"{uri} has {size:,} bytes, more than the {max_bytes:,} accepted")
-                return _info(uri, answer), bytes(body.read())
+                return answer, bytes(body.read())
 
         return self._s3.request(uri, once)
 

@@ -68,17 +68,6 @@ def shards_in_pods() -> None:
 
 
 @dag(**DAG)
-def one_fails() -> None:
-    clip_evaluation_group(
-        "four",
-        shards=4,
-        cache_path=f"{FOLDER}/four",
-        on_error="fail",
-        **{**DATASET, "first_entry_file_name": f"{FOLDER}/eight.jsonl", "resume_point_rows": 2},
-    )
-
-
-@dag(**DAG)
 def shard_refusals() -> None:
     refused: dict[str, Any] = {**DATASET, "cache_path": f"{FOLDER}/refused"}
     clip_evaluation_group("too_many", shards=2000, **refused)
@@ -93,5 +82,4 @@ def shard_refusals() -> None:
 shards()
 again()
 shards_in_pods()
-one_fails()
 shard_refusals()
