@@ -287,7 +287,7 @@ def extended(text: bytes) -> bytes:
 
 DAMAGED = [
     (b"not a tar at all" * 100, "Behind its beginning the file is not a tar"),
-    (gzip.compress(GOOD) + b"x" * 1024, "is gzip-compressed; unpack it once."),
+    (gzip.compress(GOOD, mtime=0) + b"x" * 1024, "is gzip-compressed; unpack it once."),
     (GOOD[:1024] + b"\x01" * 512, "Behind the member 'a.jpg' the file is not a tar (invalid header)"),
     (HEADER[:1] + b"b" + GOOD[2:], "Behind its beginning the file is not a tar (bad checksum)"),
     (checksummed(HEADER[:124] + b"\x80" + b"\xff" * 11 + HEADER[136:]) + GOOD[512:], "cut off inside of the member"),

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 OUTPUT_LAYOUTS = ("file", "parts")
 
+_SHOWN_SHARDS = 100
+
 _SIZES = ("shards", "shard_rows", "shard_bytes")
 
 
@@ -88,8 +90,10 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
             self._check_not_stopped()
             shards = plan_shards(work.request, storage, **sizes, standalone=in_parts, most=most)
             self._check_not_stopped()
-        for name in shards.names:
+        for name in shards.names[:_SHOWN_SHARDS]:
             log.info("Shard %s", shards.describe(name))
+        if len(shards.names) > _SHOWN_SHARDS:
+            log.info("… and %s more", f"{len(shards.names) - _SHOWN_SHARDS:,}")
         context["ti"].xcom_push(key="plan", value=shards.uri)
         return list(shards.names)
 

@@ -69,10 +69,9 @@ def merge_shards(
     if plan.is_complete:
         return _confirmed(plan, storage, requester)
     started = datetime.now(UTC)
-    manifests = _manifests(plan, storage, stop)
-    _check_model(manifests, plan)
     outcomes = Outcomes(plan.request.on_error, ErrorBudget.of(plan.request), display(image_root(plan.request)))
-    _count(manifests, outcomes.tally)
+    manifests = _manifests(plan, storage, stop, outcomes.tally)
+    _check_model(manifests, plan)
     outcomes.check()
     with claimed(storage, plan.request) as condition:
         output = _parts(plan, manifests, storage) if plan.standalone else _joined(plan, manifests, storage, condition)
@@ -116,9 +115,10 @@ def _confirmed(plan: ShardPlan, storage: Storage, requester: Requester | None) -
     return confirm(storage, manifest, requester) if requester else manifest
 
 
-def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event) -> list[EvaluationManifest]:
+def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: Tally) -> list[EvaluationManifest]:
     """Return every shard's manifest, in order, having seen that it proves the shard's own part of the plan.
 
+    :param tally: counts what they say of rows and scores. Their sums are not kept beside it: they are large.
     :raises JobError: names shards that have not done their part.
     """
     folder = f"{parent(plan.request.output)}/" if plan.standalone else plan.folder
@@ -127,29 +127,33 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event) -> list
     def read(index: int) -> EvaluationManifest | None:
         if stop.is_set():
             raise Cancelled("stopped before the shards were merged")
-        request = plan.shard_request(plan.names[index], None)
+        request = plan.nth_request(index, None)
         try:
             manifest = parse_manifest(storage.read(manifest_uri(request.output), _MOST_MANIFEST_BYTES))
         except ObjectNotFound:
             return None
-        if manifest is None or manifest.sums is None or not manifest.proves(request, plan.input, manifest.model.digest):
+        if manifest is None or not manifest.proves(request, plan.input, manifest.model.digest):
             return None
         found = there.get(request.output)
         if found is None or version(found) != manifest.output:
             found = storage.find(request.output)  # what a listing says may be late
         return manifest if found is not None and version(found) == manifest.output else None
 
-    names = plan.names
+    manifests, missing = [], []
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-merge") as threads:
-        found = list(threads.map(read, range(len(names))))
-    missing = [name for name, manifest in zip(names, found, strict=True) if manifest is None]
+        for name, manifest in zip(plan.names, threads.map(read, range(len(plan.shards))), strict=True):
+            if manifest is None or manifest.sums is None:
+                missing.append(name)
+                continue
+            tally.add_counted(manifest.rows, manifest.scores, manifest.sums)
+            manifests.append(manifest.model_copy(update={"sums": None}))
     if missing:
         shown = ", ".join(missing[:_SHOWN_SHARDS]) + (" …" if len(missing) > _SHOWN_SHARDS else "")
         raise JobError(
-            f"{len(missing):,} of {len(names):,} shards have no result that belongs to this plan: {shown}. Nothing was "
-            "merged; clear their task instances, and those of the others stay as they are"
+            f"{len(missing):,} of {len(plan.shards):,} shards have no result that belongs to this plan: {shown}. "
+            "Nothing was merged; clear their task instances, and those of the others stay as they are"
         )
-    return [manifest for manifest in found if manifest is not None]
+    return manifests
 
 
 def _check_model(manifests: Sequence[EvaluationManifest], plan: ShardPlan) -> None:
@@ -164,12 +168,6 @@ def _check_model(manifests: Sequence[EvaluationManifest], plan: ShardPlan) -> No
         f"differ from the other {len(models) - len(others):,}. Name a revision of the model and a precision other than "
         "auto, and clear the task instances of the shards"
     )
-
-
-def _count(manifests: Sequence[EvaluationManifest], tally: Tally) -> None:
-    for manifest in manifests:
-        assert manifest.sums is not None, "_manifests takes none without"
-        tally.add_counted(manifest.rows, manifest.scores, manifest.sums)
 
 
 def _joined(

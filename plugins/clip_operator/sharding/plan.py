@@ -68,7 +68,10 @@ class ShardPlan(BaseModel):
         :param name: one of :attr:`names`.
         :raises RequestError: there is no such shard.
         """
-        index = self._index(name)
+        return self.nth_request(self._index(name), requester)
+
+    def nth_request(self, index: int, requester: Requester | None) -> EvaluationRequest:
+        """Return the request that scores one shard, counted from 0."""
         start, stop, first_row, rows = self.shards[index]
         piece = Piece(
             index=index,
@@ -103,13 +106,14 @@ class ShardPlan(BaseModel):
         return f"{which}, files {start + 1:,}\N{EN DASH}{stop:,}" if first_row is None else which
 
     def _index(self, name: str) -> int:
-        try:
-            return self.names.index(name)
-        except ValueError:
+        number = name.partition("-")[0]
+        index = int(number) - 1 if number.isdecimal() else -1
+        if not 0 <= index < len(self.shards) or part_name(index, len(self.shards)) != name:
             raise RequestError(
                 f"the plan at {display(self.uri)} has no shard {name!r}; it has {len(self.shards):,}. The step was "
                 "planned anew: clear the plan task, so that the shards are mapped again"
-            ) from None
+            )
+        return index
 
 
 def plan_shards(
