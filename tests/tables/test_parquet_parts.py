@@ -101,7 +101,13 @@ def test_row_groups_scored_apart_and_joined_are_the_file_scored_whole(
     joined = tmp_path / "joined.parquet"
     assert join_parquet(outputs, joined) == first == table.num_rows
 
-    assert joined.read_bytes() == whole.read_bytes()
+    # Not the bytes: of what a dictionary holds and no row names, less may be left after being read once more.
+    with pq.ParquetFile(joined) as merged, pq.ParquetFile(whole) as single:
+        assert merged.schema_arrow.equals(single.schema_arrow, check_metadata=True)
+        assert row_groups(joined) == row_groups(whole)
+        for group in range(single.num_row_groups):
+            rows, wanted = (repr(file.read_row_group(group).to_pylist()) for file in (merged, single))
+            assert rows == wanted
 
 
 def test_a_layout_tells_rows_and_bytes_of_each_row_group(tmp_path: Path) -> None:
