@@ -29,6 +29,7 @@ from clip_operator.errors import Cancelled, JobError
 from clip_operator.evaluation import evaluate
 from clip_operator.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
+from clip_operator.resume import find_leftovers
 from clip_operator.storage import ObjectInfo, Storage
 from tests.conftest import S3, SHAPES
 from tests.faulty_store import Request, faulty_store
@@ -248,6 +249,21 @@ def test_what_a_killed_try_left_on_the_local_disk_is_removed_by_the_next(picture
     living.join()
     assert living.exitcode == 0
     assert not list(tries.folder.glob("clip-operator-*"))
+
+
+def test_unfinished_writes_of_a_claim_and_a_manifest_are_removed_too(pictures: Path, tmp_path: Path) -> None:
+    """A kill may come between the bytes of a small file and its name."""
+    output = tmp_path / "out.jsonl"
+    for name in ("out.jsonl", "out.jsonl.claim.json", "out.jsonl.manifest.json", "other.jsonl"):
+        (tmp_path / f".{name}.0123456789abcdef.partial").touch()
+    [left] = find_leftovers(Storage(), str(output))
+    assert left.unfinished_uploads == 3
+    evaluate(request(pictures, output))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.jsonl.0123456789abcdef.partial",
+        "out.jsonl",
+        "out.jsonl.manifest.json",
+    ]
 
 
 def test_another_version_of_the_input_does_not_meet_what_was_scored_of_the_first(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.reuse import prune
-from clip_operator.storage import S3Access, Storage, StorageError
+from clip_operator.storage import ObjectInfo, S3Access, Storage, StorageError, Unchanged
 from tests.conftest import S3
 from tests.faulty_store import Fault, Kind, Request, faulty_store
 from tests.reuse.jobs import Job, Row, drawn, key_of
@@ -107,7 +107,7 @@ def test_an_image_that_is_replaced_between_the_look_and_the_reading_is_not_recor
     written = image.stat().st_mtime_ns
 
     class Replacing(Storage):
-        def read_version(self, uri: str, max_bytes: int | None = None) -> object:  # type: ignore[override]
+        def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
             if uri.endswith("x.jpg"):
                 Path(uri).write_bytes(b"newer")
             return super().read_version(uri, max_bytes)
@@ -161,11 +161,11 @@ def test_two_jobs_that_write_the_same_pack_at_once_lose_nothing_of_either(job: J
     class Together(Storage):
         met = False
 
-        def write(self, data: bytes, uri: str, only_if: object = None) -> object:  # type: ignore[override]
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
             if not self.met and "/packs/" in uri:
                 self.met = True
                 gate.wait(20)
-            return super().write(data, uri, only_if)  # type: ignore[arg-type]
+            return super().write(data, uri, only_if)
 
     Job(job.uri, Storage()).run([])
     threads = [threading.Thread(target=Job(job.uri, Together()).run, args=(part,)) for part in (one, other)]

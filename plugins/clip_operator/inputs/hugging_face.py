@@ -71,7 +71,7 @@ class HuggingFaceDataset:
     def files(self) -> tuple[ObjectInfo, ...]:
         return ()
 
-    def cut(self, rows_at_most: int) -> tuple[Stretch, ...]:
+    def cut(self, rows_at_most: int, /) -> tuple[Stretch, ...]:
         total = len(self.rows)
         starts = range(0, max(total, 1), rows_at_most)
         stops = [min(start + rows_at_most, total) for start in starts]

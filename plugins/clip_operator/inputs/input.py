@@ -48,7 +48,7 @@ class Input(Protocol):
     def files(self) -> tuple[ObjectInfo, ...]:
         """The objects it consists of, in the order of their rows; none for a Hugging Face data set."""
 
-    def cut(self, rows_at_most: int) -> tuple[Stretch, ...]:
+    def cut(self, rows_at_most: int, /) -> tuple[Stretch, ...]:
         """Return the finest stretches that it can sensibly be cut into, in order: at least one, together all of it.
 
         What their ``start`` and ``stop`` count is what :class:`clip_operator.request.Piece` says.

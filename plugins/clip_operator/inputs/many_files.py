@@ -45,7 +45,7 @@ class ManyFiles:
         etag = hashlib.sha256(listed.encode(errors="surrogatepass")).hexdigest()
         return cls(storage, ObjectInfo(uri, sum(info.size for info in files), etag), file_type, tuple(files))
 
-    def cut(self, rows_at_most: int) -> tuple[Stretch, ...]:  # noqa: ARG002 -- no file is cut
+    def cut(self, _rows_at_most: int, /) -> tuple[Stretch, ...]:  # no file is cut
         first_row: int | None = 0
         stretches = []
         for index, rows in enumerate(self._rows()):

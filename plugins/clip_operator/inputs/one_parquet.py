@@ -26,7 +26,7 @@ class OneParquet:
     def files(self) -> tuple[ObjectInfo, ...]:
         return (self.info,)
 
-    def cut(self, rows_at_most: int) -> tuple[Stretch, ...]:  # noqa: ARG002 -- no row group is cut
+    def cut(self, _rows_at_most: int, /) -> tuple[Stretch, ...]:  # no row group is cut
         first_row = 0
         stretches = []
         for index, group in enumerate(self._layout().row_groups):

@@ -36,7 +36,7 @@ class OneText:
     def files(self) -> tuple[ObjectInfo, ...]:
         return (self.info,)
 
-    def cut(self, rows_at_most: int) -> tuple[Stretch, ...]:
+    def cut(self, rows_at_most: int, /) -> tuple[Stretch, ...]:
         with self.storage.open(self.info) as stream:
             return cut_text(stream, self.file_type, rows_at_most).stretches
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from clip_operator.completion import CLAIM_SUFFIX, Claim, claim_uri, proof, read_claim
 from clip_operator.resume.points import RESUME_FOLDER, ResumePoint, read_resume_point, resume_prefix
-from clip_operator.steps import SHARDS_FOLDER, shards_prefix
+from clip_operator.steps import SHARDS_FOLDER, manifest_uri, shards_prefix
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Leftovers:
     :param resume_points: the objects that hold saved results.
     :param last_point: the one saved last, by name; None if there is none that can be read.
     :param shards: the objects that shards have left for a merge.
-    :param unfinished_uploads: uploads of the output that neither ended nor were given up.
+    :param unfinished_uploads: uploads of the output, its claim or its manifest that neither ended nor were given up.
     """
 
     output: str
@@ -61,7 +61,7 @@ def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
             resume_points=points,
             last_point=read_resume_point(storage, points[-1].uri) if points else None,
             shards=list(storage.list(shards_prefix(output))),
-            unfinished_uploads=_count_unfinished_uploads(storage, output),
+            unfinished_uploads=sum(_count_unfinished_uploads(storage, uri) for uri in _written_by_a_run(output)),
         )
         if left:
             yield left
@@ -73,15 +73,21 @@ def discard_leftovers(storage: Storage, output: str) -> None:
         storage.delete_folder(resume_prefix(output))
         storage.delete_folder(shards_prefix(output))
         storage.delete(claim_uri(output))
-        if _count_unfinished_uploads(storage, output):
-            storage.discard_unfinished_uploads(output)
+        for written in _written_by_a_run(output):
+            if _count_unfinished_uploads(storage, written):
+                storage.discard_unfinished_uploads(written)
     except StorageError as error:
         log.warning("What is left beside %s could not be removed: %s", display(output), error)
 
 
-def _count_unfinished_uploads(storage: Storage, output: str) -> int:
+def _written_by_a_run(output: str) -> tuple[str, ...]:
+    """Return the objects that a run may have been writing when it was killed, but for those in folders of their own."""
+    return output, claim_uri(output), manifest_uri(output)
+
+
+def _count_unfinished_uploads(storage: Storage, uri: str) -> int:
     try:
-        return len(storage.unfinished_uploads(output))
+        return len(storage.unfinished_uploads(uri))
     except AccessDenied as error:  # a permission of its own, which few jobs have
         log.debug("Whether there are unfinished uploads cannot be told: %s", error)
         return 0
