@@ -26,7 +26,14 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
         ({"input": " "}, "input"),
         ({"out_put": "x"}, "out_put: Extra inputs are not permitted"),
         ({"output": "s3://b/in.jsonl"}, "input and output are the same object"),
-        ({"error_key": "clip_score"}, "output_key and error_key are both 'clip_score'"),
+        ({"error_key": "clip_score"}, "two of the columns to add are both called 'clip_score'"),
+        (
+            {"sentence_key": "least", "cosine_key": "least_score"},
+            "two of the columns to add are both called 'least_score'",
+        ),
+        ({"min_score": 0.5}, "min_score and filtered_output go together"),
+        ({"min_score": "best", "filtered_output": "s3://b/f.jsonl"}, "min_score"),
+        ({"min_score": 0.5, "filtered_output": "s3://b/in.jsonl"}, "filtered_output must be another object"),
         ({"output_key": "text"}, "the column 'text' is read and written"),
         ({"model": ""}, "model"),
     ],
@@ -82,16 +89,25 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "image_buckets": ["images"],
         "on_error": "zero",
         "error_key": "why",
+        "cosine_key": "cosine",
+        "clipscore_key": "clipscore",
+        "sentence_key": "sentence",
+        "percentile_key": "percentile",
+        "min_score": 0.6,
+        "filtered_output": "s3://b/filtered.jsonl",
         "precision": "bf16",
         "image_decoding": "reduced",
         "max_image_bytes": 5,
         "max_image_pixels": 6,
         "piece": {"index": 0, "of": 2, "input_etag": "e", "start": 0, "stop": 10},
     }
-    conduct = {"max_error_rate", "max_error_rates", "overwrite", "requested_by", "rescore"}
+    conduct = {"max_error_rate", "max_error_rates", "overwrite", "report", "requested_by", "rescore"}
     speed_only = {"batch_size", "device", "embedding_cache_bytes", "resume_point_rows", "reuse"}
     assert set(other) | conduct | speed_only == set(EvaluationRequest.model_fields), "a new field needs a decision here"
-    fingerprints = {parse_request({**GOOD, name: value}).fingerprint() for name, value in other.items()}
+    whole = {name: {name: value} for name, value in other.items()}
+    whole["min_score"] = {"min_score": 0.6, "filtered_output": "s3://b/f.jsonl"}
+    whole["filtered_output"] = {"min_score": 0.7, "filtered_output": "s3://b/filtered.jsonl"}
+    fingerprints = {parse_request({**GOOD, **fields}).fingerprint() for fields in whole.values()}
     assert len(fingerprints | {parse_request(GOOD).fingerprint()}) == len(other) + 1
 
 

@@ -173,6 +173,12 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--input-text-key": {"metavar": "COLUMN"},
     "--output-key": {"metavar": "COLUMN"},
     "--error-key": {"metavar": "COLUMN"},
+    "--cosine-key": {"metavar": "COLUMN"},
+    "--clipscore-key": {"metavar": "COLUMN"},
+    "--sentence-key": {"metavar": "COLUMN"},
+    "--percentile-key": {"metavar": "COLUMN"},
+    "--min-score": {"metavar": "SCORE"},
+    "--filtered-output": {"metavar": "URI"},
     "--model": {"metavar": "NAME"},
     "--revision": {"metavar": "REVISION"},
     "--device": {"metavar": "DEVICE"},
@@ -192,6 +198,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--max-image-pixels": {"metavar": "PIXELS", "type": int},
     "--reuse": {"metavar": "URI"},
     "--overwrite": {"action": "store_true"},
+    "--report": {"action": argparse.BooleanOptionalAction},
 }
 
 

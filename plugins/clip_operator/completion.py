@@ -69,11 +69,21 @@ def proof(storage: Storage, output: str) -> EvaluationManifest | None:
     info = find_output(storage, output)
     if info is None:
         return None
+    manifest = _read_manifest(storage, output)
+    return manifest if manifest is not None and manifest.output == version(info) else None
+
+
+def _read_manifest(storage: Storage, output: str) -> EvaluationManifest | None:
     try:
-        manifest = parse_manifest(storage.read(manifest_uri(output), max_bytes=1 << 20))
+        return parse_manifest(storage.read(manifest_uri(output), max_bytes=1 << 20))
     except ObjectNotFound:
         return None
-    return manifest if manifest is not None and manifest.output == version(info) else None
+
+
+def _stands(storage: Storage, known: ObjectVersion) -> bool:
+    """Tell whether this version of the object stands there still."""
+    found = storage.find(known.uri)
+    return found is not None and version(found) == known
 
 
 def finished(
@@ -82,6 +92,8 @@ def finished(
     """Return the manifest that proves that the request's work is done already, or None if it must be done."""
     manifest = proof(storage, request.output)
     if manifest is None or not manifest.proves(request, version(source), digest):
+        return None
+    if manifest.filtered is not None and not _stands(storage, manifest.filtered.output):
         return None
     failures = manifest.rows.failures
     if ErrorBudget.of(request).excesses(failures, manifest.rows.total):
@@ -122,15 +134,24 @@ def rescorable(
 
 
 def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
-    """Raise :class:`JobError` if the output exists and is another's.
+    """Raise :class:`JobError` if the output, or the filtered one, exists and is another's.
 
     An output is a job's own if the same task of the same DAG wrote it, in whatever run, or, without Airflow, if the
-    package's command line or Python interface wrote it.
+    package's command line or Python interface wrote it. A filtered output is whose the manifest is that names it.
     """
-    if request.overwrite or find_output(storage, request.output) is None:
+    if request.overwrite:
         return
+    if find_output(storage, request.output) is not None:
+        _check_own(storage, request, request.output, proof(storage, request.output))
+    if request.filtered_output is not None and (there := storage.find(request.filtered_output)) is not None:
+        manifest = _read_manifest(storage, request.output)
+        names_it = manifest is not None and manifest.filtered is not None and manifest.filtered.output == version(there)
+        _check_own(storage, request, request.filtered_output, manifest if names_it else None)
+
+
+def _check_own(storage: Storage, request: EvaluationRequest, uri: str, manifest: EvaluationManifest | None) -> None:
+    """Raise :class:`JobError` unless the manifest, or where there is none the claim on the output, is this job's."""
     whose = "no manifest says that this job wrote it"
-    manifest = proof(storage, request.output)
     if manifest is not None:
         writer = manifest.request.requested_by
         own = _task(writer) == _task(request.requested_by)
@@ -142,7 +163,7 @@ def check_may_write(storage: Storage, request: EvaluationRequest) -> None:
         own = claim is not None and _task(claim.requested_by) == _task(request.requested_by)
     if not own:
         raise JobError(
-            f"{display(request.output)} exists already and is not this job's: {whose}. "
+            f"{display(uri)} exists already and is not this job's: {whose}. "
             "Set overwrite=True to replace it, or write to another place"
         )
 
@@ -173,16 +194,17 @@ def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[Unchanged]
         raise
 
 
-def publish_output(storage: Storage, path: Path, request: EvaluationRequest, condition: Unchanged) -> ObjectInfo:
-    """Write the output, whole and at once.
+def publish_output(storage: Storage, path: Path, uri: str, condition: Unchanged | None) -> ObjectInfo:
+    """Write an output, whole and at once.
 
+    :param condition: what :func:`claimed` gave for it; None for a filtered output, which follows the output it is of.
     :raises JobError: another run has written it while this one was scoring.
     """
     try:
-        return storage.upload(path, request.output, condition)
+        return storage.upload(path, uri, condition)
     except ObjectChanged:
         raise JobError(
-            f"another run has written {display(request.output)} while this one was scoring. What it wrote stands, and "
+            f"another run has written {display(uri)} while this one was scoring. What it wrote stands, and "
             "this run has written nothing; the next try finds the work done, if that was the same"
         ) from None
 

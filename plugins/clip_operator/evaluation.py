@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from clip_operator.progress import show_progress
 from clip_operator.request import EvaluationRequest, Piece
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers, find_leftovers
 from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
-from clip_operator.scoring import Outcomes, Scorer, Tally
+from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns, in_words
 from clip_operator.scratch import scratch_folder
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 from clip_operator.tables import (
@@ -111,13 +111,14 @@ def evaluate(
                 stop,
                 reduced=request.image_decoding == "reduced",
                 cache_bytes=request.embedding_cache_bytes,
+                with_sentences=request.sentence_key is not None,
             )
             with _continuation(storage, request, source, encoder, device, folder / "previous") as continuation:
                 fragment, added = _fragment(request.piece), _added_columns(request)
                 with create_table(folder / "output", output_type, table, added, fragment=fragment) as writer:
                     tally = _score(table, scan, scorer, continuation, reuse, request, writer)
         _check_not_stopped(stop)
-        output = publish_output(storage, folder / "output", request, condition)
+        output = publish_output(storage, folder / "output", request.output, condition)
         manifest = _manifest(
             request, source, output, tally, continuation, reuse, scorer.throughput(), encoder, device, started
         )
@@ -186,6 +187,7 @@ def _reuse(
         images,
         reads=not request.overwrite,  # who says overwrite wants scores that this run has made
         cache_bytes=request.embedding_cache_bytes,
+        with_sentences=request.sentence_key is not None,
     )
 
 
@@ -198,15 +200,15 @@ def _score(
     request: EvaluationRequest,
     writer: TableWriter,
 ) -> Tally:
-    """Write ``table`` with the added columns."""
+    """Write ``table`` with the added columns, all but those that are known only when all rows are scored."""
     outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(image_root(request)), request.piece)
+    if continuation.previous is not None:
+        outcomes.tally.fall_back_on(continuation.previous.calibration)
     with show_progress(scan.rows) as progress:
         chunks = continuation.rows(table, request.input_image_key, request.input_text_key)
         for rows, results in scorer.score(chunks if reuse is None else reuse.rows(chunks)):
-            values: dict[str, Sequence[float | str | None]] = {request.output_key: outcomes.scores(results)}
-            if request.error_key is not None:
-                values[request.error_key] = [r.error.reason.value if r.error else None for r in results]
-            writer.write(rows.content, values)
+            scores = outcomes.scores(results)
+            writer.write(rows.content, {request.output_key: scores, **derived_columns(request, results)})
             progress.update(outcomes.tally.rows, outcomes.tally.failed)
             if reuse is not None:
                 reuse.save(rows, results)
@@ -232,10 +234,10 @@ def _fragment(piece: Piece | None) -> Fragment:
 
 
 def _added_columns(request: EvaluationRequest) -> dict[str, AddedType]:
-    added = {request.output_key: AddedType.FLOAT64}
-    if request.error_key is not None:
-        added[request.error_key] = AddedType.STRING
-    return added
+    """Return the columns that are written with the rows, in the order of ``request.added_columns``."""
+    texts = (request.error_key, request.sentence_key)
+    written = (key for key in request.added_columns if key != request.percentile_key)
+    return {key: AddedType.STRING if key in texts else AddedType.FLOAT64 for key in written}
 
 
 @contextmanager
@@ -276,6 +278,7 @@ def _manifest(
         output_columns=[request.output_key],
         rows=tally.row_counts(resumed, 0 if reuse is None else reuse.reused, continuation.truncated_texts),
         scores=tally.statistics(),
+        calibration=tally.calibration(),
         model=encoder.provenance,
         device=DeviceProvenance(name=device.name, reason=device.reason),
         throughput=throughput,
@@ -316,6 +319,8 @@ def _log_summary(manifest: EvaluationManifest) -> None:
         f"mean {scores.mean:.4f}, from {scores.minimum:.4f} to {scores.maximum:.4f}" if scores else "no scores",
         display(manifest.output.uri),
     )
+    if manifest.calibration is not None:
+        log.info("%s", in_words(manifest.calibration))
     if manifest.throughput is not None:
         _log_throughput(manifest.throughput)
     if rows.failures:

@@ -56,6 +56,43 @@ class ScoreSums(_Record):
     total: str
     squares: str
     histogram: dict[int, int] = Field(description="How many scores lie in each ten thousandth of [0, 1].")
+    mismatched: ScoreSums | None = Field(None, description="The same of the mismatched pairs.")
+
+
+class Histograms(_Record):
+    """How many matched and mismatched pairs score how much, in bins of equal width, from ``start`` on."""
+
+    start: float
+    bin_width: float
+    matched: list[int]
+    mismatched: list[int]
+
+
+class Calibration(_Record):
+    """What a score of this model says on this data: the scored rows beside *mismatched* pairs, which are the rows'
+    images, each with the text of another row.
+    """
+
+    mismatched: ScoreStatistics
+    auc: float = Field(
+        description="The chance that a row scores higher than a mismatched pair, ties counting half: the area under "
+        "the ROC curve. 0.5 says nothing, 1 tells all apart."
+    )
+    threshold: float = Field(
+        description="The score that tells rows from mismatched pairs best: true minus false accept rate is greatest "
+        "(Youden's J)."
+    )
+    false_accept_rate: float = Field(description="Share of mismatched pairs that score the threshold or more.")
+    false_reject_rate: float = Field(description="Share of rows that score less than the threshold.")
+    histograms: Histograms
+
+
+class FilteredStep(_Record):
+    """The step beside the output that holds only the rows with at least ``min_score``."""
+
+    output: ObjectVersion
+    min_score: float
+    rows: int
 
 
 class ModelProvenance(_Record):
@@ -126,6 +163,8 @@ class EvaluationManifest(_Record):
     output_columns: list[str] = Field(description="Columns with scores; the reasons are in request.error_key.")
     rows: RowCounts
     scores: ScoreStatistics | None = Field(description="None where no row was scored.")
+    calibration: Calibration | None = Field(None, description="None where no mismatched pair could be made.")
+    filtered: FilteredStep | None = None
     model: ModelProvenance
     device: DeviceProvenance
     throughput: Throughput | None = None

@@ -40,6 +40,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
 Rescore = Literal["failed"]
 Rate = Annotated[float, Field(ge=0, le=1)]
+MinScore = Rate | Literal["threshold"]
 
 # What changes how a job goes about its work, and, beyond the last bit of a score, not what its output holds.
 _CONDUCT = {
@@ -49,6 +50,7 @@ _CONDUCT = {
     "max_error_rate",
     "max_error_rates",
     "overwrite",
+    "report",
     "requested_by",
     "rescore",
     "resume_point_rows",
@@ -142,6 +144,23 @@ class EvaluationRequest(BaseModel):
         "null", description="A row that cannot be scored: null score, score 0.0, or fail the job."
     )
     error_key: ColumnName | None = Field(None, description="Column to add with the reason why a row has no score.")
+    cosine_key: ColumnName | None = Field(None, description="Column to add with the cosine itself, in [-1, 1].")
+    clipscore_key: ColumnName | None = Field(
+        None, description="Column to add with 2.5 * max(cos, 0), the CLIPScore of Hessel et al. 2021, in [0, 2.5]."
+    )
+    sentence_key: ColumnName | None = Field(
+        None,
+        description="Columns to add for texts that are longer than the model reads: their sentence that agrees least "
+        "with the image, and, with _score behind the name, its score.",
+    )
+    percentile_key: ColumnName | None = Field(
+        None, description="Column to add with the share of mismatched pairs that score lower, in percent."
+    )
+    min_score: MinScore | None = Field(
+        None,
+        description="Write the rows with at least this score to filtered_output, too; threshold: the suggested one.",
+    )
+    filtered_output: Uri | None = Field(None, description="URI of the step file to write these rows to.")
     max_error_rate: Rate = Field(0.1, description="Largest share of rows without a score; above it the job fails.")
     max_error_rates: Annotated[dict[Reason, Rate], BeforeValidator(_pairs)] = Field(
         {}, description="The same for single reasons, as in image_unavailable=0.01."
@@ -176,27 +195,53 @@ class EvaluationRequest(BaseModel):
     reuse: Uri | None = Field(
         None, description="Score store to take known scores from and add new ones to, as in s3://bucket/clip-cache."
     )
+    report: bool = Field(True, description="Write a page for people beside the output, with samples of the rows.")
     requested_by: Requester | None = Field(None, description="The Airflow task instance that asked.")
     piece: Piece | None = Field(None, description="The part of the input to score; None for all of it.")
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:
         added = self.added_columns
-        if len(set(added)) < len(added):
-            raise ValueError(f"output_key and error_key are both {self.output_key!r}; give them different names")
+        twice = next((key for index, key in enumerate(added) if key in added[:index]), None)
+        if twice is not None:
+            raise ValueError(f"two of the columns to add are both called {twice!r}; give them different names")
         if self.input == self.output:
             raise ValueError(
                 "input and output are the same object; a step is never written over the one it is read from"
             )
         for key in added:
             if key in (self.input_image_key, self.input_text_key):
-                raise ValueError(f"the column {key!r} is read and written; choose another output_key or error_key")
+                raise ValueError(f"the column {key!r} is read and written; choose another name for what is added")
+        return self
+
+    @model_validator(mode="after")
+    def _filter_is_whole(self) -> Self:
+        if (self.min_score is None) != (self.filtered_output is None):
+            raise ValueError("min_score and filtered_output go together: which rows, and where to write them")
+        if self.filtered_output is not None and self.filtered_output in (self.input, self.output):
+            raise ValueError("filtered_output must be another object than input and output")
+        return self
+
+    @model_validator(mode="after")
+    def _sentences_can_be_had(self) -> Self:
+        if self.rescore is not None and self.sentence_key is not None:
+            raise ValueError(
+                "rescore keeps the scores of an earlier output, which do not tell which texts were cut, so it does not "
+                "go with sentence_key; score all rows again, with overwrite or to another output"
+            )
         return self
 
     @property
     def added_columns(self) -> tuple[str, ...]:
-        """The columns that the output has and the input has not: the score, then the reason if asked for."""
-        return (self.output_key,) if self.error_key is None else (self.output_key, self.error_key)
+        """The columns that the output has and the input has not, in their order: the score, then what is asked for."""
+        sentence = (self.sentence_key, self.sentence_score_key)
+        keys = (self.output_key, self.error_key, self.cosine_key, self.clipscore_key, *sentence, self.percentile_key)
+        return tuple(key for key in keys if key is not None)
+
+    @property
+    def sentence_score_key(self) -> str | None:
+        """The column with the score of the sentence in ``sentence_key``."""
+        return None if self.sentence_key is None else f"{self.sentence_key}_score"
 
     def fingerprint(self) -> str:
         """Return a digest of all that decides what the output holds.

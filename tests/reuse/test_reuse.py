@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import random
@@ -148,6 +149,20 @@ def test_a_damaged_pack_gives_no_wrong_score_and_is_written_anew(job: Job, data:
         )
         path.write_bytes(damaged)
     assert not all(job.run(rows))
+    assert all(job.run(rows))
+
+
+def test_packs_of_the_version_that_kept_no_mismatched_pairs_are_not_used_and_written_anew(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A calibration of the few rows that are new would stand for all."""
+    rows = drawn(300)
+    job.run(rows)
+    for path in packs(job):
+        body = path.read_bytes()[:-16].replace(b"CLIPpak2", b"CLIPpak1")
+        path.write_bytes(body + hashlib.blake2b(body, digest_size=16).digest())
+    assert not any(job.run(rows))
+    assert "it is of an earlier version" in caplog.text
     assert all(job.run(rows))
 
 

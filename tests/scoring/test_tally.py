@@ -13,6 +13,8 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.manifest import ScoreSums
 from clip_operator.scoring import RowResult, Tally
 
+FLOAT32 = st.floats(0, 1, width=32)
+
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=200))
@@ -33,17 +35,17 @@ def test_statistics_agree_with_numpy(scores: list[float]) -> None:
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
-    st.lists(st.one_of(st.none(), st.floats(0, 1), st.floats(0, 1, width=32)), max_size=200),
+    st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 1), FLOAT32), st.one_of(st.none(), FLOAT32)), max_size=200),
     st.lists(st.integers(0, 200), max_size=6),
 )
-def test_statistics_do_not_depend_on_how_rows_were_cut_to_the_last_bit(
-    scores: list[float | None], cuts: list[int]
+def test_statistics_and_calibration_do_not_depend_on_how_rows_were_cut_to_the_last_bit(
+    scores: list[tuple[float | None, float | None]], cuts: list[int]
 ) -> None:
-    def counted(rows: list[float | None]) -> Tally:
+    def counted(rows: list[tuple[float | None, float | None]]) -> Tally:
         tally = Tally()
-        for score in rows:
+        for score, mismatched in rows:
             error = RowError(Reason.TEXT_EMPTY, "the caption is empty") if score is None else None
-            tally.add(RowResult(score, truncated=bool(score and score > 0.5), error=error))
+            tally.add(RowResult(score, bool(score and score > 0.5), error, None if error else mismatched))
         return tally
 
     whole, merged = counted(scores), Tally()
@@ -51,10 +53,17 @@ def test_statistics_do_not_depend_on_how_rows_were_cut_to_the_last_bit(
     for start, stop in reversed(list(pairwise(bounds))):  # in whatever order
         part = counted(scores[start:stop])
         sums = ScoreSums.model_validate_json(part.sums().model_dump_json())
-        merged.add_counted(part.row_counts(), part.statistics(), sums)
+        calibration = part.calibration()
+        mismatched = None if calibration is None else calibration.mismatched
+        merged.add_counted(part.row_counts(), part.statistics(), sums, mismatched)
     assert merged.row_counts() == whole.row_counts()
     assert merged.statistics() == whole.statistics()
     assert merged.sums() == whole.sums()
+    assert merged.calibration() == whole.calibration()
+    null, of_whole = merged.null_distribution(), whole.null_distribution()
+    assert (null is None) == (of_whole is None)
+    if null is not None and of_whole is not None:
+        assert (null.percentiles == of_whole.percentiles).all()
 
 
 def test_rows_without_a_score_are_counted_by_reason_and_stay_out_of_the_statistics() -> None:

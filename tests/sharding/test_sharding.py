@@ -51,6 +51,7 @@ def in_shards(request: EvaluationRequest, storage: Storage | None = None, **wish
 def assert_same_results(merged: EvaluationManifest, single: EvaluationManifest) -> None:
     assert merged.rows == single.rows
     assert merged.scores == single.scores
+    assert merged.calibration == single.calibration
     for field in ("input", "output_columns", "model", "libraries"):
         assert getattr(merged, field) == getattr(single, field)
     assert (

@@ -31,7 +31,9 @@ class PreviousOutput:
         self._table = open_table(path, file_type_of(manifest.output.uri), (self._column,))
 
     def results(self) -> Iterator[RowResult | None]:
-        """Yield each row's result, None where it has no score. Whether its text was cut is not known."""
+        """Yield each row's result, None where it has no score. Whether its text was cut is not known, nor what its
+        mismatched pair scored.
+        """
         unscored = 0.0 if self.manifest.request.on_error == "zero" else None
         for chunk in self._table.chunks(CHUNK_ROWS):
             for value in chunk.column(self._column):
@@ -95,6 +97,11 @@ class Continuation:
     def save_last(self) -> None:
         """Save what came behind the last whole segment: there are no more rows."""
         self._points.end_segment()
+
+    @property
+    def previous(self) -> EvaluationManifest | None:
+        """The manifest of the output that is rescored; None if all rows are to be scored."""
+        return None if self._previous is None else self._previous.manifest
 
     @property
     def truncated_texts(self) -> int:

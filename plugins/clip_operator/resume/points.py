@@ -28,7 +28,7 @@ RESUME_FOLDER = ".resume/"
 
 log = logging.getLogger(__name__)
 
-# A segment has at most a few thousand rows, of at most a few hundred bytes each.
+# A segment has at most a few thousand rows, of a few hundred bytes each, or a few thousand with a sentence.
 _MAX_BYTES = 256 << 20
 
 
@@ -40,6 +40,14 @@ class _Failure(BaseModel):
     detail: str
 
 
+class _Sentence(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    row: int = Field(description="From 0, within the segment.")
+    text: str
+    score: float
+
+
 class ResumePoint(BaseModel):
     """The results of one segment, as they stand in the store."""
 
@@ -47,7 +55,12 @@ class ResumePoint(BaseModel):
 
     first_row: int
     scores: list[float | None]
+    mismatched: list[float | None] = Field(
+        description="What each row's image scores with another row's text. A point of a version that did not save it "
+        "is never used: requests of that version have other digests."
+    )
     truncated: list[int] = Field(description="Rows, from 0 within the segment, whose text was cut.")
+    least: list[_Sentence] = Field(description="The least aligned sentences of texts that were cut, if asked for.")
     failures: list[_Failure]
     scored_by: EarlierWork = Field(description="With how many rows, and where they were scored.")
     requested_by: Requester | None
@@ -58,14 +71,17 @@ class ResumePoint(BaseModel):
         failed = {failure.row for failure in self.failures}
         if failed != {row for row, score in enumerate(self.scores) if score is None}:
             raise ValueError("a row has neither a score nor a reason, or both")
+        if len(self.mismatched) != len(self.scores):
+            raise ValueError("there are not as many scores of mismatched pairs as rows")
         return self
 
     def results(self) -> list[RowResult | None]:
         """Return the segment's results; None for a row that failed for a reason that another try may not meet."""
         truncated = set(self.truncated)
+        least = {sentence.row: (sentence.text, sentence.score) for sentence in self.least}
         results: list[RowResult | None] = [
-            None if score is None else RowResult(score, truncated=row in truncated)
-            for row, score in enumerate(self.scores)
+            None if score is None else RowResult(score, row in truncated, mismatched=mismatched, least=least.get(row))
+            for row, (score, mismatched) in enumerate(zip(self.scores, self.mismatched, strict=True))
         ]
         for failure in self.failures:
             if not failure.reason.retryable:
@@ -158,7 +174,13 @@ class ResumePoints:
         point = ResumePoint(
             first_row=first_row,
             scores=[result.score for result in results],
+            mismatched=[result.mismatched for result in results],
             truncated=[row for row, result in enumerate(results) if result.truncated],
+            least=[
+                _Sentence(row=row, text=result.least[0], score=result.least[1])
+                for row, result in enumerate(results)
+                if result.least is not None
+            ],
             failures=[
                 _Failure(row=row, reason=result.error.reason, detail=result.error.detail)
                 for row, result in enumerate(results)

@@ -8,6 +8,7 @@ on what the rows hold and not on where they stand: rows that are put in or taken
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,10 +21,14 @@ MOST_SCORES = 4096
 MOST_LINKS = 4
 """To packs that followed a pack, and to packs that came before it."""
 
-_MAGIC = b"CLIPpak1"
+_MAGIC = b"CLIPpak2"
 _HEAD = struct.Struct(f"<{len(_MAGIC)}sIII")
-_SCORE = struct.Struct(f"<{KEY_BYTES}sdB")
+_SCORE = struct.Struct(f"<{KEY_BYTES}sddB")
 _CHECKSUM_BYTES = 16
+
+# The first version did not know of mismatched pairs. Its scores are not taken over: a data set of which most rows had
+# none would have a calibration of a few rows. They are computed once more, and its packs written anew.
+_EARLIER_MAGIC = b"CLIPpak1"
 
 MOST_BYTES = _HEAD.size + _SCORE.size * MOST_SCORES + KEY_BYTES * 2 * MOST_LINKS + _CHECKSUM_BYTES
 
@@ -33,10 +38,16 @@ class CorruptPack(ValueError):
 
 
 class Score(NamedTuple):
-    """A row's score in [0, 1], and whether its text was longer than the model reads."""
+    """What is kept of one row.
+
+    :param score: in [0, 1].
+    :param truncated: its text was longer than the model reads.
+    :param mismatched: the score of its image with the text of another row; None where none was at hand.
+    """
 
     score: float
     truncated: bool
+    mismatched: float | None = None
 
 
 @dataclass
@@ -61,8 +72,9 @@ def is_anchor(key: bytes) -> bool:
 
 
 def is_storable(score: Score) -> bool:
-    """Tell whether it is a number that a score can be."""
-    return 0.0 <= score.score <= 1.0  # also false for NaN
+    """Tell whether its numbers are such that a score can be."""
+    mismatched = 0.0 if score.mismatched is None else score.mismatched
+    return 0.0 <= score.score <= 1.0 and 0.0 <= mismatched <= 1.0  # also false for NaN
 
 
 def encode(pack: Pack) -> bytes:
@@ -70,7 +82,9 @@ def encode(pack: Pack) -> bytes:
     scores = list(pack.scores.items())[:MOST_SCORES]
     after, before = pack.after[:MOST_LINKS], pack.before[:MOST_LINKS]
     parts = [_HEAD.pack(_MAGIC, len(scores), len(after), len(before))]
-    parts += [_SCORE.pack(key, score.score, score.truncated) for key, score in scores]
+    for key, score in scores:
+        mismatched = math.nan if score.mismatched is None else score.mismatched
+        parts.append(_SCORE.pack(key, score.score, mismatched, score.truncated))
     data = b"".join([*parts, *after, *before])
     return data + _checksum(data)
 
@@ -80,6 +94,8 @@ def decode(data: bytes) -> Pack:
 
     :raises CorruptPack: it did not make these.
     """
+    if data.startswith(_EARLIER_MAGIC):
+        raise CorruptPack("it is of an earlier version, which did not keep what a calibration needs")
     if len(data) < _HEAD.size + _CHECKSUM_BYTES or not data.startswith(_MAGIC):
         raise CorruptPack("this is no pack of scores")
     data, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
@@ -91,8 +107,8 @@ def decode(data: bytes) -> Pack:
         raise CorruptPack("the length is wrong")
     links = [data[at : at + KEY_BYTES] for at in range(links_at, len(data), KEY_BYTES)]
     pack = Pack(after=links[:after], before=links[after:])
-    for key, score, truncated in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
-        found = Score(score, bool(truncated))
+    for key, score, mismatched, truncated in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
+        found = Score(score, bool(truncated), None if math.isnan(mismatched) else mismatched)
         if not is_storable(found) or truncated > 1:
             raise CorruptPack("it holds what is no score")
         pack.scores[key] = found

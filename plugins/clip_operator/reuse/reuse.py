@@ -56,13 +56,22 @@ class ScoreReuse:
     :param images: the job's loader.
     :param reads: take scores from the store. Without, the job's own take their place there.
     :param cache_bytes: what the scorer remembers of embeddings.
+    :param with_sentences: rows whose text was cut are scored again: the store does not know their sentences.
     """
 
     def __init__(
-        self, store: ScoreStore, keys: ScoreKeys, storage: Storage, images: ImageLoader, reads: bool, cache_bytes: int
+        self,
+        store: ScoreStore,
+        keys: ScoreKeys,
+        storage: Storage,
+        images: ImageLoader,
+        reads: bool,
+        cache_bytes: int,
+        with_sentences: bool = False,
     ) -> None:
         self._keys = keys
         self._reads = reads
+        self._with_sentences = with_sentences
         self._versions = ImageVersions(storage, images)
         self._trail = Trail(store)
         self._recording = Recording(store, self._trail, replace=not reads)
@@ -93,7 +102,7 @@ class ScoreReuse:
             if row is None:
                 continue
             key, proviso = row
-            score = None if result.score is None else Score(result.score, result.truncated)
+            score = None if result.score is None else Score(result.score, result.truncated, result.mismatched)
             sure = proviso is None or self.images.was_read_as(*proviso)
             self._recording.add(key, score if sure else None)
         if rows.ends_segment or self._recording.scores >= _MOST_WAITING:
@@ -123,6 +132,8 @@ class ScoreReuse:
     def _looked_up(self, chunk: _Keyed[ContentT]) -> Rows[ContentT]:
         rows, keys = chunk.rows, chunk.keys
         scores: Sequence[Score | None] = self._trail.find(keys) if self._reads else [None] * len(keys)
+        if self._with_sentences:
+            scores = [None if score is not None and score.truncated else score for score in scores]
         self.reused += sum(score is not None for score in scores)
         self._underway.append(
             [
@@ -131,7 +142,7 @@ class ScoreReuse:
             ]
         )
         known = [
-            result if score is None else RowResult(score.score, truncated=score.truncated)
+            result if score is None else RowResult(score.score, score.truncated, mismatched=score.mismatched)
             for result, score in zip(rows.known or [None] * len(keys), scores, strict=True)
         ]
         return replace(rows, known=known)

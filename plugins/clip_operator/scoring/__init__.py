@@ -1,9 +1,22 @@
 """Scores rows in order and in batches, while the images of the next ones are fetched, and none of them twice."""
 
+from clip_operator.scoring.calibration import in_words
+from clip_operator.scoring.derived import derived_columns
+from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.outcomes import Outcomes
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.rows import Rows
 from clip_operator.scoring.scorer import CHUNK_ROWS, Scorer
 from clip_operator.scoring.tally import Tally
 
-__all__ = ["CHUNK_ROWS", "Outcomes", "RowResult", "Rows", "Scorer", "Tally"]
+__all__ = [
+    "CHUNK_ROWS",
+    "NullDistribution",
+    "Outcomes",
+    "RowResult",
+    "Rows",
+    "Scorer",
+    "Tally",
+    "derived_columns",
+    "in_words",
+]

@@ -18,12 +18,14 @@ _BYTES_BESIDE_EMBEDDING = 512
 class Encoding:
     """One distinct image or text: its embedding, or the reason why it has none, or (yet) neither.
 
+    :param key: what tells it from others; 16 bytes.
     :param embedding: float32 [dimensions], of length 1.
     :param error: why it cannot be encoded; said of every row that refers to it.
     :param truncated: the text was longer than the model reads.
     :param place: where the cache that remembers it keeps its embedding, float32 [dimensions]; None if none does.
     """
 
+    key: bytes
     embedding: NDArray[np.float32] | None = None
     error: RowError | None = None
     truncated: bool = False
@@ -71,7 +73,7 @@ class EncodingCache:
     def add(self, key: bytes) -> Encoding:
         """Return a new encoding, not known yet, and remember it."""
         self.added += 1
-        encoding = Encoding()
+        encoding = Encoding(key)
         if self._most > 0:
             used = len(self._encodings)
             encoding.place = self._embeddings[used] if used < self._most else self._forget_one()

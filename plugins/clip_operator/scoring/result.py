@@ -14,8 +14,13 @@ class RowResult:
     :param score: (cos + 1) / 2 in [0, 1]; None exactly where there is an ``error``.
     :param truncated: the text was longer than the model reads.
     :param error: why the row cannot be scored.
+    :param mismatched: the score of the row's image with the text of another row; None where none was at hand.
+    :param least: of a truncated text, the sentence that agrees least with the image, and its score; None where
+        sentences were not asked for.
     """
 
     score: float | None
     truncated: bool = False
     error: RowError | None = None
+    mismatched: float | None = None
+    least: tuple[str, float] | None = None

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
-from clip_operator.manifest import RowCounts, ScoreStatistics, ScoreSums
+from clip_operator.manifest import Calibration, RowCounts, ScoreStatistics, ScoreSums
+from clip_operator.scoring.calibration import calibrate
+from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.result import RowResult
-
-# Quantiles are read off a histogram of this many equal bins over [0, 1], so they are exact to one bin: 0.0001.
-_BINS = 10_000
-_QUANTILES = (1, 5, 25, 50, 75, 95, 99)
-
-# Sums are of whole numbers in units of 2^-64, which leaves every double above 0.0005 as it is: they come out the same
-# in whatever order, and in however many shards, the rows are counted.
-_UNIT_BITS = 64
+from clip_operator.scoring.score_count import ScoreCount
 
 
 class Tally:
@@ -24,12 +18,9 @@ class Tally:
         self.rows = 0
         self.failures: Counter[str] = Counter()
         self.truncated = 0
-        self._count = 0
-        self._total = 0
-        self._squares = 0
-        self._minimum = math.inf
-        self._maximum = -math.inf
-        self._histogram: Counter[int] = Counter()
+        self._scores = ScoreCount()
+        self._mismatched = ScoreCount()
+        self._earlier: Calibration | None = None
 
     def add(self, result: RowResult) -> None:
         """Count one row."""
@@ -38,36 +29,41 @@ class Tally:
             self.failures[result.error.reason.value] += 1
         if result.score is None:
             return
-        score = result.score
         self.truncated += result.truncated
-        self._count += 1
-        units = int(math.ldexp(score, _UNIT_BITS))
-        self._total += units
-        self._squares += units * units
-        self._minimum = min(self._minimum, score)
-        self._maximum = max(self._maximum, score)
-        self._histogram[min(int(score * _BINS), _BINS - 1)] += 1
+        self._scores.add(result.score)
+        if result.mismatched is not None:
+            self._mismatched.add(result.mismatched)
 
-    def add_counted(self, rows: RowCounts, scores: ScoreStatistics | None, sums: ScoreSums) -> None:
-        """Count the rows that another tally has counted, as its :meth:`row_counts`, :meth:`statistics` and
-        :meth:`sums` say.
+    def add_counted(
+        self,
+        rows: RowCounts,
+        scores: ScoreStatistics | None,
+        sums: ScoreSums,
+        mismatched: ScoreStatistics | None = None,
+    ) -> None:
+        """Count the rows that another tally has counted, as its :meth:`row_counts`, :meth:`statistics`, :meth:`sums`
+        and, of the mismatched pairs, :meth:`calibration` say.
         """
         self.rows += rows.total
         self.failures.update(rows.failures)
         self.truncated += rows.truncated_texts
-        if scores is None:
-            return
-        self._count += scores.count
-        self._total += int(sums.total)
-        self._squares += int(sums.squares)
-        self._minimum = min(self._minimum, scores.minimum)
-        self._maximum = max(self._maximum, scores.maximum)
-        self._histogram.update(sums.histogram)
+        if scores is not None:
+            self._scores.add_counted(scores, sums)
+        if mismatched is not None and sums.mismatched is not None:
+            self._mismatched.add_counted(mismatched, sums.mismatched)
+
+    def fall_back_on(self, calibration: Calibration | None) -> None:
+        """Let the calibration of an earlier output stand as long as fewer mismatched pairs come than it was made of.
+
+        Scores that are taken over from a step file do not say what their rows' mismatched pairs scored, and what the
+        few other rows say must not take the place of what all have said.
+        """
+        self._earlier = calibration
 
     @property
     def failed(self) -> int:
         """How many rows have no score."""
-        return self.rows - self._count
+        return self.rows - self._scores.count
 
     def row_counts(self, resumed: int = 0, reused: int = 0, truncated_texts: int = 0) -> RowCounts:
         """Return the counts as the manifest holds them.
@@ -78,7 +74,7 @@ class Tally:
         """
         return RowCounts(
             total=self.rows,
-            scored=self._count,
+            scored=self._scores.count,
             failed=self.failed,
             failures=dict(sorted(self.failures.items())),
             truncated_texts=truncated_texts + self.truncated,
@@ -88,30 +84,29 @@ class Tally:
 
     def statistics(self) -> ScoreStatistics | None:
         """Return the statistics of the scores, or None if no row was scored."""
-        if self._count == 0:
+        return self._scores.statistics()
+
+    def calibration(self) -> Calibration | None:
+        """Return what the scores say beside those of mismatched pairs, or None if there are no such pairs."""
+        if earlier := self._better_earlier():
+            return earlier
+        mismatched = self._mismatched.statistics()
+        if mismatched is None or not self._scores.count:
             return None
-        variance = (self._count * self._squares - self._total**2) / (self._count << _UNIT_BITS) ** 2
-        return ScoreStatistics(
-            count=self._count,
-            mean=round(self._total / (self._count << _UNIT_BITS), 7),
-            standard_deviation=round(math.sqrt(variance), 7),
-            minimum=self._minimum,
-            maximum=self._maximum,
-            quantiles={f"p{q:02d}": self._quantile(q / 100) for q in _QUANTILES},
-        )
+        return calibrate(self._scores.histogram, self._mismatched.histogram, mismatched)
+
+    def null_distribution(self) -> NullDistribution | None:
+        """Return the distribution of the mismatched pairs' scores, or None if there are no such pairs."""
+        if earlier := self._better_earlier():
+            return NullDistribution.of_bars(earlier.histograms)
+        return NullDistribution.of_bins(self._mismatched.histogram) if self._mismatched.count else None
 
     def sums(self) -> ScoreSums:
         """Return what :meth:`add_counted` needs beside the counts and the statistics."""
-        return ScoreSums(
-            total=str(self._total), squares=str(self._squares), histogram=dict(sorted(self._histogram.items()))
-        )
+        mismatched = self._mismatched.sums() if self._mismatched.count else None
+        return self._scores.sums().model_copy(update={"mismatched": mismatched})
 
-    def _quantile(self, fraction: float) -> float:
-        """Return the middle of the bin that holds the score of this rank, kept within the extremes."""
-        rank = max(1, math.ceil(fraction * self._count))
-        seen = 0
-        for index, count in sorted(self._histogram.items()):
-            seen += count
-            if seen >= rank:
-                return min(max((index + 0.5) / _BINS, self._minimum), self._maximum)
-        return self._maximum
+    def _better_earlier(self) -> Calibration | None:
+        """Return the calibration of the earlier output if it was made of more pairs than were counted."""
+        earlier = self._earlier
+        return earlier if earlier is not None and earlier.mismatched.count > self._mismatched.count else None

@@ -21,7 +21,7 @@ from clip_operator.image_access import image_root
 from clip_operator.manifest import EarlierWork, EvaluationManifest, Shards, Throughput, parse_manifest
 from clip_operator.request import Requester
 from clip_operator.resume import discard_leftovers
-from clip_operator.scoring import Outcomes, Tally
+from clip_operator.scoring import Outcomes, Tally, in_words
 from clip_operator.sharding.plan import ShardPlan, read_plan
 from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
 from clip_operator.storage import (
@@ -88,6 +88,8 @@ def merge_shards(
         f"{manifest.rows.scored:,}",
         display(output.uri),
     )
+    if manifest.calibration is not None:
+        log.info("%s", in_words(manifest.calibration))
     return manifest
 
 
@@ -145,8 +147,10 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
             if manifest is None or manifest.sums is None:
                 missing.append(name)
                 continue
-            tally.add_counted(manifest.rows, manifest.scores, manifest.sums)
-            manifests.append(manifest.model_copy(update={"sums": None}))
+            calibration = manifest.calibration
+            mismatched = None if calibration is None else calibration.mismatched
+            tally.add_counted(manifest.rows, manifest.scores, manifest.sums, mismatched)
+            manifests.append(manifest.model_copy(update={"sums": None, "calibration": None}))
     if missing:
         shown = ", ".join(missing[:_SHOWN_SHARDS]) + (" …" if len(missing) > _SHOWN_SHARDS else "")
         raise JobError(
@@ -242,6 +246,7 @@ def _manifest(
             reused=sum(manifest.rows.reused for manifest in manifests),
         ),
         scores=tally.statistics(),
+        calibration=tally.calibration(),
         model=first.model,
         device=devices.most_common(1)[0][0],
         throughput=_throughput(manifests),
