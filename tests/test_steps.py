@@ -40,6 +40,14 @@ def test_existing_steps_are_found_by_number_and_nothing_else_is(tmp_path: Path) 
     assert list(existing.items()) == [(n, f"{tmp_path}/captions_step{n}.jsonl") for n in (10, 2, 1)]
 
 
+def test_kept_rows_are_a_series_of_their_own(tmp_path: Path) -> None:
+    series = StepSeries("", str(tmp_path), "captions", "jsonl")
+    kept = StepSeries("", str(tmp_path), "captions_filtered", "jsonl")
+    assert series.filtered_uri(3) == kept.uri(3) == f"{tmp_path}/captions_filtered_step3.jsonl"
+    Path(series.filtered_uri(3)).touch()
+    assert (list(series.existing(Storage())), list(kept.existing(Storage()))) == ([], [3])
+
+
 def test_a_step_in_part_files_is_found_by_their_pattern_unless_there_is_one_file(tmp_path: Path) -> None:
     series = StepSeries("", str(tmp_path), "captions", "jsonl")
     for name in ("captions_step1/part-1.jsonl", "captions_step2/part-1.jsonl", "captions_step3/other.jsonl"):

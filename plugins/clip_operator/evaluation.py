@@ -18,7 +18,6 @@ from clip_operator.completion import (
     confirm,
     finished,
     publish_manifest,
-    publish_output,
     rescorable,
     version,
 )
@@ -27,7 +26,7 @@ from clip_operator.errors import Cancelled, JobError
 from clip_operator.image_access import image_loader, image_root
 from clip_operator.images import ImageLoader
 from clip_operator.inputs import find_input
-from clip_operator.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, Throughput
+from clip_operator.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, FilteredStep, Throughput
 from clip_operator.preflight import no_image_comes, open_checked
 from clip_operator.progress import show_progress
 from clip_operator.request import EvaluationRequest, Piece
@@ -35,6 +34,7 @@ from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, dis
 from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
 from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns, in_words
 from clip_operator.scratch import scratch_folder
+from clip_operator.second_pass import publish_step
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 from clip_operator.tables import (
     WHOLE,
@@ -118,9 +118,9 @@ def evaluate(
                 with create_table(folder / "output", output_type, table, added, fragment=fragment) as writer:
                     tally = _score(table, scan, scorer, continuation, reuse, request, writer)
         _check_not_stopped(stop)
-        output = publish_output(storage, folder / "output", request.output, condition)
+        output, filtered = publish_step(storage, folder / "output", request, condition, tally)
         manifest = _manifest(
-            request, source, output, tally, continuation, reuse, scorer.throughput(), encoder, device, started
+            request, source, output, filtered, tally, continuation, reuse, scorer.throughput(), encoder, device, started
         )
         publish_manifest(storage, manifest)
     discard_leftovers(storage, request.output)
@@ -261,6 +261,7 @@ def _manifest(
     request: EvaluationRequest,
     source: ObjectInfo,
     output: ObjectInfo,
+    filtered: FilteredStep | None,
     tally: Tally,
     continuation: Continuation,
     reuse: ScoreReuse | None,
@@ -279,6 +280,7 @@ def _manifest(
         rows=tally.row_counts(resumed, 0 if reuse is None else reuse.reused, continuation.truncated_texts),
         scores=tally.statistics(),
         calibration=tally.calibration(),
+        filtered=filtered,
         model=encoder.provenance,
         device=DeviceProvenance(name=device.name, reason=device.reason),
         throughput=throughput,

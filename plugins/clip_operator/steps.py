@@ -83,6 +83,10 @@ class StepSeries:
         """Return the URI of a step (1 and up) that is kept in part files: a pattern."""
         return join(self.cache_path, f"{self.file_name_prefix}_step{step}/part-*.{self.cache_type}")
 
+    def filtered_uri(self, step: int) -> str:
+        """Return the URI of the kept rows of a step (1 and up): a step of the series ``{prefix}_filtered``."""
+        return join(self.cache_path, f"{self.file_name_prefix}_filtered_step{step}.{self.cache_type}")
+
     def existing(self, storage: Storage) -> dict[int, str]:
         """Return the written steps (1 and up) that stand in the store, the highest first, and their URIs.
 

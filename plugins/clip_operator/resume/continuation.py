@@ -11,7 +11,7 @@ from typing import Self
 
 from clip_operator.manifest import EarlierWork, EvaluationManifest
 from clip_operator.resume.points import ResumePoint, ResumePoints
-from clip_operator.scoring import CHUNK_ROWS, RowResult, Rows
+from clip_operator.scoring import CHUNK_ROWS, RowResult, Rows, written_score
 from clip_operator.storage import Storage
 from clip_operator.tables import Chunk, TableReader, file_type_of, open_table
 
@@ -34,12 +34,10 @@ class PreviousOutput:
         """Yield each row's result, None where it has no score. Whether its text was cut is not known, nor what its
         mismatched pair scored.
         """
-        unscored = 0.0 if self.manifest.request.on_error == "zero" else None
         for chunk in self._table.chunks(CHUNK_ROWS):
             for value in chunk.column(self._column):
-                # In CSV numbers are text, and nothing is the empty string.
-                score = None if value in (None, "") else float(str(value))
-                yield None if score in (None, unscored) else RowResult(score)
+                score = written_score(value, self.manifest.request.on_error)
+                yield None if score is None else RowResult(score)
 
     @property
     def scored_by(self) -> EarlierWork:

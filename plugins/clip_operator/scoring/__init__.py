@@ -4,7 +4,7 @@ from clip_operator.scoring.calibration import in_words
 from clip_operator.scoring.derived import derived_columns
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.outcomes import Outcomes
-from clip_operator.scoring.result import RowResult
+from clip_operator.scoring.result import RowResult, written_score
 from clip_operator.scoring.rows import Rows
 from clip_operator.scoring.scorer import CHUNK_ROWS, Scorer
 from clip_operator.scoring.tally import Tally
@@ -19,4 +19,5 @@ __all__ = [
     "Tally",
     "derived_columns",
     "in_words",
+    "written_score",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clip_operator.errors import RowError
+from clip_operator.request import OnError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,13 @@ class RowResult:
     error: RowError | None = None
     mismatched: float | None = None
     least: tuple[str, float] | None = None
+
+
+def written_score(value: object, on_error: OnError) -> float | None:
+    """Return the score that a row of a written output has, or None if the row could not be scored.
+
+    :param value: the cell of the score column. In CSV numbers are text, and nothing is the empty string.
+    :param on_error: what the rows got that could not be scored. A pair that was has no cosine of exactly -1.
+    """
+    score = None if value in (None, "") else float(str(value))
+    return None if score == 0 and on_error == "zero" else score

@@ -18,10 +18,12 @@ from clip_operator.completion import claimed, confirm, find_output, proof, publi
 from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.image_access import image_root
-from clip_operator.manifest import EarlierWork, EvaluationManifest, Shards, Throughput, parse_manifest
+from clip_operator.manifest import EarlierWork, EvaluationManifest, FilteredStep, Shards, Throughput, parse_manifest
 from clip_operator.request import Requester
 from clip_operator.resume import discard_leftovers
 from clip_operator.scoring import Outcomes, Tally, in_words
+from clip_operator.scratch import scratch_folder
+from clip_operator.second_pass import is_wanted, publish_step
 from clip_operator.sharding.plan import ShardPlan, read_plan
 from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
 from clip_operator.storage import (
@@ -74,10 +76,10 @@ def merge_shards(
     _check_model(manifests, plan)
     outcomes.check()
     with claimed(storage, plan.request) as condition:
-        output = _parts(plan, manifests, storage) if plan.standalone else _joined(plan, manifests, storage, condition)
+        output, filtered = _assembled(plan, manifests, outcomes.tally, storage, condition)
         if stop.is_set():
             raise Cancelled("stopped before the output was proved")
-        manifest = _manifest(plan, manifests, outcomes.tally, output, requester)
+        manifest = _manifest(plan, manifests, outcomes.tally, output, filtered, requester)
         publish_manifest(storage, manifest)
     discard_leftovers(storage, plan.request.output)
     log.info(
@@ -174,8 +176,25 @@ def _check_model(manifests: Sequence[EvaluationManifest], plan: ShardPlan) -> No
     )
 
 
+def _assembled(
+    plan: ShardPlan, manifests: Sequence[EvaluationManifest], tally: Tally, storage: Storage, condition: Unchanged
+) -> tuple[ObjectInfo, FilteredStep | None]:
+    """Write the step, and the filtered one that belongs to it; without copying what can stay where it is."""
+    if plan.standalone:
+        return _parts(plan, manifests, storage), None
+    if not is_wanted(plan.request):
+        return _joined(plan, manifests, storage, plan.request.output, condition), None
+    with scratch_folder() as folder:
+        _joined(plan, manifests, storage, str(folder / "output"), None)
+        return publish_step(storage, folder / "output", plan.request, condition, tally)
+
+
 def _joined(
-    plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: Storage, condition: Unchanged
+    plan: ShardPlan,
+    manifests: Sequence[EvaluationManifest],
+    storage: Storage,
+    target_uri: str,
+    condition: Unchanged | None,
 ) -> ObjectInfo:
     """Write the shards' outputs as one."""
     output_type = file_type_of(plan.request.output)
@@ -186,8 +205,8 @@ def _joined(
         is_array_with_gaps = has_gaps and output_type.format is TableFormat.JSON
         is_parquet = output_type.format is TableFormat.PARQUET
         if not (is_parquet or output_type.gzip or is_array_with_gaps):
-            return storage.concatenate(sources, plan.request.output, condition)
-        with storage.create(plan.request.output, condition) as target:
+            return storage.concatenate(sources, target_uri, condition)
+        with storage.create(target_uri, condition) as target:
             if is_parquet:
                 join_parquet([partial(storage.open, source) for source in sources], target)
             else:
@@ -232,6 +251,7 @@ def _manifest(
     manifests: Sequence[EvaluationManifest],
     tally: Tally,
     output: ObjectInfo,
+    filtered: FilteredStep | None,
     requester: Requester | None,
 ) -> EvaluationManifest:
     first, finished = manifests[0], datetime.now(UTC)
@@ -247,6 +267,7 @@ def _manifest(
         ),
         scores=tally.statistics(),
         calibration=tally.calibration(),
+        filtered=filtered,
         model=first.model,
         device=devices.most_common(1)[0][0],
         throughput=_throughput(manifests),

@@ -29,6 +29,9 @@ DEFAULT_SHARD_ROWS = 131_072
 _PLAN_NAME = "plan.json"
 _MOST_PLAN_BYTES = 64 << 20
 
+# What only the whole step can have: kept scores of an earlier output, and what needs all rows' scores.
+_LEFT_TO_THE_MERGE = {"rescore": None, "percentile_key": None, "min_score": None, "filtered_output": None}
+
 Bounds = tuple[int, int, int | None, int | None]
 
 
@@ -85,7 +88,12 @@ class ShardPlan(BaseModel):
             standalone=self.standalone,
         )
         return self.request.model_copy(
-            update={"piece": piece, "output": self.shard_output(index), "requested_by": requester, "rescore": None}
+            update={
+                "piece": piece,
+                "output": self.shard_output(index),
+                "requested_by": requester,
+                **_LEFT_TO_THE_MERGE,
+            }
         )
 
     def shard_output(self, index: int) -> str:
@@ -148,6 +156,11 @@ def plan_shards(
             raise RequestError(f"{name} must be 1 or more, not {value}")
     if shards is not None and shards > most:
         raise RequestError(f"shards={shards:,} is more than the {most:,} that there may be")
+    if standalone and (request.percentile_key is not None or request.min_score is not None):
+        raise RequestError(
+            "percentile_key and min_score need all rows in one place when all are scored, which part files are not: "
+            "leave them out, or write one file"
+        )
     if request.rescore is not None and not standalone:
         raise RequestError(
             "rescore needs the whole previous output in one place, so it is for single tasks and for part files. With "

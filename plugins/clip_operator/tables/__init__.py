@@ -33,6 +33,7 @@ from clip_operator.tables.json_join import join_arrays
 from clip_operator.tables.json_writers import ArrayWriter, LinesWriter, SameArrayWriter, SameLayoutWriter
 from clip_operator.tables.jsonl import JsonlReader
 from clip_operator.tables.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.selection import Selection, create_selection
 from clip_operator.tables.table import (
     AddedType,
     AddedValue,
@@ -55,6 +56,7 @@ __all__ = [
     "Fragment",
     "ParquetLayout",
     "RowGroup",
+    "Selection",
     "Stretch",
     "TableFormat",
     "TableReader",
@@ -63,6 +65,7 @@ __all__ = [
     "UnreadableValue",
     "check_conversion",
     "check_same_columns",
+    "create_selection",
     "create_table",
     "cut_text",
     "file_type_of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,15 @@ class CsvChunk:
             return list(self._values[name])
         index = self._header.index(name)
         return [_cell(cells, index) for cells in csv.reader(self.texts, strict=True)]
+
+    def select(self, kept: Sequence[bool]) -> CsvChunk:
+        """The records at which ``kept``, which has a value for each record, is true."""
+        selected = CsvChunk(self._first_row, self._header, ())
+        selected._values = {name: list(compress(values, kept)) for name, values in self._values.items()}
+        selected.texts = list(compress(self.texts, kept))
+        selected.widths = list(compress(self.widths, kept))
+        selected.size = sum(map(len, selected.texts))
+        return selected
 
     def objects(self) -> Sequence[str]:
         """The records as JSON objects: the header's names in order, every cell a string."""

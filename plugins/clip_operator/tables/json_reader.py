@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from clip_operator.errors import JobError
@@ -69,6 +70,19 @@ class JsonChunk:
     def objects(self) -> Sequence[str]:
         """The raw texts of the objects."""
         return self.texts
+
+    def select(self, kept: Sequence[bool]) -> JsonChunk:
+        """The rows at which ``kept``, which has a value for each row, is true."""
+        selected = JsonChunk(self._first_row, ())
+        selected._values = {name: list(compress(values, kept)) for name, values in self._values.items()}
+        for texts, all_texts in (
+            (selected.before, self.before),
+            (selected.texts, self.texts),
+            (selected.after, self.after),
+        ):
+            texts.extend(compress(all_texts, kept))
+        selected.size = sum(map(len, selected.texts))
+        return selected
 
 
 class JsonReader(TextReader, ABC):

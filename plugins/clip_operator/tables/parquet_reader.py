@@ -63,6 +63,14 @@ class ParquetChunk:
             values += [None] * batch.num_rows if index is None else _python_values(batch.column(index))
         return values
 
+    def select(self, kept: Sequence[bool]) -> ParquetChunk:
+        """The rows at which ``kept``, which has a value for each row, is true."""
+        mask, start, batches = pa.array(kept, pa.bool_()), 0, []
+        for batch in self.batches:
+            batches.append(batch.filter(mask.slice(start, batch.num_rows)))
+            start += batch.num_rows
+        return ParquetChunk(self._first_row, batches)
+
 
 def _python_values(array: pa.Array) -> list[object]:
     try:

@@ -148,6 +148,71 @@ class ParquetWriter:
             self._target.unlink(missing_ok=True)
 
 
+class ParquetSelectionWriter:
+    """Some rows of a Parquet file to Parquet, in row groups as large as the input's largest, up to ``MAX_GROUP_BYTES``.
+
+    :param like: the input, whose schema, metadata and codecs the output takes over.
+    """
+
+    def __init__(self, path: Path, like: ParquetLike) -> None:
+        self._path = path
+        self._schema = like.schema
+        options = leaf_options(like.metadata, like.schema) if like.metadata is not None else {}
+        with written_to(path):
+            self._file = pq.ParquetWriter(path, self._schema, **options)
+        self._most_rows = max(like.group_sizes, default=1)
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append all rows of the chunk.
+
+        :raises ValueError: if there is an added column.
+        """
+        if not isinstance(chunk, ParquetChunk):
+            raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
+        checked_columns({}, added, len(chunk))
+        for batch in chunk.batches:
+            start = 0
+            while start < batch.num_rows:
+                taken = batch.slice(start, self._most_rows - self._pending_rows)
+                start += taken.num_rows
+                self._pending.append(taken)
+                self._pending_rows += taken.num_rows
+                self._pending_bytes += taken.nbytes
+                if self._pending_rows == self._most_rows or self._pending_bytes > MAX_GROUP_BYTES:
+                    self._write_pending()
+
+    def _write_pending(self) -> None:
+        rows = pa.Table.from_batches(self._pending, self._schema)
+        with written_to(self._path):
+            self._file.write_table(rows, rows.num_rows or None)
+        self._pending = []
+        self._pending_rows = self._pending_bytes = 0
+
+    def close(self) -> None:
+        """Complete the file."""
+        if self._pending:
+            self._write_pending()
+        with written_to(self._path):
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        # Only to let go of the file: what it holds is not all.
+        with suppress(pa.ArrowException, OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
 _JOINED_ROWS = 1 << 20
 
 
