@@ -35,6 +35,7 @@ def request(folder: str, **fields: Any) -> EvaluationRequest:
         "model": SHAPES,
         "error_key": "why",
         "resume_point_rows": 16,
+        "report": False,  # when its objects are written depends on nothing that is tested here
     }
     return parse_request({**defaults, **fields})
 

@@ -55,6 +55,7 @@ def request(folder: Path, **fields: Any) -> EvaluationRequest:
         "model": SHAPES,
         "error_key": "why",
         "max_error_rate": 0.5,
+        "report": False,  # it looks at images, too
     }
     return parse_request({**defaults, **fields})
 

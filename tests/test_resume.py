@@ -89,6 +89,11 @@ def tries(tmp_path: Path) -> Iterator[Tries]:
     running.end()
 
 
+def beside(output: str) -> list[str]:
+    """The names of an output and of what belongs to it, and nothing that was left over."""
+    return [output, *(f"{output}.{name}" for name in ("manifest.json", "report.html", "samples.json"))]
+
+
 def scored_twice(tries: Tries) -> int:
     return sum(times - 1 for times in tries.scored().values())
 
@@ -120,7 +125,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_wa
         story = Tries(Path(tempfile.mkdtemp(dir=tmp_path)))
         kills = run_to_the_end(story, request(pictures, output), lambda: moments.uniform(0, whole), 30 - all_kills)
         assert output.read_bytes() == undisturbed
-        assert sorted(path.name for path in output.parent.iterdir()) == [output.name, f"{output.name}.manifest.json"]
+        assert sorted(path.name for path in output.parent.iterdir()) == beside(output.name)
         assert scored_twice(story) <= kills * SEGMENT
         manifest = parse_manifest(Path(f"{output}.manifest.json").read_bytes())
         assert manifest is not None
@@ -133,9 +138,10 @@ SMALL = 150
 
 
 def changes_of_a_run(rows: int, segment: int) -> int:
-    """How many changes a run makes: claim, resume points, output, manifest, and the removals of what is left over."""
+    """How many changes a run makes: claim, resume points, output, samples, report, manifest, and the removals of what
+    is left over."""
     points = -(-rows // segment)
-    return 1 + points + 1 + 1 + 1 + 1
+    return 1 + points + 1 + 1 + 1 + 1 + 1 + 1
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -161,7 +167,7 @@ def test_a_run_that_is_killed_at_any_change_of_the_store_is_completed_by_the_nex
         last.join()
         assert last.exitcode == 0
         assert s3.get(work.output) == expected
-        assert set(s3.object_keys()) == {"rows.jsonl", "out.jsonl", "out.jsonl.manifest.json"}
+        assert set(s3.object_keys()) == {"rows.jsonl", *beside("out.jsonl")}
         assert scored_twice(tries) <= SEGMENT
     assert manifest.rows.resumed == 0
 
@@ -197,7 +203,7 @@ def test_of_two_runs_of_one_task_at_once_one_writes_the_output_and_the_other_say
     assert manifest is not None
     assert manifest.rows.total == SMALL
     assert evaluate(work, s3.storage) == manifest
-    assert set(s3.object_keys()) == {"rows.jsonl", "out.jsonl", "out.jsonl.manifest.json"}
+    assert set(s3.object_keys()) == {"rows.jsonl", *beside("out.jsonl")}
 
 
 def die_after(points: int, work: EvaluationRequest, folder: Path) -> None:
@@ -254,15 +260,14 @@ def test_what_a_killed_try_left_on_the_local_disk_is_removed_by_the_next(picture
 def test_unfinished_writes_of_a_claim_and_a_manifest_are_removed_too(pictures: Path, tmp_path: Path) -> None:
     """A kill may come between the bytes of a small file and its name."""
     output = tmp_path / "out.jsonl"
-    for name in ("out.jsonl", "out.jsonl.claim.json", "out.jsonl.manifest.json", "other.jsonl"):
+    for name in ("other.jsonl", "out.jsonl.claim.json", *beside("out.jsonl")):
         (tmp_path / f".{name}.0123456789abcdef.partial").touch()
     [left] = find_leftovers(Storage(), str(output))
-    assert left.unfinished_uploads == 3
+    assert left.unfinished_uploads == 5
     evaluate(request(pictures, output))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".other.jsonl.0123456789abcdef.partial",
-        "out.jsonl",
-        "out.jsonl.manifest.json",
+        *beside("out.jsonl"),
     ]
 
 

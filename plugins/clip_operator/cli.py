@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
+_MOST_MANIFEST_BYTES = 4 << 20
+
 log = logging.getLogger("clip_operator")
 
 
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command == "evaluate":
             return _evaluate(options)
-        return _leftovers(**options) if command == "leftovers" else _prune(**options)
+        if command == "leftovers":
+            return _leftovers(**options)
+        return _prune(**options) if command == "prune" else _report(**options)
     except (RequestError, JobError) as error:
         log.error("%s", error)
         if termination_log is not None:
@@ -93,6 +97,30 @@ def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> 
         f"{display(store)}: removed {done.removed_packs:,} packs of scores ({done.removed_bytes:,} bytes), kept "
         f"{done.kept_packs:,} ({done.kept_bytes:,} bytes)\n"
     )
+    return DONE
+
+
+def _report(manifest: str, output: str | None) -> int:
+    from clip_operator.manifest import parse_manifest
+    from clip_operator.report import render, report_uri
+    from clip_operator.samples import read_samples
+    from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
+    from clip_operator.storage import ObjectNotFound
+
+    storage = Storage()
+    uri = manifest if manifest.endswith(MANIFEST_SUFFIX) else manifest_uri(manifest)
+    try:
+        found = parse_manifest(storage.read(uri, _MOST_MANIFEST_BYTES))
+    except ObjectNotFound:
+        raise JobError(f"there is no manifest at {display(uri)}; name a manifest, or an output that has one") from None
+    if found is None:
+        raise JobError(f"{display(uri)} is not a manifest of this package, or of a later version of it")
+    samples = read_samples(storage, found.output.uri)
+    if samples is None:
+        log.warning("There are no samples beside %s, so the report shows no rows", display(found.output.uri))
+    target = output or report_uri(found.output.uri)
+    storage.write(render(found, samples).encode(), target)
+    sys.stdout.write(f"{display(target)}\n")
     return DONE
 
 
@@ -163,6 +191,13 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("store", metavar="URI", help="the score store, as in reuse")
     prune.add_argument("--older-than-days", metavar="DAYS", type=float, help="packs written earlier go; at least 8")
     prune.add_argument("--max-bytes", metavar="BYTES", type=int, help="the oldest go until the rest is so small")
+    report = commands.add_parser(
+        "report",
+        help="write the report on an output anew",
+        description="Write the page that shows what an evaluation did, from its manifest and samples.",
+    )
+    report.add_argument("manifest", metavar="MANIFEST", help="URI of a manifest, or of the output beside it")
+    report.add_argument("--output", metavar="FILE", help="where to write it; by default beside the output")
     return parser
 
 

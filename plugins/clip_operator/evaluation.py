@@ -29,9 +29,11 @@ from clip_operator.inputs import find_input
 from clip_operator.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, FilteredStep, Throughput
 from clip_operator.preflight import no_image_comes, open_checked
 from clip_operator.progress import show_progress
+from clip_operator.report import publish_report
 from clip_operator.request import EvaluationRequest, Piece
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers, find_leftovers
 from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
+from clip_operator.sampling import SampleCollector
 from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns, in_words
 from clip_operator.scratch import scratch_folder
 from clip_operator.second_pass import publish_step
@@ -115,13 +117,17 @@ def evaluate(
             )
             with _continuation(storage, request, source, encoder, device, folder / "previous") as continuation:
                 fragment, added = _fragment(request.piece), _added_columns(request)
+                collector = SampleCollector(request.piece) if request.report else None
                 with create_table(folder / "output", output_type, table, added, fragment=fragment) as writer:
-                    tally = _score(table, scan, scorer, continuation, reuse, request, writer)
+                    tally = _score(table, scan, scorer, continuation, reuse, collector, request, writer)
+            samples = None if collector is None else collector.samples(images)
         _check_not_stopped(stop)
         output, filtered = publish_step(storage, folder / "output", request, condition, tally)
         manifest = _manifest(
             request, source, output, filtered, tally, continuation, reuse, scorer.throughput(), encoder, device, started
         )
+        if samples is not None:
+            publish_report(storage, manifest, samples)
         publish_manifest(storage, manifest)
     discard_leftovers(storage, request.output)
     _log_summary(manifest)
@@ -197,6 +203,7 @@ def _score(
     scorer: Scorer,
     continuation: Continuation,
     reuse: ScoreReuse | None,
+    collector: SampleCollector | None,
     request: EvaluationRequest,
     writer: TableWriter,
 ) -> Tally:
@@ -210,6 +217,8 @@ def _score(
             scores = outcomes.scores(results)
             writer.write(rows.content, {request.output_key: scores, **derived_columns(request, results)})
             progress.update(outcomes.tally.rows, outcomes.tally.failed)
+            if collector is not None:
+                collector.add(rows, results)
             if reuse is not None:
                 reuse.save(rows, results)
             continuation.save(rows, results)

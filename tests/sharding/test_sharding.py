@@ -90,6 +90,8 @@ def test_text_is_the_same_to_the_byte(data: DataSet, tmp_path: Path, input_name:
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == [
         output_name,
         f"{output_name}.manifest.json",
+        f"{output_name}.report.html",
+        f"{output_name}.samples.json",
     ], "nothing is left behind"
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clip_operator.completion import CLAIM_SUFFIX, Claim, claim_uri, proof, read_claim
+from clip_operator.report import report_uri
 from clip_operator.resume.points import RESUME_FOLDER, ResumePoint, read_resume_point, resume_prefix
+from clip_operator.samples import samples_uri
 from clip_operator.steps import SHARDS_FOLDER, manifest_uri, shards_prefix
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 
@@ -29,7 +31,7 @@ class Leftovers:
     :param resume_points: the objects that hold saved results.
     :param last_point: the one saved last, by name; None if there is none that can be read.
     :param shards: the objects that shards have left for a merge.
-    :param unfinished_uploads: uploads of the output, its claim or its manifest that neither ended nor were given up.
+    :param unfinished_uploads: uploads of the output or of what belongs to it that neither ended nor were given up.
     """
 
     output: str
@@ -82,7 +84,7 @@ def discard_leftovers(storage: Storage, output: str) -> None:
 
 def _written_by_a_run(output: str) -> tuple[str, ...]:
     """Return the objects that a run may have been writing when it was killed, but for those in folders of their own."""
-    return output, claim_uri(output), manifest_uri(output)
+    return output, claim_uri(output), manifest_uri(output), samples_uri(output), report_uri(output)
 
 
 def _count_unfinished_uploads(storage: Storage, uri: str) -> int:

@@ -19,8 +19,10 @@ from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.image_access import image_root
 from clip_operator.manifest import EarlierWork, EvaluationManifest, FilteredStep, Shards, Throughput, parse_manifest
+from clip_operator.report import publish_report, report_uri
 from clip_operator.request import Requester
 from clip_operator.resume import discard_leftovers
+from clip_operator.samples import Samples, merged, read_samples, samples_uri
 from clip_operator.scoring import Outcomes, Tally, in_words
 from clip_operator.scratch import scratch_folder
 from clip_operator.second_pass import is_wanted, publish_step
@@ -80,6 +82,8 @@ def merge_shards(
         if stop.is_set():
             raise Cancelled("stopped before the output was proved")
         manifest = _manifest(plan, manifests, outcomes.tally, output, filtered, requester)
+        if plan.request.report:
+            publish_report(storage, manifest, _samples(plan, storage))
         publish_manifest(storage, manifest)
     discard_leftovers(storage, plan.request.output)
     log.info(
@@ -240,10 +244,20 @@ def _parts(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: St
             log.info("%s is of an earlier version of this step, and is removed", display(info.uri))
             storage.delete(info.uri)
             storage.delete(manifest_uri(info.uri))
+            storage.delete(samples_uri(info.uri))
+            storage.delete(report_uri(info.uri))
     output = find_output(storage, plan.request.output)
     if output is None:
         raise JobError(f"the part files at {display(plan.request.output)} have been removed")
     return output
+
+
+def _samples(plan: ShardPlan, storage: Storage) -> Samples:
+    """Return samples of the whole output. A shard that has left none stays without."""
+    outputs = [plan.shard_output(index) for index in range(len(plan.shards))]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-merge") as threads:
+        found = threads.map(partial(read_samples, storage), outputs)
+        return merged(some for some in found if some is not None)
 
 
 def _manifest(

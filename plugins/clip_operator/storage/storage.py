@@ -43,7 +43,8 @@ class Storage:
     """Reads and writes objects by URI. One instance serves many threads and keeps its connections."""
 
     def __init__(self, s3_access: S3Access | None = None) -> None:
-        self._s3_access = s3_access or S3Access()
+        self.s3_access = s3_access or S3Access()
+        """How S3 is reached."""
         self._backends: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
@@ -197,7 +198,7 @@ class Storage:
         if scheme == "s3":
             from clip_operator.storage.s3 import S3Backend
 
-            access = self._s3_access
+            access = self.s3_access
             return S3Backend(access.session, access.endpoint_url, access.verify, access.timeout_seconds, access.config)
         from clip_operator.storage.fsspec_driver import FsspecBackend
 

@@ -1,0 +1,130 @@
+"""Fills the page's template with what a manifest and samples say."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from clip_operator.manifest import EvaluationManifest
+from clip_operator.report.histogram import histogram
+from clip_operator.samples import Samples
+from clip_operator.storage import display, name_of
+
+if TYPE_CHECKING:
+    from clip_operator.manifest import ScoreStatistics
+
+_QUANTILES = {"p01": "1 %", "p05": "5 %", "p25": "25 %", "p50": "50 %", "p75": "75 %", "p95": "95 %", "p99": "99 %"}
+
+_TIME = {
+    "encode": "the model computed",
+    "read": "waited for rows",
+    "fetch": "waited for images",
+    "decode": "waited for decoding",
+    "write": "waited for writing",
+}
+
+
+def render(manifest: EvaluationManifest, samples: Samples | None) -> str:
+    """Return the report on one output: a whole HTML page, without scripts, that loads nothing.
+
+    What comes from the data set is escaped, and a content security policy in the page allows nothing but its own
+    style sheet and the thumbnails.
+
+    :param samples: None where there are none; the page then shows numbers alone.
+    """
+    style = _environment().get_template("style.css").render()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    calibration = manifest.calibration
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            manifest=manifest,
+            samples=samples or Samples(),
+            style_digest=digest,
+            name=name_of(manifest.output.uri),
+            requester=manifest.confirmed_by or manifest.request.requested_by,
+            histogram=None if calibration is None else histogram(calibration),
+            quantiles=_quantiles(manifest.scores, None if calibration is None else calibration.mismatched),
+            time_shares=_time_shares(manifest),
+            request=json.dumps(
+                manifest.request.model_dump(mode="json", exclude_defaults=True, exclude={"requested_by"}),
+                indent=2,
+                ensure_ascii=False,
+            ),
+        )
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("clip_operator.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "uri": display,
+        "count": "{:,}".format,
+        "score": "{:.4f}".format,
+        "percent": percent,
+        "moment": _moment,
+        "duration": _duration,
+        "bytes": _bytes,
+    }
+    return environment
+
+
+def percent(share: float) -> str:
+    """Return a share of 1 in percent: with few digits, and never as nothing or all where it is not."""
+    value = 100 * share
+    if value in (0, 100):
+        return f"{value:.0f} %"
+    if value < 0.1:
+        return "< 0.1 %"
+    return "> 99.9 %" if value > 99.9 else f"{value:.1f} %"
+
+
+def _quantiles(scores: ScoreStatistics | None, mismatched: ScoreStatistics | None) -> list[tuple[str, str, str]]:
+    """Return the rows of the table of percentiles: which, of the rows, of the mismatched pairs."""
+
+    def cell(statistics: ScoreStatistics | None, key: str) -> str:
+        return "" if statistics is None else f"{statistics.quantiles[key]:.4f}"
+
+    return [] if scores is None else [(label, cell(scores, k), cell(mismatched, k)) for k, label in _QUANTILES.items()]
+
+
+def _time_shares(manifest: EvaluationManifest) -> list[tuple[str, float]]:
+    """Return where the time went, the most first, and how much of it."""
+    if manifest.throughput is None:
+        return []
+    shares = [(_TIME.get(name, name), share) for name, share in manifest.throughput.time_shares.items() if share > 0]
+    return sorted(shares, key=lambda pair: -pair[1])
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = timedelta(seconds=round(seconds))
+    return str(whole).removeprefix("0:")
+
+
+def _bytes(size: int) -> str:
+    value = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"

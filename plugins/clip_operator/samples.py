@@ -1,0 +1,72 @@
+"""Rows that stand for the others: the best and the worst pairs and some that could not be scored, for people to see."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clip_operator.steps import beside
+from clip_operator.storage import ObjectNotFound, Storage
+
+MOST_PAIRS = 8
+"""How many best pairs are kept, and how many worst ones."""
+
+MOST_FAILURES = 3
+"""How many rows are kept for each reason why there is no score."""
+
+_MOST_BYTES = 4 << 20
+
+
+class Sample(BaseModel):
+    """One row, as much of it as a person wants to see."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int | None = Field(description="From 1, in the whole input; None where a shard does not know it.")
+    image: str = Field(description="What names the image, shortened and without secrets.")
+    text: str | None = Field(description="The beginning of the text; None where the row has none.")
+    score: float | None = None
+    thumbnail: str | None = Field(None, description="A small JPEG in base64; None where none could be made.")
+    detail: str | None = Field(None, description="Why the row has no score.")
+
+
+class Samples(BaseModel):
+    """Samples of one output.
+
+    A row may be among the best and the worst where there are few.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    best: list[Sample] = Field([], description="The highest score first.")
+    worst: list[Sample] = Field([], description="The lowest score first.")
+    failures: dict[str, list[Sample]] = Field({}, description="By reason, in the order of the rows.")
+
+
+def samples_uri(output: str) -> str:
+    """Return where the samples of an output stand."""
+    return beside(output) + ".samples.json"
+
+
+def read_samples(storage: Storage, output: str) -> Samples | None:
+    """Return the samples of an output, or None if there are none that can be read."""
+    try:
+        return Samples.model_validate_json(storage.read(samples_uri(output), _MOST_BYTES))
+    except (ObjectNotFound, ValidationError):
+        return None
+
+
+def merged(samples: Iterable[Samples]) -> Samples:
+    """Return the samples of a whole output from those of its shards, given in the order of their rows."""
+    best: list[Sample] = []
+    worst: list[Sample] = []
+    failures: defaultdict[str, list[Sample]] = defaultdict(list)
+    for some in samples:
+        # Sorting is stable: of equal scores, the earlier row stays in front.
+        best = sorted(best + some.best, key=lambda sample: -(sample.score or 0))[:MOST_PAIRS]
+        worst = sorted(worst + some.worst, key=lambda sample: sample.score or 0)[:MOST_PAIRS]
+        for reason, failed in some.failures.items():
+            failures[reason] = (failures[reason] + failed)[:MOST_FAILURES]
+    return Samples(best=best, worst=worst, failures=dict(sorted(failures.items())))

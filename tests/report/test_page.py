@@ -1,0 +1,213 @@
+"""The report: what a manifest says, on a page that runs nothing, whatever the data set holds."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clip_operator.evaluation import evaluate
+from clip_operator.manifest import EvaluationManifest, FilteredStep, ObjectVersion
+from clip_operator.report import render, report_uri
+from clip_operator.report.histogram import HEIGHT, WIDTH, histogram
+from clip_operator.report.page import percent
+from clip_operator.request import Requester, parse_request
+from clip_operator.samples import Sample, Samples, read_samples
+from clip_operator.storage import Storage
+from tests.conftest import SHAPES
+
+HOSTILE = [
+    "</style><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{ 7 * 7 }}{% include '/etc/passwd' %}",
+    "\u202eright to left\u2066",
+    "a" * 400,
+    "<!-- --><b>&amp;",
+]
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text, and that every element that is opened is closed."""
+
+    VOID = frozenset({"meta", "img", "link", "rect", "line"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def done(shapes_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluationManifest:
+    """The manifest of the demo data set, scored in peace."""
+    output = tmp_path_factory.mktemp("report") / "captions_step1.jsonl"
+    fields = {"input": f"{shapes_dataset}/captions.jsonl", "output": str(output), "model": SHAPES}
+    return evaluate(parse_request(fields))
+
+
+@pytest.fixture(scope="module")
+def samples(done: EvaluationManifest) -> Samples:
+    found = read_samples(Storage(), done.output.uri)
+    assert found is not None
+    return found
+
+
+def test_the_page_beside_the_output_is_what_manifest_and_samples_come_to(
+    done: EvaluationManifest, samples: Samples
+) -> None:
+    assert Path(report_uri(done.output.uri)).read_text() == render(done, samples)
+
+
+def test_the_numbers_on_the_page_are_the_manifests(done: EvaluationManifest, samples: Samples) -> None:
+    page = Page(render(done, samples))
+    assert done.scores is not None
+    assert done.calibration is not None
+    for words in (
+        f"{done.rows.scored}",
+        f"of {done.rows.total}",
+        f"{done.scores.mean:.4f}",
+        f"{done.calibration.auc:.3f}",
+        f"{done.calibration.threshold:.4f}",
+        f"{100 * done.calibration.false_accept_rate:.1f} %",
+        f"{100 * done.calibration.false_reject_rate:.1f} %",
+        done.model.digest,
+        done.input.etag,
+        done.device.reason,
+        "image_not_found",
+        *(f"{value:.4f}" for value in done.scores.quantiles.values()),
+        *(f"{value:.4f}" for value in done.calibration.mismatched.quantiles.values()),
+    ):
+        assert words in page.text, words
+    pictures = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(pictures) == len(samples.best) + len(samples.worst) == 16
+    assert all((picture["src"] or "").startswith("data:image/jpeg;base64,") and picture["alt"] for picture in pictures)
+
+
+def safe(html: str) -> Page:
+    """The page, having seen that it runs nothing and loads nothing."""
+    page = Page(html)
+    assert page.open == []
+    names = {tag for tag, _ in page.elements}
+    assert not names & {"script", "iframe", "object", "embed", "base", "form", "a"}
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"], tag
+        for name in ("src", "href"):
+            address = attributes.get(name) or "data:,"
+            assert address == "data:," or address.startswith("data:image/jpeg;base64,")
+    [policy] = [a["content"] for tag, a in page.elements if tag == "meta" and a.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    return page
+
+
+def hostile(done: EvaluationManifest, text: str) -> str:
+    sample = Sample(row=1, image=text, text=text, score=0.5, detail=text)
+    version = ObjectVersion(uri=f"s3://user:hush@bucket/{text}?sig=hush", size=1, etag=text)
+    changed: dict[str, Any] = {
+        "input": version,
+        "device": done.device.model_copy(update={"reason": text}),
+        "model": done.model.model_copy(update={"name": text, "revision": text}),
+        "rows": done.rows.model_copy(update={"failures": {text: 3}}),
+        "confirmed_by": Requester(dag_id=text, run_id=text, task_id=text),
+        "request": done.request.model_copy(update={"output_key": text}),
+    }
+    return render(done.model_copy(update=changed), Samples(best=[sample], worst=[sample], failures={text: [sample]}))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_data_set_holds_is_shown_and_never_run(done: EvaluationManifest, text: str) -> None:
+    html = hostile(done, text)
+    page = safe(html)
+    assert " ".join(text.split()) in page.text
+    assert "hush" not in html
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text("<>&\"'{}%/- ", max_size=30))
+def test_no_text_leaves_its_place(done: EvaluationManifest, text: str) -> None:
+    before = [tag for tag, _ in Page(hostile(done, "x")).elements]
+    assert [tag for tag, _ in safe(hostile(done, text or "x")).elements] == before
+
+
+def test_where_there_is_nothing_to_show_the_page_says_so(done: EvaluationManifest) -> None:
+    rows = done.rows.model_copy(update={"scored": 0, "failed": 64})
+    bare = done.model_copy(update={"scores": None, "calibration": None, "throughput": None, "rows": rows})
+    text = safe(render(bare, None)).text
+    assert "no row has a score" in text
+    assert "too few different rows to tell" in text
+    assert "Worst pairs" not in text
+
+
+def test_the_filtered_step_is_named_with_its_size(done: EvaluationManifest) -> None:
+    kept = FilteredStep(output=ObjectVersion(uri="s3://b/kept.jsonl", size=3, etag="e"), min_score=0.61, rows=32)
+    text = Page(render(done.model_copy(update={"filtered": kept}), None)).text
+    assert "32 rows score 0.6100 or more (50.0 % of all). They are the step s3://b/kept.jsonl" in text
+
+
+def test_every_bar_stands_within_the_drawing_and_high_as_its_share(done: EvaluationManifest) -> None:
+    assert done.calibration is not None
+    drawing, bins = histogram(done.calibration), done.calibration.histograms
+    heights = []
+    for bars, counts in ((drawing.matched, bins.matched), (drawing.mismatched, bins.mismatched)):
+        shares = [count / sum(counts) for count in counts if count]
+        assert len(bars) == len(shares)
+        for bar, share in zip(bars, shares, strict=True):
+            assert 0 <= bar.x <= bar.x + bar.width <= WIDTH
+            assert 0 <= bar.y < bar.y + bar.height < HEIGHT
+            assert bar.y + bar.height == pytest.approx(drawing.baseline)
+            heights.append(bar.height / share)
+    assert max(heights) == pytest.approx(min(heights), rel=0.01)
+    assert 0 <= drawing.threshold_x <= WIDTH
+    assert 2 <= len(drawing.ticks) <= 8
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(0, "0 %"), (1, "100 %"), (0.0002, "< 0.1 %"), (0.9999, "> 99.9 %"), (0.25, "25.0 %")]
+)
+def test_a_share_is_not_shown_as_nothing_or_all_unless_it_is(share: float, shown: str) -> None:
+    assert percent(share) == shown
+
+
+def test_rendering_needs_no_model_and_no_airflow() -> None:
+    code = "import sys, clip_operator.report; print(sorted({'torch', 'PIL', 'airflow', 'pyarrow'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+
+
+def test_thumbnails_are_small_and_moments_are_in_utc(done: EvaluationManifest, samples: Samples) -> None:
+    sizes = [len(base64.b64decode(sample.thumbnail or "")) for sample in samples.best + samples.worst]
+    assert 0 < min(sizes) <= max(sizes) < 20_000
+    late = done.model_copy(update={"finished_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)})
+    assert re.search("2026-01-02 03:04:05 UTC", Page(render(late, None)).text)
