@@ -19,8 +19,8 @@ from clip_operator.evaluation import evaluate
 from clip_operator.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.sharding import merge_shards, plan_shards
-from clip_operator.storage import Storage
-from tests.conftest import SHAPES
+from clip_operator.storage import ObjectInfo, Storage, StorageError, Unchanged
+from tests.conftest import S3, SHAPES
 
 SEGMENT = 16
 
@@ -180,6 +180,29 @@ def test_a_filtered_step_that_is_gone_is_made_again(captions: str, tmp_path: Pat
     kept.unlink()
     evaluate(work)
     assert kept.read_bytes() == before
+
+
+def test_a_run_that_fails_behind_its_filtered_step_can_be_tried_again(shapes_dataset: Path, s3: S3) -> None:
+    """The output has the same bytes, and in S3 the same version, as the one before: only the filtered step tells."""
+    fields = {"output": f"s3://{s3.bucket}/out.jsonl", "filtered_output": f"s3://{s3.bucket}/kept.jsonl"}
+    captions = f"{shapes_dataset}/captions.jsonl"
+
+    def at_least(score: float) -> EvaluationRequest:
+        return parse_request({"input": captions, "model": SHAPES, "min_score": score, **fields})
+
+    evaluate(at_least(0.5), s3.storage)
+
+    class Broken(Storage):
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+            if uri.endswith(".report.html"):
+                raise StorageError("the store is full")
+            return super().write(data, uri, only_if)
+
+    with pytest.raises(StorageError, match="the store is full"):
+        evaluate(at_least(0.6), Broken(s3.storage.s3_access))
+    again = evaluate(at_least(0.6), s3.storage)
+    assert again.filtered is not None
+    assert again.filtered.min_score == 0.6
 
 
 def test_part_files_have_no_second_pass(captions: str, tmp_path: Path) -> None:

@@ -182,16 +182,22 @@ def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[Unchanged]
 
     :return: the condition under which the output may be written: that nothing else has written it meanwhile.
     """
-    before = find_output(storage, request.output)
+    before = _standing(storage, request)
     write_claim(storage, request)
     try:
-        yield Unchanged(before)
+        yield Unchanged(before[0])
     except BaseException:
         # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm.
         with suppress(StorageError):
-            if find_output(storage, request.output) == before:
+            if _standing(storage, request) == before:
                 storage.delete(claim_uri(request.output))
         raise
+
+
+def _standing(storage: Storage, request: EvaluationRequest) -> tuple[ObjectInfo | None, ObjectInfo | None]:
+    """Return the versions of the output and the filtered one: an output may be replaced by one with the same ETag."""
+    filtered = None if request.filtered_output is None else storage.find(request.filtered_output)
+    return find_output(storage, request.output), filtered
 
 
 def publish_output(storage: Storage, path: Path, uri: str, condition: Unchanged | None) -> ObjectInfo:

@@ -101,6 +101,17 @@ class _Broken(list[bool]):
         return [[True]][rows.start]
 
 
+@pytest.mark.parametrize("data_type", [pa.string_view(), pa.binary_view(), pa.list_(pa.string_view())])
+def test_rows_of_types_that_arrow_cannot_filter_are_kept_too(tmp_path: Path, data_type: pa.DataType) -> None:
+    values = [["a"], None, ["b", "c" * 40]] if pa.types.is_list(data_type) else ["a", None, "c" * 40]
+    table = pa.table({"x": pa.array(values, data_type)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    select(tmp_path / "t.parquet", tmp_path / "out.parquet", [False, True, True], 2)
+    new = pq.read_table(tmp_path / "out.parquet")
+    assert new.schema == pq.read_table(tmp_path / "t.parquet").schema
+    assert new.column("x").to_pylist() == table.column("x").to_pylist()[1:]
+
+
 def test_a_selection_that_fails_leaves_no_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "t.parquet")
     (tmp_path / "t.jsonl").write_text("{}\n{}\n")

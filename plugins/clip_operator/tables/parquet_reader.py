@@ -65,11 +65,21 @@ class ParquetChunk:
 
     def select(self, kept: Sequence[bool]) -> ParquetChunk:
         """The rows at which ``kept``, which has a value for each row, is true."""
-        mask, start, batches = pa.array(kept, pa.bool_()), 0, []
+        start, batches = 0, []
         for batch in self.batches:
-            batches.append(batch.filter(mask.slice(start, batch.num_rows)))
+            of_batch = kept[start : start + batch.num_rows]
+            arrays = [_selected(array, of_batch) for array in batch.columns]
+            batches.append(pa.RecordBatch.from_arrays(arrays, schema=batch.schema))
             start += batch.num_rows
         return ParquetChunk(self._first_row, batches)
+
+
+def _selected(array: pa.Array, kept: Sequence[bool]) -> pa.Array:
+    try:
+        return array.filter(pa.array(kept, pa.bool_()))
+    except pa.ArrowNotImplementedError:  # of string_view, binary_view and what holds them
+        rows = [array.slice(row, 1) for row, is_kept in enumerate(kept) if is_kept]
+        return pa.concat_arrays([array.slice(0, 0), *rows])
 
 
 def _python_values(array: pa.Array) -> list[object]:
