@@ -2,7 +2,7 @@
 ### Score a data set with CLIP
 
 Reads one step of a data set from object storage, scores how well each row's image and text agree, writes the next step
-beside it with a `clip_score` column, and fails if the result is worse than the limits allow.
+beside it with a `clip_score` column, and fails if the result does not pass its gates.
 
 - **Run it by hand** (*Trigger*) to score your own file: the form explains every parameter.
 - **Choose where it runs**: on the worker, or in a Kubernetes pod with a GPU.
@@ -14,19 +14,22 @@ beside it with a `clip_score` column, and fails if the result is worse than the 
 | `return_value` | the score columns: `["clip_score"]` |
 | `output_path` | where the scored step is |
 | `output_step` | its number |
-| `summary` | row counts, score statistics, model, device |
+| `summary` | row counts, statistics of the scores, calibration, filtered step, gates, model, device |
+| `manifest` | where the manifest of the step is |
 
 A score is (cos + 1) / 2. Real CLIP models put matching pairs at about 0.60 to 0.70 and unrelated ones at about 0.55 to
-0.60, so compare scores of one model with each other, not with 1.
+0.60, so what is a good score differs from model to model. That is why the task also scores **mismatched pairs**, each
+row's image with another row's text: the *AUC* says how well the scores tell rows from these (0.5 is guessing, 1 is
+perfect), and the *suggested threshold* is the score that does so best.
+
+When the step is there, an asset event of the alias `clip_scores` says so to other DAGs, such as `clip_scores_ready`.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from airflow.sdk import Param, dag, task
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import AssetAlias, Param, dag
 
 from clip_operator.operators import ImageCLIPEvaluatorOperator
 
@@ -71,6 +74,13 @@ PARAMS = {
         description="0 is the data set itself; a number, or latest for the highest complete step.",
         section="Data",
     ),
+    "overwrite": Param(
+        False,
+        type="boolean",
+        title="Overwrite",
+        description="Score again, and replace an output or a column that something else wrote.",
+        section="Data",
+    ),
     "input_image_key": Param(
         "image_path",
         type="string",
@@ -79,8 +89,22 @@ PARAMS = {
         description="Holds a path relative to the data set, a URI, a data: URI, or image bytes (parquet).",
         section="Columns",
     ),
-    "input_text_key": Param("text", type="string", minLength=1, title="Text column", section="Columns"),
-    "output_key": Param("clip_score", type="string", minLength=1, title="Score column to add", section="Columns"),
+    "input_text_key": Param(
+        "text",
+        type="string",
+        minLength=1,
+        title="Text column",
+        description="Holds the caption.",
+        section="Columns",
+    ),
+    "output_key": Param(
+        "clip_score",
+        type="string",
+        minLength=1,
+        title="Score column to add",
+        description="Holds (cos + 1) / 2, from 0 to 1.",
+        section="Columns",
+    ),
     "error_key": Param(
         "clip_error",
         type=["null", "string"],
@@ -101,6 +125,46 @@ PARAMS = {
         title="Other buckets with images",
         description="Beside the data set's own and the one of the folder above; names with commas between them.",
         section="Columns",
+    ),
+    "cosine_key": Param(
+        None,
+        type=["null", "string"],
+        title="Cosine column to add",
+        description="For instance clip_cosine: the cosine itself, from -1 to 1. Leave empty for no such column.",
+        section="More output",
+    ),
+    "clipscore_key": Param(
+        None,
+        type=["null", "string"],
+        title="CLIPScore column to add",
+        description="For instance clipscore: 2.5 times the cosine, or 0 if that is negative (Hessel et al. 2021). "
+        "Leave empty for no such column.",
+        section="More output",
+    ),
+    "percentile_key": Param(
+        None,
+        type=["null", "string"],
+        title="Percentile column to add",
+        description="For instance clip_percentile: how many of 100 mismatched pairs score lower, which is easier to "
+        "compare between models than scores are. Leave empty for no such column.",
+        section="More output",
+    ),
+    "sentence_key": Param(
+        None,
+        type=["null", "string"],
+        title="Worst sentence column to add",
+        description="For instance clip_worst: of texts that are longer than the model reads, the sentence that agrees "
+        "least with the image. A second column, clip_worst_score, has its score. Leave empty for no such columns.",
+        section="More output",
+    ),
+    "min_score": Param(
+        None,
+        type=["null", "string"],
+        pattern=r"^(threshold|0(\.[0-9]+)?|1(\.0+)?)$",
+        title="Lowest score to keep",
+        description="Rows with this score or more are also written to a step of their own, "
+        "{name}_filtered_step{number}. From 0 to 1, or threshold for the suggested one. Leave empty for no such step.",
+        section="More output",
     ),
     "model_name": Param(
         "builtin://shapes-clip",
@@ -123,24 +187,92 @@ PARAMS = {
         section="Model",
     ),
     "precision": Param(
-        "fp32", type="string", enum=["fp32", "auto", "bf16", "fp16"], title="Precision", section="Model"
+        "fp32",
+        type="string",
+        enum=["fp32", "auto", "bf16", "fp16"],
+        title="Precision",
+        description="bf16 and fp16 are faster on GPUs, and scores differ a little. auto: fp16 on GPUs, else fp32.",
+        section="Model",
     ),
     "batch_size": Param(
         "auto",
-        type=["string", "integer"],
+        type="string",
         pattern="^(auto|[1-9][0-9]{0,4})$",
-        minimum=1,
-        maximum=65536,
         title="Batch size",
         description="Images that go through the model together, or auto.",
         section="Model",
+    ),
+    "min_mean_score": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=1,
+        title="Lowest mean score",
+        description="Leave empty for no limit.",
+        section="Quality gates",
+    ),
+    "min_auc": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=1,
+        title="Lowest AUC",
+        description="How well the scores tell rows from mismatched pairs: 0.5 is guessing, 1 is perfect. Leave empty "
+        "for no limit.",
+        section="Quality gates",
+    ),
+    "max_below_threshold": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=1,
+        title="Largest share below the threshold",
+        description="Of the scored rows, from 0 to 1: below the suggested threshold. Leave empty for no limit.",
+        section="Quality gates",
+    ),
+    "on_gate": Param(
+        "fail",
+        type="string",
+        enum=["fail", "mark"],
+        values_display={"fail": "Fail the task", "mark": "Say so in the log and in the summary"},
+        title="If a gate is not passed",
+        description="The scored step stays in either case.",
+        section="Quality gates",
+    ),
+    "on_error": Param(
+        "null",
+        type="string",
+        enum=["null", "zero", "fail"],
+        values_display={"null": "Get null", "zero": "Get 0.0", "fail": "Fail the task at the first one"},
+        title="Rows that cannot be scored",
+        description="Such as those whose image is missing. Each has a reason, which is counted.",
+        section="Rows without a score",
+    ),
+    "max_error_rate": Param(
+        0.1,
+        type="number",
+        minimum=0,
+        maximum=1,
+        title="Largest share without a score",
+        description="More than this fails the run; 1 accepts any.",
+        section="Rows without a score",
+    ),
+    "rescore": Param(
+        "none",
+        type="string",
+        enum=["none", "failed"],
+        values_display={"none": "None, if the step is complete", "failed": "Those that have no score"},
+        title="Rows to score again",
+        description="Where the scored step is there already: keep its scores, and try again the rows that have none.",
+        section="Rows without a score",
     ),
     "execution_mode": Param(
         "local",
         type="string",
         enum=["local", "kubernetes"],
+        values_display={"local": "On the worker", "kubernetes": "In a Kubernetes pod of its own"},
         title="Execution mode",
-        description="On the worker, or in a Kubernetes pod of its own. All that follows is for pods.",
+        description="All that follows is for pods.",
         section="Where it runs",
     ),
     "image": Param(
@@ -179,47 +311,6 @@ PARAMS = {
         description="With 1 the pod gets an NVIDIA GPU, and fails if it finds none.",
         section="Where it runs",
     ),
-    "on_error": Param(
-        "null",
-        type="string",
-        enum=["null", "zero", "fail"],
-        title="Rows that cannot be scored",
-        description="Get null, get 0.0, or fail the task at the first one.",
-        section="Limits",
-    ),
-    "max_error_rate": Param(
-        0.1,
-        type="number",
-        minimum=0,
-        maximum=1,
-        title="Share of rows that may have no score",
-        description="More than this fails the run; 1 accepts any.",
-        section="Limits",
-    ),
-    "rescore": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, "failed"],
-        title="Rows to score again",
-        description="failed: keep the scores of the output that is there, and try again the rows that have none.",
-        section="Limits",
-    ),
-    "minimum_mean_score": Param(
-        None,
-        type=["null", "number"],
-        minimum=0,
-        maximum=1,
-        title="Lowest mean score",
-        description="A lower mean fails the run. Leave empty for no limit.",
-        section="Limits",
-    ),
-    "overwrite": Param(
-        False,
-        type="boolean",
-        title="Overwrite",
-        description="Score again, and replace an output or a column that something else wrote.",
-        section="Limits",
-    ),
 }
 
 
@@ -234,9 +325,10 @@ PARAMS = {
     doc_md=__doc__,
 )
 def clip_evaluation() -> None:
-    score = ImageCLIPEvaluatorOperator(
+    ImageCLIPEvaluatorOperator(
         task_id="score",
-        doc_md="Reads the step, scores every row, writes the next step and its manifest.",
+        doc_md="Reads the step, scores every row, writes the next step and its manifest, and judges the gates.",
+        outlets=[AssetAlias("clip_scores")],
         first_entry_file_name="{{ params.first_entry_file_name }}",
         cache_path="{{ params.cache_path }}",
         file_name_prefix="{{ params.file_name_prefix }}",
@@ -246,6 +338,10 @@ def clip_evaluation() -> None:
         input_text_key="{{ params.input_text_key }}",
         output_key="{{ params.output_key }}",
         error_key="{{ params.error_key or '' }}",
+        cosine_key="{{ params.cosine_key or '' }}",
+        clipscore_key="{{ params.clipscore_key or '' }}",
+        percentile_key="{{ params.percentile_key or '' }}",
+        sentence_key="{{ params.sentence_key or '' }}",
         image_root="{{ params.image_root or '' }}",
         image_buckets="{{ params.image_buckets or '' }}",
         model_name="{{ params.model_name }}",
@@ -253,9 +349,14 @@ def clip_evaluation() -> None:
         device="{{ params.device or '' }}",
         precision="{{ params.precision }}",
         batch_size="{{ params.batch_size }}",
+        min_score="{{ params.min_score or '' }}",
+        min_mean_score="{{ params.min_mean_score }}",
+        min_auc="{{ params.min_auc }}",
+        max_below_threshold="{{ params.max_below_threshold }}",
+        on_gate="{{ params.on_gate }}",
         on_error="{{ params.on_error }}",
         max_error_rate="{{ params.max_error_rate }}",
-        rescore="{{ params.rescore or '' }}",
+        rescore="{{ '' if params.rescore == 'none' else params.rescore }}",
         overwrite="{{ params.overwrite }}",
         execution_mode="{{ params.execution_mode }}",
         gpus="{{ params.gpus }}",
@@ -266,14 +367,6 @@ def clip_evaluation() -> None:
             "env_from": "{{ [{'secretRef': {'name': params.secret}}] | tojson if params.secret }}",
         },
     )
-
-    @task(doc_md="Fails the run if the mean score is too low.")
-    def check(summary: dict[str, Any], params: dict[str, Any]) -> None:
-        limit, scores = params["minimum_mean_score"], summary["scores"]
-        if limit is not None and scores is not None and scores["mean"] < limit:
-            raise AirflowFailException(f"the mean score is {scores['mean']:.4f}, and minimum_mean_score is {limit}")
-
-    check(score.output["summary"])
 
 
 clip_evaluation()

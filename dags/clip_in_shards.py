@@ -22,14 +22,17 @@ between files.
 |---|---|
 | `return_value` | the score columns: `["clip_score"]` |
 | `output_path`, `output_step` | where the scored step is, and its number |
-| `summary` | row counts, score statistics, model, device |
+| `summary` | row counts, statistics of the scores, calibration, gates, model, device |
+| `manifest` | where the manifest of the step is |
+
+**Quality gates** are judged by `merge`, for the whole step.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import Param, dag
+from airflow.sdk import AssetAlias, Param, dag
 
 from clip_operator.operators import clip_evaluation_group
 
@@ -87,8 +90,9 @@ PARAMS = {
         "file",
         type="string",
         enum=["file", "parts"],
+        values_display={"file": "One file", "parts": "One part file for each shard"},
         title="Layout of the step",
-        description="One file, or one part file for each shard, which is merged without copying.",
+        description="Part files are merged without copying.",
         section="Shards",
     ),
     "model_name": Param(
@@ -112,31 +116,52 @@ PARAMS = {
         type=["null", "string"],
         title="Reason column to add",
         description="Says why a row has no score. Leave empty for no such column.",
-        section="Limits",
+        section="Rows without a score",
     ),
     "on_error": Param(
         "null",
         type="string",
         enum=["null", "zero", "fail"],
+        values_display={"null": "Get null", "zero": "Get 0.0", "fail": "Fail their shard at the first one"},
         title="Rows that cannot be scored",
-        description="Get null, get 0.0, or fail their shard at the first one.",
-        section="Limits",
+        description="Such as those whose image is missing. Each has a reason, which is counted.",
+        section="Rows without a score",
     ),
     "max_error_rate": Param(
         0.1,
         type="number",
         minimum=0,
         maximum=1,
-        title="Share of rows that may have no score",
+        title="Largest share without a score",
         description="More than this fails the run; 1 accepts any.",
-        section="Limits",
+        section="Rows without a score",
+    ),
+    "min_mean_score": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=1,
+        title="Lowest mean score",
+        description="Leave empty for no limit.",
+        section="Quality gates",
+    ),
+    "min_auc": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        maximum=1,
+        title="Lowest AUC",
+        description="How well the scores tell rows from mismatched pairs: 0.5 is guessing, 1 is perfect. Leave empty "
+        "for no limit.",
+        section="Quality gates",
     ),
     "execution_mode": Param(
         "local",
         type="string",
         enum=["local", "kubernetes"],
+        values_display={"local": "Shards on the workers", "kubernetes": "Shards in a Kubernetes pod each"},
         title="Execution mode",
-        description="Shards on the workers, or in a Kubernetes pod each. All that follows is for pods.",
+        description="All that follows is for pods.",
         section="Where it runs",
     ),
     "image": Param(
@@ -203,6 +228,9 @@ def clip_in_shards() -> None:
         error_key="{{ params.error_key or '' }}",
         on_error="{{ params.on_error }}",
         max_error_rate="{{ params.max_error_rate }}",
+        min_mean_score="{{ params.min_mean_score }}",
+        min_auc="{{ params.min_auc }}",
+        outlets=[AssetAlias("clip_scores")],
         execution_mode="{{ params.execution_mode }}",
         gpus="{{ params.gpus }}",
         pod={

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import AssetAlias
 from airflow.sdk.definitions.param import Param
 
 from clip_operator.operators import ImageCLIPEvaluatorOperator
 from demo.airflow_home import REPOSITORY
 
 DAGS = REPOSITORY / "dags"
-IDS = ["clip_evaluation", "clip_in_shards", "clip_on_gpu", "clip_two_captions"]
+IDS = ["clip_evaluation", "clip_in_shards", "clip_on_gpu", "clip_scores_ready", "clip_two_captions"]
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +50,16 @@ def test_the_form_explains_every_parameter_and_its_default_is_valid(bag: DagBag,
     for name, param in params.items():
         assert isinstance(param, Param)
         assert param.schema.get("title"), f"{name} has no title"
+        assert set(param.schema.get("values_display", ())) <= set(param.schema.get("enum", ())), name
         param.resolve()  # raises if the default is not valid
 
 
-def test_the_evaluation_dag_runs_daily_and_checks_what_it_scored(bag: DagBag) -> None:
+def test_the_evaluation_dag_runs_daily_and_tells_other_dags_of_its_scores(bag: DagBag) -> None:
     dag: Any = bag.dags["clip_evaluation"]
     assert dag.schedule == "@daily"
-    assert dag.task_dict["score"].downstream_task_ids == {"check"}
     assert isinstance(dag.task_dict["score"], ImageCLIPEvaluatorOperator)
+    assert dag.task_dict["score"].outlets == [AssetAlias("clip_scores")]
+    assert bag.dags["clip_scores_ready"].schedule == AssetAlias("clip_scores")
 
 
 def test_the_sharded_dag_plans_scores_and_merges_two_shards_at_a_time(bag: DagBag) -> None:
@@ -66,6 +69,14 @@ def test_the_sharded_dag_plans_scores_and_merges_two_shards_at_a_time(bag: DagBa
     assert merge.upstream_task_ids == {plan.task_id, score.task_id}
     assert score.max_active_tis_per_dagrun == 2
     assert not plan.pod, "where shards are scored is no matter of the plan's"
+    assert [[link.name for link in task.operator_extra_links] for task in (plan, score, merge)] == [
+        [],
+        ["CLIP report", "Scored step"],
+        ["CLIP report", "Scored step"],
+    ]
+    assert merge.outlets == [AssetAlias("clip_scores")]
+    assert not plan.outlets, "the step is not there yet"
+    assert not score.partial_kwargs.get("outlets"), "nor is it there when one shard is"
 
 
 @pytest.mark.parametrize("dag_id", ["clip_evaluation", "clip_in_shards"])
@@ -119,7 +130,6 @@ def test_a_task_that_scores_elsewhere_needs_nothing_of_the_scoring_side_but_its_
 def test_parsing_a_dag_loads_nothing_heavy(dag_id: str) -> None:
     path = str(DAGS / f"{dag_id}.py")
     loaded = loads(f"import runpy; runpy.run_path({path!r})")
-    assert "clip_operator.operators.image_clip_evaluator" in loaded
     assert [name for name in loaded if name.startswith(HEAVY)] == []
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from tests.fake_kubernetes import FakeKubernetes
 from tests.scoring_cluster import scoring_cluster
 
 BUCKET = "clip-demo"
+HERE = f"s3://{BUCKET}/here/captions_step1.jsonl"
+LINEAGE = "lineage.json"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,13 @@ def airflow(
         "AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection,
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(kubernetes),
     }
-    home = AirflowHome(tmp_path_factory.mktemp("airflow"), variables)
+    folder = tmp_path_factory.mktemp("airflow")
+    transport = {"type": "file", "log_file_path": str(folder / LINEAGE), "append": True}
+    settings = {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",  # what is paused does not wait for assets
+    }
+    home = AirflowHome(folder, {**variables, **settings})
     home.migrate()
     return home
 
@@ -57,19 +67,64 @@ def rows(client: Any, key: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in client.get_object(Bucket=BUCKET, Key=key)["Body"].read().splitlines()]
 
 
-def test_the_evaluation_dag_scores_a_step_with_the_parameters_of_its_form(airflow: AirflowHome, client: Any) -> None:
-    code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/here", output_key="agreement", batch_size=7)
+@pytest.fixture(scope="module")
+def xcoms(airflow: AirflowHome) -> dict[tuple[str, str], Any]:
+    """What a run of the evaluation DAG hands on, with some of its form's fields filled in."""
+    columns = {"output_key": "agreement", "cosine_key": "cosine", "clipscore_key": "clipscore"}
+    columns |= {"percentile_key": "percentile", "sentence_key": "worst", "min_score": "threshold"}
+    gates = {"min_mean_score": 0.5, "min_auc": 0.8, "max_below_threshold": 0.3}
+    code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/here", batch_size="7", **columns, **gates)
     assert code == 0, log[-4000:]
-    assert airflow.task_states("clip_evaluation") == {"score": "success", "check": "success"}
-    assert airflow.xcoms("clip_evaluation")["score", "return_value"] == ["agreement"]
-    assert [list(row)[-2:] for row in rows(client, "here/captions_step1.jsonl")] == [["agreement", "clip_error"]] * 64
+    assert airflow.task_states("clip_evaluation") == {"score": "success"}
+    return airflow.xcoms("clip_evaluation")
 
 
-def test_the_evaluation_dag_fails_when_the_scores_are_below_the_limit(airflow: AirflowHome) -> None:
-    code, log = run(airflow, "clip_evaluation", minimum_mean_score=0.9)
+def test_the_evaluation_dag_scores_a_step_with_the_parameters_of_its_form(
+    xcoms: dict[tuple[str, str], Any], client: Any
+) -> None:
+    assert xcoms["score", "return_value"] == ["agreement"]
+    added = ["agreement", "clip_error", "cosine", "clipscore", "worst", "worst_score", "percentile"]
+    step = rows(client, "here/captions_step1.jsonl")
+    assert [list(row)[-7:] for row in step] == [added] * 64
+    summary = xcoms["score", "summary"]
+    kept = [row for row in step if (row["agreement"] or 0) >= summary["calibration"]["threshold"]]
+    assert rows(client, "here/captions_filtered_step1.jsonl") == kept
+    assert (summary["filtered"]["rows"], summary["filtered"]["output_path"]) == (
+        len(kept),
+        f"s3://{BUCKET}/here/captions_filtered_step1.jsonl",
+    )
+    assert xcoms["score", "manifest"] == {"uri": f"{HERE}.manifest.json", "aws_conn_id": "aws_default"}
+
+
+def test_the_dag_that_waits_for_scores_is_to_run_and_knows_what_they_are(
+    airflow: AirflowHome, xcoms: dict[tuple[str, str], Any]
+) -> None:
+    with closing(sqlite3.connect(airflow.folder / "airflow.db")) as database:
+        query = "SELECT event.extra FROM asset_event event JOIN asset ON asset.id = event.asset_id WHERE asset.uri = ?"
+        ((extra,),) = database.execute(query, (HERE,)).fetchall()
+        waiting = database.execute("SELECT target_dag_id FROM asset_dag_run_queue").fetchall()
+    assert json.loads(extra) == {"output_path": HERE, "output_step": 1, **xcoms["score", "summary"]}
+    assert waiting == [("clip_scores_ready",)]
+
+
+def test_openlineage_is_told_what_was_read_and_written_and_how_good_it_is(
+    airflow: AirflowHome, xcoms: dict[tuple[str, str], Any]
+) -> None:
+    events = [json.loads(line) for line in (airflow.folder / LINEAGE).read_text().splitlines()]
+    written = [(event["inputs"], event["outputs"][0]) for event in events if event.get("outputs")]
+    (source,), told = next(each for each in written if each[1]["name"] == "here/captions_step1.jsonl")
+    assert (source["namespace"], source["name"]) == (f"s3://{BUCKET}", "shapes/captions.jsonl")
+    assert told["facets"]["dataQualityMetrics"]["columnMetrics"]["agreement"]["count"] == 60
+
+
+def test_the_evaluation_dag_fails_for_good_when_the_scores_are_below_the_limit(airflow: AirflowHome) -> None:
+    code, log = run(airflow, "clip_evaluation", min_mean_score=0.9)
     assert code == 1
-    assert airflow.task_states("clip_evaluation") == {"score": "success", "check": "failed"}
-    assert "and minimum_mean_score is 0.9" in log
+    assert airflow.task_states("clip_evaluation") == {"score": "failed"}
+    assert "below min_mean_score=0.9" in log
+    summary = airflow.xcoms("clip_evaluation")["score", "summary"]
+    assert summary["gates"]["passed"] is False
+    assert summary["rows"]["scored"] == 60
 
 
 def test_the_evaluation_dag_refuses_a_parameter_that_its_form_would_not_take(airflow: AirflowHome) -> None:
@@ -93,7 +148,7 @@ def test_the_evaluation_dag_runs_in_a_pod_if_its_form_says_so(
     where = {"execution_mode": "kubernetes", "image": "scorer:1", "namespace": "ml", "secret": "clip-s3"}
     code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/pod", **where)
     assert code == 0, log[-4000:]
-    assert airflow.task_states("clip_evaluation") == {"score": "success", "check": "success"}
+    assert airflow.task_states("clip_evaluation") == {"score": "success"}
     (pod,) = cluster.created
     assert pod["metadata"]["namespace"] == "ml"
     assert sum(row["clip_score"] is not None for row in rows(client, "pod/captions_step1.jsonl")) == 60

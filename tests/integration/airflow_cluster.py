@@ -1,4 +1,4 @@
-"""An Airflow as in production: PostgreSQL, LocalExecutor, and all four services, used over its REST API."""
+"""A whole Airflow, used over its REST API: as in production on PostgreSQL, or as ``airflow standalone`` makes it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,45 +154,82 @@ def airflow_cluster(
     :param role: of the user: viewer, user, op or admin.
     :raises RuntimeError: a service ended or is not well in time; the message has the end of its log.
     """
-    logs = folder / "logs"
-    logs.mkdir(parents=True)
-    password, passwords = secrets.token_urlsafe(), folder / "passwords.json"
+    services = {
+        "api-server": (),
+        "scheduler": ("--skip-serve-logs",),
+        "dag-processor": (),
+        "triggerer": ("--skip-serve-logs",),
+    }
+    with postgres("airflow") as database:
+        settings = {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.sqlalchemy_url,
+            "AIRFLOW__CORE__PARALLELISM": str(task_slots),
+        }
+        home = AirflowHome(folder, {**settings, **variables}, dags)
+        home.folder.mkdir(parents=True)
+        home.run(["db", "migrate"])
+        with _running(home, services, role) as cluster:
+            yield cluster
+
+
+@contextmanager
+def airflow_standalone(
+    folder: Path, variables: Mapping[str, str], *, dags: Path = REPOSITORY / "dags", role: str = "admin"
+) -> Iterator[AirflowCluster]:
+    """Run ``airflow standalone``, as one who tries Airflow does: SQLite, all services below one process.
+
+    As with :func:`airflow_cluster` nothing runs by a schedule, and the parameters are the same.
+    """
+    settings = {
+        "AIRFLOW__CORE__PARALLELISM": "1",  # SQLite takes one writer at a time
+        # Standalone serves the task logs too, on ports that are the same for all unless told otherwise
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_quiet_port()),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_quiet_port()),
+        # It starts the services by the name of the command
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    home = AirflowHome(folder, {**settings, **variables}, dags)
+    home.folder.mkdir(parents=True)
+    with _running(home, {"standalone": ()}, role) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _running(home: AirflowHome, services: Mapping[str, Sequence[str]], role: str) -> Iterator[AirflowCluster]:
+    """Run services of an Airflow, wait until they are well and know all DAGs, and log a user in."""
+    logs = home.folder / "logs"
+    logs.mkdir(exist_ok=True)  # the migration has written there already
+    password, passwords = secrets.token_urlsafe(), home.folder / "passwords.json"
     passwords.write_text(json.dumps({USER: password}))
     port = _quiet_port()
     url = f"http://127.0.0.1:{port}"
+    settings = {
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:{role}",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs / "tasks"),
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        # DAG files do not change meanwhile, and the processors have better to do than to parse them again
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
+    }
+    home = replace(home, variables={**settings, **home.variables})
+    started: dict[str, psutil.Popen] = {}
     with ExitStack() as stack:
-        database = stack.enter_context(postgres("airflow"))
-        settings = {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.sqlalchemy_url,
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": str(task_slots),
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:{role}",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-            "AIRFLOW__API__BASE_URL": url,
-            "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(),
-            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs / "tasks"),
-            "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
-            # DAG files do not change meanwhile, and the processors have better to do than to parse them again
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
-        }
-        home = AirflowHome(folder, {**settings, **variables}, dags)
-        home.run(["db", "migrate"], logs / "migration.log")
-        services: dict[str, psutil.Popen] = {}
-        stack.callback(_stop, services)
-        for name, arguments in {
-            "api-server": ("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            "scheduler": ("--skip-serve-logs",),
-            "dag-processor": (),
-            "triggerer": ("--skip-serve-logs",),
-        }.items():
-            services[name] = _start(home, name, arguments, logs / f"{name}.log")
+        stack.callback(_stop, started)
+        for name, arguments in services.items():
+            started[name] = _start(home, name, arguments, logs / f"{name}.log")
         try:
-            api = stack.enter_context(_log_in(url, password, services))
-            _until(lambda: _are_well(api, services), _SECONDS_TO_START)
-            _until(lambda: _are_parsed(api, services, dags), _SECONDS_TO_START)
+            api = stack.enter_context(_log_in(url, password, started))
+            _until(lambda: _are_well(api, started), _SECONDS_TO_START)
+            _until(lambda: _are_parsed(api, started, home.dags), _SECONDS_TO_START)
         except (TimeoutError, ChildProcessError) as error:
             ends = {path.name: path.read_text(errors="replace")[-_LOG_END:] for path in sorted(logs.glob("*.log"))}
             shown = "\n".join(f"--- {name}\n{end}" for name, end in ends.items())
@@ -217,11 +254,13 @@ def _start(home: AirflowHome, service: str, arguments: Sequence[str], log: Path)
 def _stop(services: Mapping[str, psutil.Popen]) -> None:
     """End the services and every process that they have started."""
     # Found before their parents are gone: then nothing would tell whose they were.
-    family = [child for service in services.values() if service.is_running() for child in service.children(True)]
+    leaders = [service for service in services.values() if service.is_running()]
+    family = [child for service in leaders for child in service.children(recursive=True)]
     running = [*services.values(), *family]
-    for service in services.values():
-        if service.is_running():
-            service.terminate()
+    # Standalone ends without its services, which are its children, unless they are told too.
+    for process in [child for service in leaders for child in service.children()] + leaders:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
     _, alive = psutil.wait_procs(running, timeout=_SECONDS_TO_STOP)
     for process in alive:
         process.kill()

@@ -111,8 +111,20 @@ def test_a_pod_writes_the_same_bytes_and_hands_on_the_same_xcoms_as_local_mode(
     assert ti.xcoms["output_path"] == output_of(ti)
     assert ti.xcoms["output_step"] == 1
     assert ti.xcoms["summary"]["rows"]["scored"] == 60
+    assert ti.xcoms["manifest"] == {"uri": f"{output_of(ti)}.manifest.json", "aws_conn_id": "store"}
     assert own_manifest(ti, s3).request.requested_by == ti.requester
     assert cluster.pods() == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_pods_step_that_does_not_pass_a_gate_fails_the_task_for_good(
+    task: Callable[..., TaskInstance], s3: S3, deferrable: bool
+) -> None:
+    ti = task(deferrable=deferrable, min_mean_score=0.9)
+    with pytest.raises(AirflowFailException, match=r"the mean score is 0\.[0-9]{4}, below min_mean_score=0\.9"):
+        ti.next_try().run()
+    assert ti.xcoms["summary"]["gates"]["passed"] is False
+    assert own_manifest(ti, s3).rows.scored == 60
 
 
 def test_a_task_that_does_not_say_where_to_wait_waits_where_airflows_setting_says(

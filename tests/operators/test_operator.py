@@ -103,6 +103,11 @@ def test_a_task_writes_the_next_step_and_hands_on_the_name_of_its_column(airflow
     assert summary["rows"]["total"] == 64
     assert summary["rows"]["failed"] == 4
     assert 0 < summary["scores"]["mean"] < 1
+    assert summary["gates"] == {"passed": True, "breaches": []}
+    assert xcoms["first", "manifest"] == {
+        "uri": f"{FOLDER}/chain/captions_step1.jsonl.manifest.json",
+        "aws_conn_id": "clip_store",
+    }
     before, after = airflow.rows(f"{FOLDER}/captions.jsonl"), airflow.rows(xcoms["first", "output_path"])
     assert [list(row) for row in after] == [[*row, "clip_score", "why"] for row in before]
 
@@ -130,6 +135,23 @@ def test_another_interpreter_writes_the_same_bytes_and_its_log_is_the_tasks(airf
     relayed = [line for line in runs.splitlines() if "clip_operator.operators.execution" in line]
     assert any("[warning" in line and "Row 14 has no score: image_unreadable" in line for line in relayed)
     assert any("[info" in line and "Scored 60 of 64 rows" in line for line in relayed)
+
+
+def test_the_log_folds_away_all_but_the_result(airflow: Airflow, runs: str) -> None:
+    log = runs[runs.index("starting task_id=first ") :]
+    words = [
+        "::group::What was asked",
+        "input: s3://",
+        "::endgroup::",
+        "::group::Scoring",
+        "Row 14 has no score",
+        "::endgroup::",
+        "60 of 64 rows have a score",
+        f"See the report: {FOLDER}/chain/captions_step1.jsonl.report.html",
+    ]
+    place = 0
+    for each in words:
+        place = log.index(each, place) + len(each)
 
 
 def test_mapped_tasks_each_write_their_own_step(airflow: Airflow, runs: str) -> None:
@@ -177,6 +199,9 @@ REFUSALS = {
     "batch_size": "batch_size: .*must be a number of images from 1 to 65536, or auto",
     "on_error": "on_error: Input should be 'null', 'zero' or 'fail'",
     "model_name": "model_name must not be empty",
+    "min_auc": "min_auc must be a number from 0 to 1, not 'much'",
+    "on_gate": "on_gate must be 'fail' or 'mark', not 'ignore'",
+    "min_score": "min_score",
     "cache_type": "cache_type='pickle': .*pickle",
     "cache_path": "cache_path must be a string and must not be empty",
     "prefix": "file_name_prefix must not hold a slash",

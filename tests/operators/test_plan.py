@@ -62,7 +62,22 @@ def test_images_are_found_from_the_data_sets_folder_at_every_step() -> None:
     assert planned(step=5, image_root="s3://images").image_root == "s3://images"
 
 
-@pytest.mark.parametrize("name", ["model_name", "input_text_key", "output_key", "on_error", "batch_size", "overwrite"])
+def test_the_rows_to_keep_have_a_series_of_steps_of_their_own() -> None:
+    request = planned(step=3, file_name_prefix="captions", min_score="0.6")
+    assert (request.min_score, request.filtered_output) == (0.6, "/no/steps/captions_filtered_step4.jsonl")
+    assert planned(min_score="threshold").min_score == "threshold"
+    assert planned().filtered_output is None
+
+
+@pytest.mark.parametrize("value", ["lots", "1.5"])
+def test_a_score_to_keep_that_is_none_is_named(value: str) -> None:
+    with pytest.raises(RequestError, match="min_score"):
+        planned(min_score=value)
+
+
+@pytest.mark.parametrize(
+    "name", ["model_name", "report", "input_text_key", "output_key", "on_error", "batch_size", "overwrite"]
+)
 def test_a_parameter_that_templating_left_empty_is_named_and_not_replaced_by_its_default(name: str) -> None:
     with pytest.raises(RequestError, match=f"{name} must not be empty"):
         planned(**{name: None})
@@ -98,6 +113,18 @@ def test_a_shard_is_its_part_of_the_step_that_was_planned(folder: Path, step: ob
     assert work.shard_label == "2 of 3, rows 3\N{EN DASH}4"
 
 
+def test_a_shard_of_a_step_with_all_there_is_to_add_is_its_part_of_it(folder: Path) -> None:
+    added: dict[str, Any] = {
+        "cosine_key": "a",
+        "clipscore_key": "b",
+        "sentence_key": "c",
+        "percentile_key": "d",
+        "min_score": 0.5,
+    }
+    shards = shards_of(folder, **added)
+    assert shard(shards, folder, **added).request == shards.shard_request("00002-of-00003", REQUESTER)
+
+
 def test_how_a_shard_is_scored_is_its_own_matter_but_not_where_it_saves_its_results(folder: Path) -> None:
     shards = shards_of(folder)
     request = shard(shards, folder, batch_size=2, device="cpu", reuse=f"{folder}/store", resume_point_rows=5).request
@@ -109,6 +136,8 @@ def test_how_a_shard_is_scored_is_its_own_matter_but_not_where_it_saves_its_resu
     ("parameters", "named"),
     [
         ({"output_key": "other"}, "output_key"),
+        ({"cosine_key": "cosine"}, "cosine_key"),
+        ({"min_score": 0.6}, "min_score, filtered_output"),
         ({"model_name": "other"}, "model_name"),
         ({"step": 1}, "step"),
         ({"cache_path": "/elsewhere"}, "cache_path"),

@@ -21,6 +21,7 @@ from tests.scoring_cluster import scoring_cluster
 
 BUCKET = "sharded"
 FOLDER = f"s3://{BUCKET}/data"
+SEVEN = [f"seven/captions_step1.jsonl{suffix}" for suffix in ("", ".manifest.json", ".report.html", ".samples.json")]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def test_seven_task_instances_write_the_bytes_and_the_manifest_of_one(airflow: A
     assert merged.scores == whole.scores
     assert merged.input == whole.input
     assert merged.request.fingerprint() == whole.request.model_copy(update={"output": merged.output.uri}).fingerprint()
-    assert airflow.keys("seven") == ["seven/captions_step1.jsonl", "seven/captions_step1.jsonl.manifest.json"]
+    assert airflow.keys("seven") == SEVEN
 
 
 def test_the_merge_hands_on_what_a_single_task_does(airflow: Airflow, runs: str) -> None:
@@ -116,9 +117,19 @@ def test_the_merge_hands_on_what_a_single_task_does(airflow: Airflow, runs: str)
     assert xcoms["seven.merge", "return_value"] == xcoms["whole", "return_value"] == ["clip_score"]
     assert xcoms["seven.merge", "output_path"] == f"{FOLDER}/seven/captions_step1.jsonl"
     assert xcoms["seven.merge", "output_step"] == 1
-    for part in ("rows", "scores", "model"):
+    for part in ("rows", "scores", "calibration", "model"):
         assert xcoms["seven.merge", "summary"][part] == xcoms["whole", "summary"][part]
     assert xcoms["report", "return_value"] == [["clip_score"], xcoms["whole", "summary"]["rows"]]
+
+
+def test_gates_are_judged_of_the_whole_step_by_the_merge(airflow: Airflow, runs: str) -> None:
+    gates = airflow.home.xcoms("shards")["seven.merge", "summary"]["gates"]
+    assert gates["passed"] is False
+    assert len(gates["breaches"]) == 1
+    assert gates["breaches"][0].endswith("below min_auc=0.99")
+    shard = airflow.home.xcoms("shards", map_index=2)["seven.score", "summary"]
+    assert shard["gates"] == {"passed": True, "breaches": []}
+    assert runs.count("The step does not pass its gates") == 1
 
 
 def test_a_mapped_instance_is_called_by_its_rows_and_hands_on_little(airflow: Airflow, runs: str) -> None:
@@ -141,7 +152,15 @@ def test_part_files_are_the_shards_own_tables_and_the_next_step_reads_them_as_on
     assert xcoms["latest.merge", "output_step"] == 2
     rows = [json.loads(line) for line in airflow.bytes("parts/captions_step2.jsonl").splitlines()]
     assert len(rows) == 64
-    assert [list(row)[-2:] for row in rows] == [["why", "score_of_alt_text"]] * 64
+    assert [list(row)[-3:] for row in rows] == [["why", "score_of_alt_text", "percentile"]] * 64
+    kept = [row for row in rows if (row["score_of_alt_text"] or 0) >= 0.5]
+    filtered = xcoms["latest.merge", "summary"]["filtered"]
+    assert filtered == {
+        "output_path": f"{FOLDER}/parts/captions_filtered_step2.jsonl",
+        "rows": len(kept),
+        "min_score": 0.5,
+    }
+    assert [json.loads(line) for line in airflow.bytes("parts/captions_filtered_step2.jsonl").splitlines()] == kept
 
 
 def test_a_step_that_is_complete_is_not_scored_again_but_confirmed(airflow: Airflow, runs: str) -> None:
@@ -159,7 +178,7 @@ def test_a_step_that_is_complete_is_not_scored_again_but_confirmed(airflow: Airf
     confirmed_by = airflow.manifest("seven/captions_step1.jsonl").confirmed_by
     assert confirmed_by is not None
     assert (confirmed_by.dag_id, confirmed_by.task_id) == ("again", "seven.merge")
-    assert airflow.keys("seven") == ["seven/captions_step1.jsonl", "seven/captions_step1.jsonl.manifest.json"]
+    assert airflow.keys("seven") == SEVEN
 
 
 def test_shards_in_pods_write_the_bytes_of_one_task_on_the_worker(
@@ -179,6 +198,9 @@ REFUSALS = {
     "too_many.plan": r"shards=2,000 is more than Airflow maps a task to: \[core\] max_map_length is 1,024",
     "no_number.plan": "shards must be a whole number from 1 on, not 'many'",
     "layout.plan": "output_layout must be 'file' or 'parts', not 'heap'",
+    "percentile.plan": "percentile_key takes all rows' scores, .* take output_layout='file'",
+    "filter.plan": "min_score takes all rows' scores, .* take output_layout='file'",
+    "gate.plan": "min_auc must be a number from 0 to 1, not 'much'",
     "rescore.plan": "rescore keeps scores of a whole output, which shards do not have before them",
     "column.plan": "captions.jsonl has no column 'caption'",
     "differs.score": "output_key: differ from those the step was planned with; clear the plan task",

@@ -13,6 +13,9 @@ from clip_operator.operators.shards import MergeShardsOperator, PlanShardsOperat
 # What says where a shard is scored. The other two tasks run on the worker, whatever that is.
 _WHERE = ("execution_mode", "python", "pod", "gpus", "deferrable")
 
+# What is said of a step when it is there: an asset event of the plan's would come too early.
+_WHEN_DONE = ("outlets",)
+
 # Until a mapped instance has run, Airflow knows the shard's name alone.
 _MAP_INDEX_TEMPLATE = "{{ shard_label | default(task.shard) }}"
 
@@ -22,8 +25,8 @@ class ClipEvaluationGroup(TaskGroup):
 
     @property
     def output(self) -> Any:  # an XComArg, which type checkers do not take where a task's function wants its value
-        """What the merge returns, the list of score columns. ``output["output_path"]``, ``["output_step"]`` and
-        ``["summary"]`` are its further XComs."""
+        """What the merge returns, the list of score columns. ``output["output_path"]``, ``["output_step"]``,
+        ``["summary"]`` and ``["manifest"]`` are its further XComs."""
         merge = self.children[f"{self.group_id}.merge"]
         assert isinstance(merge, MergeShardsOperator)
         return merge.output
@@ -62,10 +65,12 @@ def clip_evaluation_group(
     :param output_layout: ``file`` or ``parts``.
     :param score: arguments of Airflow's own for ``score`` alone: ``pool``, ``max_active_tis_per_dagrun``, ``retries``,
         ``executor``, ``queue``, ``execution_timeout``, …
-    :param parameters: those of :class:`ImageCLIPEvaluatorOperator`, and arguments of Airflow's own for all three tasks.
+    :param parameters: those of :class:`ImageCLIPEvaluatorOperator`, and arguments of Airflow's own for all three tasks;
+        gates and ``outlets`` are for the whole step, so for ``merge``.
     """
     group = ClipEvaluationGroup(group_id=group_id)
     step = {name: value for name, value in parameters.items() if name not in _WHERE}
+    unfinished = {name: value for name, value in parameters.items() if name not in _WHEN_DONE}
     with group:
         plan = PlanShardsOperator(
             task_id="plan",
@@ -73,13 +78,16 @@ def clip_evaluation_group(
             shard_rows=shard_rows,
             shard_bytes=shard_bytes,
             output_layout=output_layout,
-            **{"doc_md": "Checks the step, and divides it into shards.", **step},
+            **{
+                "doc_md": "Checks the step, and divides it into shards.",
+                **{name: value for name, value in unfinished.items() if name not in _WHERE},
+            },
         )
         plan_uri = XComArg(plan, key="plan")
         scoring = {
             "doc_md": "Scores one shard.",
             "map_index_template": _MAP_INDEX_TEMPLATE,
-            **parameters,
+            **unfinished,
             **(score or {}),
         }
         scored = ImageCLIPEvaluatorOperator.partial(task_id="score", plan=plan_uri, **scoring).expand(shard=plan.output)

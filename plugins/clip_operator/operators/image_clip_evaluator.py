@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 
 from clip_operator.errors import JobError, RequestError
-from clip_operator.operators.task_instance import connection_of, hand_on, parameters_of, requester_of, told_to_airflow
+from clip_operator.operators.links import ReportLink, ScoredStepLink
+from clip_operator.operators.task_instance import connection_of, parameters_of, requester_of, told_to_airflow
 
 if TYPE_CHECKING:
     import jinja2
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
+    from clip_operator.manifest import EvaluationManifest
     from clip_operator.operators.aws import AwsConnection
     from clip_operator.operators.execution import Execution
     from clip_operator.operators.execution.kubernetes import KubernetesPod
@@ -35,7 +38,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     was scored by the same request with the same model, the task succeeds at once.
 
     Returns the list of score columns, ``["clip_score"]``. Further XComs: ``output_path`` (URI), ``output_step``
-    (int) and ``summary`` (row counts, score statistics, model and device).
+    (int), ``summary`` (row counts, statistics of the scores, calibration, filtered step, gates, model and device) and
+    ``manifest`` (the manifest's ``uri``, and the ``aws_conn_id`` that reads it). Each ``AssetAlias`` among the
+    ``outlets`` gets an asset event of the output, with the summary as its extra.
 
     All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.
 
@@ -63,6 +68,25 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param on_error: what a row that cannot be scored gets: ``null``, ``zero``, or ``fail`` to fail the task at the
         first one. If no row at all can be scored the task fails in any case. Default: ``null``.
     :param error_key: column to add with the reason why a row has no score. Default: no such column.
+    :param cosine_key: column to add with the cosine itself, from -1 to 1. Default: no such column.
+    :param clipscore_key: column to add with the CLIPScore of Hessel et al. 2021, 2.5 times the cosine or 0 if that is
+        negative. Default: no such column.
+    :param sentence_key: for texts that are longer than the model reads, column to add with that sentence of the text
+        which agrees least with the image; ``{sentence_key}_score``, added too, has its score. Default: no such columns.
+    :param percentile_key: column to add with the share of the data set's mismatched pairs that score lower, in percent.
+        Not with part files. Default: no such column.
+    :param min_score: write the rows with at least this score to a step of their own,
+        ``{cache_path}/{file_name_prefix}_filtered_step{n+1}.{cache_type}``, too: a number from 0 to 1, or ``threshold``
+        for the score that tells rows from mismatched pairs best. Not with part files. Default: no such step.
+    :param report: write a page for people beside the output, with samples of the rows. Default: True.
+    :param min_mean_score: gate: the lowest mean score, from 0 to 1. Gates are judged when the step is complete and
+        handed on; of a step that was divided, in the merge. Default: no limit, as for the next two.
+    :param min_auc: gate: the lowest AUC of the rows' scores against those of mismatched pairs; 0.5 is what guessing
+        reaches, 1 tells all apart.
+    :param max_below_threshold: gate: the largest share of the scored rows, from 0 to 1, that may score below the
+        suggested threshold.
+    :param on_gate: what becomes of a step that does not pass a gate: ``fail`` fails the task, for good; ``mark`` warns
+        in the log and says so in the XCom ``summary``. Default: ``fail``.
     :param max_error_rate: the largest share of rows, from 0 to 1, that may be without a score; above it the task fails,
         with a table of what is wrong in its log. Looked at while it scores and at the end. Default: 0.1.
     :param max_error_rates: the same for single reasons, as in ``{"image_unavailable": 0.01}``. Default: no such limits.
@@ -124,6 +148,16 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "image_buckets",
         "on_error",
         "error_key",
+        "cosine_key",
+        "clipscore_key",
+        "sentence_key",
+        "percentile_key",
+        "min_score",
+        "report",
+        "min_mean_score",
+        "min_auc",
+        "max_below_threshold",
+        "on_gate",
         "max_error_rate",
         "max_error_rates",
         "rescore",
@@ -152,6 +186,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "python": "bash",
         "pod": "json",
     }
+    operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(), ScoredStepLink())
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -173,6 +208,16 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         image_buckets: Sequence[str] = (),
         on_error: str = "null",
         error_key: str | None = None,
+        cosine_key: str | None = None,
+        clipscore_key: str | None = None,
+        sentence_key: str | None = None,
+        percentile_key: str | None = None,
+        min_score: float | str | None = None,
+        report: bool | str = True,
+        min_mean_score: float | str | None = None,
+        min_auc: float | str | None = None,
+        max_below_threshold: float | str | None = None,
+        on_gate: str = "fail",
         max_error_rate: float | str = 0.1,
         max_error_rates: Mapping[str, float] | str | None = None,
         rescore: str | None = None,
@@ -212,6 +257,16 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         self.image_buckets = image_buckets
         self.on_error = on_error
         self.error_key = error_key
+        self.cosine_key = cosine_key
+        self.clipscore_key = clipscore_key
+        self.sentence_key = sentence_key
+        self.percentile_key = percentile_key
+        self.min_score = min_score
+        self.report = report
+        self.min_mean_score = min_mean_score
+        self.min_auc = min_auc
+        self.max_below_threshold = max_below_threshold
+        self.on_gate = on_gate
         self.max_error_rate = max_error_rate
         self.max_error_rates = max_error_rates
         self.rescore = rescore
@@ -233,6 +288,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         self.gpus = gpus
         self.deferrable = deferrable
         self._execution: Execution | None = None
+        self._manifest: EvaluationManifest | None = None
         self._killed = False
 
     def execute(self, context: Context) -> list[str]:
@@ -243,6 +299,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         :raises AirflowException: the job failed.
         """
         # Imported when a task runs: a DAG file that imports the operator must stay cheap to parse.
+        from clip_operator.operators.log_groups import log_group, log_request
         from clip_operator.operators.plan import plan
 
         with told_to_airflow():
@@ -253,14 +310,18 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             _label(context, work)
             if self._killed:  # when there was no execution yet to be stopped
                 self._execution.stop()
-            manifest = self._execution.run(work)
-        return hand_on(context, manifest, work.output_step)
+            log_request(work.request)
+            with log_group("Scoring"):
+                manifest = self._execution.run(work)
+        return self._hand_on(context, parameters, manifest, work.output_step)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> list[str]:
         """Go on after the triggerer has waited for the pod; as :meth:`execute` otherwise.
 
         :param event: what the triggerer saw, and the plan that :meth:`execute` had made.
         """
+        from clip_operator.operators.log_groups import log_group
+
         with told_to_airflow():
             parameters = self._parameters()
             self._execution = execution = _pod(parameters, connection_of(parameters).storage(), context)
@@ -268,8 +329,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             _label(context, work)
             if self._killed:
                 execution.stop()
-            manifest = execution.resume(event)
-        return hand_on(context, manifest, work.output_step)
+            with log_group("Scoring"):
+                manifest = execution.resume(event)
+        return self._hand_on(context, parameters, manifest, work.output_step)
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
@@ -292,8 +354,36 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             setattr(rendered, name, self.render_template(getattr(content, name), context, jinja_env, seen_oids))
         return rendered
 
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """Return to OpenLineage which data set is read, as far as the parameters alone tell."""
+        from clip_operator.operators.lineage import lineage_before
+
+        return lineage_before(parameters_of(self, self.template_fields))
+
+    def get_openlineage_facets_on_complete(self, _: Any) -> OperatorLineage[Any, Any]:
+        """Return to OpenLineage what was read and written, and how good it is. Asked for when the task failed, too."""
+        from clip_operator.operators.lineage import lineage_after
+
+        return self.get_openlineage_facets_on_start() if self._manifest is None else lineage_after(self._manifest)
+
     def _parameters(self) -> dict[str, Any]:
-        return parameters_of(self, self.template_fields)
+        """Return the rendered parameters.
+
+        :raises RequestError: what they say of gates is wrong.
+        """
+        from clip_operator.operators.result import check_gates
+
+        parameters = parameters_of(self, self.template_fields)
+        check_gates(parameters)
+        return parameters
+
+    def _hand_on(
+        self, context: Context, parameters: Mapping[str, Any], manifest: EvaluationManifest, output_step: int
+    ) -> list[str]:
+        from clip_operator.operators.result import hand_on
+
+        self._manifest = manifest  # for OpenLineage, which asks when the task has ended
+        return hand_on(context, parameters, manifest, output_step)
 
 
 def _label(context: Context, work: Plan) -> None:

@@ -53,7 +53,7 @@ def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage, 
     else:
         step, source = number, series.find(number, storage)
     target = series.parts_uri(step + 1) if in_parts else series.uri(step + 1)
-    return Plan(_request(parameters, series, source, target, requester), step + 1)
+    return Plan(_request(parameters, series, source, target, requester, step + 1), step + 1)
 
 
 def output_step(parameters: Mapping[str, Any], output: str) -> int:
@@ -96,7 +96,7 @@ def _planned(parameters: Mapping[str, Any], shards: ShardPlan, requester: Reques
         raise _differs(["step"])
     sources = [series.uri(step - 1), series.parts_uri(step - 1)] if step > 1 else [series.uri(0)]
     source = planned.input if planned.input in sources else sources[0]
-    own = _request(parameters, series, source, planned.output, requester)
+    own = _request(parameters, series, source, planned.output, requester, step)
     if own.fingerprint() != planned.fingerprint():
         decisive = [
             _CALLED.get(name, name)
@@ -114,7 +114,12 @@ def _differs(names: list[str]) -> RequestError:
 
 
 def _request(
-    parameters: Mapping[str, Any], series: StepSeries, source: str, target: str, requester: Requester
+    parameters: Mapping[str, Any],
+    series: StepSeries,
+    source: str,
+    target: str,
+    requester: Requester,
+    output_step: int,
 ) -> EvaluationRequest:
     fields: dict[str, Any] = {}
     for name, field in EvaluationRequest.model_fields.items():
@@ -126,6 +131,8 @@ def _request(
             # What is left empty is not replaced by its default in silence, unless that default is "nothing".
             raise RequestError(f"{parameter} must not be empty")
     fields |= {"input": source, "output": target, "requested_by": requester.model_dump()}
+    if "min_score" in fields:
+        fields["filtered_output"] = series.filtered_uri(output_step)
     first = series.first_entry_file_name
     if "image_root" not in fields and first and not first.startswith(HUGGING_FACE):
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.

@@ -11,7 +11,7 @@ from airflow.sdk.configuration import conf
 
 from clip_operator.errors import Cancelled, RequestError
 from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
-from clip_operator.operators.task_instance import connection_of, hand_on, requester_of, told_to_airflow
+from clip_operator.operators.task_instance import connection_of, requester_of, told_to_airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 OUTPUT_LAYOUTS = ("file", "parts")
 
 _SHOWN_SHARDS = 100
+
+# What takes a second pass over the whole step.
+_WHOLE_FILE = ("percentile_key", "min_score")
 
 _SIZES = ("shards", "shard_rows", "shard_bytes")
 
@@ -46,6 +49,7 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
     """
 
     template_fields: Sequence[str] = (*ImageCLIPEvaluatorOperator.template_fields, *_SIZES, "output_layout")
+    operator_extra_links = ()  # it scores nothing that a page could show
 
     def __init__(
         self,
@@ -78,6 +82,12 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
             sizes = {name: _count(name, parameters[name]) for name in _SIZES}
             in_parts = _in_parts(parameters["output_layout"])
             most = _most_mapped(sizes)
+            for name in _WHOLE_FILE:
+                if in_parts and parameters[name] is not None:
+                    raise RequestError(
+                        f"{name} takes all rows' scores, which are known when the part files are written already: "
+                        "leave it out, or take output_layout='file'"
+                    )
             if parameters["rescore"] is not None and not in_parts:
                 raise RequestError(
                     "rescore keeps scores of a whole output, which shards do not have before them: leave it to a "
@@ -135,7 +145,7 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
             storage = connection_of(parameters).storage()
             manifest = merge_shards(parameters["plan"], storage, requester_of(context), self._stop)
             step = output_step(parameters, manifest.output.uri)
-        return hand_on(context, manifest, step)
+        return self._hand_on(context, parameters, manifest, step)
 
     def on_kill(self) -> None:
         """Stop the merge; ``execute`` then raises, so that the task does not end as a success."""

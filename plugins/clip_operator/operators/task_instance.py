@@ -1,4 +1,4 @@
-"""What every task of the package has to do with Airflow: its parameters, who it is, its errors, and its XComs."""
+"""What every task of the package has to do with Airflow: its parameters, who it is, and its errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from clip_operator.errors import ClipOperatorError, RequestError
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
-    from clip_operator.manifest import EvaluationManifest
     from clip_operator.operators.aws import AwsConnection
     from clip_operator.request import Requester
 
@@ -50,24 +49,3 @@ def requester_of(context: Context) -> Requester:
     ti = context["ti"]
     map_index = -1 if ti.map_index is None else ti.map_index
     return Requester(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
-
-
-def hand_on(context: Context, manifest: EvaluationManifest, output_step: int) -> list[str]:
-    """Push what the next task wants to know as XComs; return the one that is the task's own result."""
-    ti = context["ti"]
-    ti.xcom_push(key="output_path", value=manifest.output.uri)
-    ti.xcom_push(key="output_step", value=output_step)
-    ti.xcom_push(key="summary", value=_summary(manifest))
-    return manifest.output_columns
-
-
-def _summary(manifest: EvaluationManifest) -> Mapping[str, Any]:
-    """Return what a person or the next task wants to know, small enough for XCom."""
-    return {
-        "rows": manifest.rows.model_dump(),
-        "scores": manifest.scores and manifest.scores.model_dump(),
-        "model": manifest.model.name,
-        "device": manifest.device.name,
-        "duration_seconds": manifest.duration_seconds,
-        "rows_per_second": manifest.throughput and manifest.throughput.rows_per_second,
-    }

@@ -33,7 +33,9 @@ def shards() -> None:
     def report(columns: list[str], summary: dict[str, object]) -> list[object]:
         return [columns, summary["rows"]]
 
-    seven = clip_evaluation_group("seven", shards="{{ 7 }}", cache_path=f"{FOLDER}/seven", **DATASET)  # as in `again`
+    seven = clip_evaluation_group(
+        "seven", shards="{{ 7 }}", cache_path=f"{FOLDER}/seven", min_auc="0.99", on_gate="mark", **DATASET
+    )  # the same work as in `again`
     report(seven.output, seven.output["summary"])
     in_parts = clip_evaluation_group(
         "in_parts", shards=2, output_layout="parts", cache_path=f"{FOLDER}/parts", python=sys.executable, **DATASET
@@ -44,6 +46,8 @@ def shards() -> None:
         step="latest",
         cache_path=f"{FOLDER}/parts",
         score={"batch_size": 16},
+        min_score="0.5",
+        percentile_key="percentile",
         **{**DATASET, "input_text_key": "alt_text", "output_key": "score_of_alt_text", "error_key": None},
     )
     in_parts >> latest
@@ -73,6 +77,9 @@ def shard_refusals() -> None:
     clip_evaluation_group("too_many", shards=2000, **refused)
     clip_evaluation_group("no_number", shards="many", **refused)
     clip_evaluation_group("layout", output_layout="heap", **refused)
+    clip_evaluation_group("percentile", output_layout="parts", percentile_key="percentile", **refused)
+    clip_evaluation_group("filter", output_layout="parts", min_score=0.5, **refused)
+    clip_evaluation_group("gate", shards=2, min_auc="much", **refused)
     clip_evaluation_group("rescore", shards=2, **{**refused, "rescore": "failed"})
     clip_evaluation_group("column", shards=2, **{**refused, "input_text_key": "caption"})
     clip_evaluation_group("differs", shards=1, score={"output_key": "other"}, **refused)

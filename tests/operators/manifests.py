@@ -1,0 +1,72 @@
+"""Manifests of made-up evaluations, for what is done with a manifest when the scoring is over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from clip_operator.manifest import EvaluationManifest
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+SCORES: dict[str, Any] = {
+    "count": 60,
+    "mean": 0.6,
+    "standard_deviation": 0.1,
+    "minimum": 0.2,
+    "maximum": 0.9,
+    "quantiles": {"p01": 0.21, "p05": 0.3, "p25": 0.5, "p50": 0.61, "p75": 0.7, "p95": 0.8, "p99": 0.89},
+}
+CALIBRATION: dict[str, Any] = {
+    "mismatched": {**SCORES, "mean": 0.4},
+    "auc": 0.85,
+    "threshold": 0.55,
+    "false_accept_rate": 0.02,
+    "false_reject_rate": 0.25,
+    "histograms": {"start": 0.0, "bin_width": 0.5, "matched": [20, 40], "mismatched": [50, 10]},
+}
+
+
+def made_up_manifest(output: str = "s3://b/steps/captions_step1.jsonl", **fields: Any) -> EvaluationManifest:
+    """Return the manifest of 64 rows, 60 of which have a score.
+
+    :param fields: what differs; ``request`` is added to the ordinary request.
+    """
+    request = {"input": "s3://b/captions.jsonl", "output": output, **fields.pop("request", {})}
+    plain: dict[str, Any] = {
+        "input": {"uri": request["input"], "size": 1000, "etag": "i"},
+        "output": {"uri": output, "size": 2000, "etag": "o"},
+        "output_columns": ["clip_score"],
+        "rows": {"total": 64, "scored": 60, "failed": 4, "failures": {"image_missing": 4}, "truncated_texts": 0},
+        "scores": SCORES,
+        "calibration": CALIBRATION,
+        "model": {
+            "name": "m",
+            "source": "hub",
+            "revision": None,
+            "digest": "0",
+            "architecture": "CLIPModel",
+            "image_processor": "CLIPImageProcessor",
+            "tokenizer": "CLIPTokenizer",
+            "max_text_tokens": 77,
+            "parameters": 1,
+            "precision": "fp32",
+        },
+        "device": {"name": "cpu", "reason": "there is no other"},
+        "throughput": {
+            "seconds": 2.0,
+            "rows_per_second": 32.0,
+            "time_shares": {},
+            "images_encoded": 62,
+            "images_reused": 0,
+            "texts_encoded": 62,
+            "texts_reused": 0,
+            "batch_size": 16,
+        },
+        "libraries": {},
+        "request": request,
+        "started_at": NOW,
+        "finished_at": NOW,
+        "duration_seconds": 2.5,
+    }
+    return EvaluationManifest.model_validate({**plain, **fields})
