@@ -1,0 +1,73 @@
+"""The geometry of small line charts: one number of each run, the oldest on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 320, 96
+"""Of a chart, in its own units; it is scaled to the page."""
+
+_MARGIN = 8
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One run."""
+
+    x: float
+    y: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Dots, and lines between those of runs that follow one another and both have the number."""
+
+    title: str
+    latest: str
+    lowest: str
+    highest: str
+    lines: list[str]
+    dots: list[Dot]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def chart(title: str, values: Sequence[float | None], labels: Sequence[str], shown: str) -> Chart | None:
+    """Return a chart, or None if no run has the number.
+
+    :param labels: of the runs.
+    :param shown: how a number is written, as a format.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    span = (high - low) or max(abs(high), 1) * 0.1
+    middle = (high + low) / 2
+
+    def place(index: int, value: float) -> tuple[float, float]:
+        across = (WIDTH - 2 * _MARGIN) / max(len(values) - 1, 1)
+        x = _MARGIN + index * across if len(values) > 1 else WIDTH / 2
+        y = HEIGHT / 2 - (value - middle) / span * (HEIGHT - 2 * _MARGIN)
+        return round(x, 2), round(y, 2)
+
+    dots, lines, line = [], [], list[str]()
+    for index, (value, label) in enumerate(zip(values, labels, strict=True)):
+        if value is None:
+            lines.append(line)
+            line = []
+            continue
+        x, y = place(index, value)
+        dots.append(Dot(x, y, f"{label}: {shown.format(value)}"))
+        line.append(f"{x},{y}")
+    lines.append(line)
+    return Chart(
+        title,
+        shown.format(known[-1]),
+        shown.format(low),
+        shown.format(high),
+        [" ".join(points) for points in lines if len(points) > 1],
+        dots,
+    )

@@ -1,0 +1,65 @@
+"""Fills the templates of the pages that are not reports."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from clip_operator.report.page import percent
+from clip_operator.web.charts import Chart, chart
+from clip_operator.web.runs import Run
+
+
+def message_page(title: str, text: str) -> str:
+    """Return a page that says something where there is nothing else to show."""
+    return _environment().get_template("message.html.jinja").render(title=title, text=text)
+
+
+def runs_page(dag_id: str, tasks: Mapping[str, Sequence[Run]]) -> str:
+    """Return the page over all runs of a DAG.
+
+    :param tasks: by task, the oldest run first.
+    """
+    return (
+        _environment()
+        .get_template("runs.html.jinja")
+        .render(
+            dag_id=dag_id,
+            tasks=[
+                (task_id, _charts(runs), [(run, _report(task_id, run)) for run in runs[::-1]])
+                for task_id, runs in tasks.items()
+            ],
+        )
+    )
+
+
+def _charts(runs: Sequence[Run]) -> list[Chart]:
+    labels = [f"{run.ended_at:%Y-%m-%d %H:%M}" for run in runs]
+    charts = (
+        chart("Mean score", [run.mean for run in runs], labels, "{:.4f}"),
+        chart("AUC", [run.auc for run in runs], labels, "{:.3f}"),
+        chart("Rows without a score", [run.error_rate for run in runs], labels, "{:.2%}"),
+        chart("Rows per second", [run.rows_per_second for run in runs], labels, "{:,.1f}"),
+    )
+    return [drawn for drawn in charts if drawn is not None]
+
+
+def _report(task_id: str, run: Run) -> str:
+    """Return the address of a run's report, relative to the page's own."""
+    return f"report?{urlencode({'run_id': run.run_id, 'task_id': task_id})}"
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("clip_operator.web", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    return environment
