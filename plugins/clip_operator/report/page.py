@@ -30,13 +30,14 @@ _TIME = {
 }
 
 
-def render(manifest: EvaluationManifest, samples: Samples | None) -> str:
+def render(manifest: EvaluationManifest, samples: Samples | None, all_runs: str | None = None) -> str:
     """Return the report on one output: a whole HTML page, without scripts, that loads nothing.
 
     What comes from the data set is escaped, and a content security policy in the page allows nothing but its own
     style sheet and the thumbnails.
 
     :param samples: None where there are none; the page then shows numbers alone.
+    :param all_runs: where the runs of the DAG are, if the page is to have a link there.
     """
     style = _environment().get_template("style.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -47,6 +48,7 @@ def render(manifest: EvaluationManifest, samples: Samples | None) -> str:
         .render(
             manifest=manifest,
             samples=samples or Samples(),
+            all_runs=all_runs,
             style_digest=digest,
             name=name_of(manifest.output.uri),
             requester=manifest.confirmed_by or manifest.request.requested_by,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -20,14 +21,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+    # No scripts, and nothing from elsewhere.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
 }
-
-# No scripts, nothing from elsewhere. The pages' own style sheets stand in them and name their digest there, which a
-# header must not forbid, so what it allows of styles is any that is within the page.
-_POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; base-uri 'none'; "
-    "form-action 'none'"
-)
 
 # The path names the DAG, so that it is surely the one that is shown of which the permission is asked.
 _may_read_xcoms = Depends(requires_access_dag("GET", DagAccessEntity.XCOM))
@@ -38,7 +34,8 @@ app = FastAPI(title="CLIP scores", docs_url=None, redoc_url=None, openapi_url=No
 @app.middleware("http")
 async def _secured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     response = await call_next(request)
-    response.headers.update({**_HEADERS, "Content-Security-Policy": _POLICY})
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
     return response
 
 
@@ -46,31 +43,38 @@ async def _secured(request: Request, call_next: Callable[[Request], Awaitable[Re
 @app.get("/dags/{dag_id}/report", dependencies=[_may_read_xcoms])
 def report(
     dag_id: str,
-    session: SessionDep,
-    run_id: Annotated[str, Query(max_length=300)],
+    run_id: Annotated[str, Query(min_length=1, max_length=300)],
     task_id: Annotated[str, Query(max_length=300)],
     map_index: Annotated[str, Query(max_length=20)] = "-1",
 ) -> HTMLResponse:
     """The report of a task instance's last try; where there is none, why."""
-    number = int(map_index) if map_index.isdecimal() else -1
+    # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
+    number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
     try:
-        manifest, samples = read_evaluation(session, TaskInstance(dag_id, run_id, task_id, number))
+        manifest, samples = read_evaluation(TaskInstance(dag_id, run_id, task_id, number))
     except NothingToShow as nothing:
-        # For people in a frame: with another status, browsers and proxies may show pages of their own.
-        return HTMLResponse(message_page(nothing.title, nothing.text))
-    return HTMLResponse(render(manifest, samples))
+        # Status 200 in any case: it is for people, in a frame, where browsers and proxies put pages of their own in the
+        # place of an error's.
+        return _shown(message_page(nothing.title, nothing.text))
+    return _shown(render(manifest, samples, all_runs="runs"))
 
 
 @app.get("/dags/{dag_id}/runs", dependencies=[_may_read_xcoms])
-def runs(dag_id: str, session: SessionDep) -> HTMLResponse:
+def runs(dag_id: str) -> HTMLResponse:
     """What the DAG's runs came to, one after another."""
-    tasks = read_runs(session, dag_id)
+    tasks = read_runs(dag_id)
     if not tasks:
-        return HTMLResponse(
-            message_page(
-                "No CLIP scores yet",
-                f"No run of {dag_id} has scored anything. Runs are listed here once a task that scores a data set has "
-                "ended well.",
-            )
+        text = (
+            f"None of the newest runs of {dag_id} has scored anything. Runs are listed here once a task that scores a "
+            "data set has ended."
         )
-    return HTMLResponse(runs_page(dag_id, tasks))
+        return _shown(message_page("No CLIP scores yet", text))
+    return _shown(runs_page(dag_id, tasks))
+
+
+def _shown(page: str) -> HTMLResponse:
+    """Return a page with leave to use its one style sheet, which comes before all that is not ours, and pictures."""
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"{_HEADERS['Content-Security-Policy']}; img-src data:; style-src 'sha256-{digest}'"
+    return HTMLResponse(page, headers={"Content-Security-Policy": policy})

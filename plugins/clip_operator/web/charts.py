@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 320, 96
@@ -26,19 +26,20 @@ class Chart:
 
     title: str
     latest: str
-    lowest: str
-    highest: str
+    range: str
     lines: list[str]
     dots: list[Dot]
     width: int = WIDTH
     height: int = HEIGHT
 
 
-def chart(title: str, values: Sequence[float | None], labels: Sequence[str], shown: str) -> Chart | None:
+def chart(
+    title: str, values: Sequence[float | None], labels: Sequence[str], shown: Callable[[float], str]
+) -> Chart | None:
     """Return a chart, or None if no run has the number.
 
     :param labels: of the runs.
-    :param shown: how a number is written, as a format.
+    :param shown: how a number is written.
     """
     known = [value for value in values if value is not None]
     if not known:
@@ -60,14 +61,13 @@ def chart(title: str, values: Sequence[float | None], labels: Sequence[str], sho
             line = []
             continue
         x, y = place(index, value)
-        dots.append(Dot(x, y, f"{label}: {shown.format(value)}"))
+        dots.append(Dot(x, y, f"{label}: {shown(value)}"))
         line.append(f"{x},{y}")
     lines.append(line)
     return Chart(
         title,
-        shown.format(known[-1]),
-        shown.format(low),
-        shown.format(high),
+        shown(known[-1]),
+        f"{shown(low)} to {shown(high)}" if len(known) > 1 else "one run so far",
         [" ".join(points) for points in lines if len(points) > 1],
         dots,
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.models.taskinstance import TaskInstance as TaskInstanceModel
 from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from clip_operator.errors import ClipOperatorError
@@ -17,7 +20,7 @@ from clip_operator.operators.aws import aws_connection
 from clip_operator.request import Requester
 from clip_operator.samples import Samples, read_samples
 from clip_operator.steps import MANIFEST_SUFFIX
-from clip_operator.storage import ObjectNotFound, Storage, display
+from clip_operator.storage import ObjectNotFound, ObjectTooLarge, Storage, display
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -27,6 +30,12 @@ _SECONDS = 4.0
 _ATTEMPTS = 2
 
 _MOST_MANIFEST_BYTES = 4 << 20
+
+# All of Airflow's pages share one set of threads. Not all of them shall wait for a store that does not answer.
+_reading = threading.BoundedSemaphore(8)
+
+_FAILED = ("failed", "up_for_retry", "upstream_failed")
+_NOT_ENDED = ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting")
 
 
 class NothingToShow(Exception):
@@ -52,87 +61,81 @@ class TaskInstance:
     map_index: int
 
 
-def read_evaluation(session: Session, instance: TaskInstance) -> tuple[EvaluationManifest, Samples | None]:
+@dataclass(frozen=True)
+class _Location:
+    """Where a manifest stands, and the connection that leads there."""
+
+    uri: str
+    aws_conn_id: str | None
+
+
+def read_evaluation(instance: TaskInstance) -> tuple[EvaluationManifest, Samples | None]:
     """Return the manifest of what a task instance has done, and samples of it.
 
-    Where they stand is told by the task instance's own XCom alone, and they must name it in turn.
+    Where they stand is told by the task instance's own XCom alone, and the manifest must name it in turn.
 
     :raises NothingToShow: there is no such thing, or it cannot be read.
     """
-    recorded = _recorded(session, instance)
-    uri, aws_conn_id = recorded.get("uri"), recorded.get("aws_conn_id")
-    if not isinstance(uri, str) or not uri.endswith(MANIFEST_SUFFIX) or not isinstance(aws_conn_id, str | None):
-        raise NothingToShow("No CLIP scores", "The XCom 'manifest' of this task instance is not one of a CLIP score.")
-    try:
-        storage = _impatient_storage(aws_conn_id, uri)
-        manifest = parse_manifest(storage.read(uri, _MOST_MANIFEST_BYTES))
-        samples = None if manifest is None else read_samples(storage, uri.removesuffix(MANIFEST_SUFFIX))
-    except ObjectNotFound:
-        raise NothingToShow(
-            "The manifest is gone",
-            f"There is nothing at {display(uri)} any more, or it stands on a disk that this server does not see. The "
-            "scores' summary is still among the XComs of the task instance.",
-        ) from None
-    except ClipOperatorError as error:
-        raise NothingToShow(
-            "The store cannot be reached",
-            f"{error}. The page reads it from Airflow's API server, with the connection of the task"
-            f"{'' if aws_conn_id is None else f', {aws_conn_id!r}'}; so that server has to reach the store, too.",
-        ) from None
+    with create_session(scoped=False) as session:  # given back before the store is asked, which may take its time
+        location = _recorded(session, instance)
+    uri = display(location.uri)
+    with _told(location):
+        storage = _impatient_storage(location)
+        manifest = parse_manifest(storage.read(location.uri, _MOST_MANIFEST_BYTES))
     if manifest is None:
         raise NothingToShow(
             "The manifest cannot be read",
-            f"{display(uri)} is not a manifest that this version of the package knows. The API server may have an "
-            "older version than the worker.",
+            f"{uri} is not a manifest that this version of the package knows. If the workers have a later version than "
+            "the API server, bring the API server up to it.",
         )
     requester = Requester(**dataclasses.asdict(instance))
     if requester not in (manifest.request.requested_by, manifest.confirmed_by):
         raise NothingToShow(
             "Another run has written here since",
-            f"The step {display(manifest.output.uri)} has been written again, by another task instance: "
-            f"{_named(manifest.confirmed_by or manifest.request.requested_by)}. Its report is there. The summary of "
-            "this one is among its XComs.",
+            f"{uri} now tells of {_named(manifest.confirmed_by or manifest.request.requested_by)}, where its report "
+            "is. What this task instance came to is in its XCom 'summary'.",
         )
-    return manifest, samples
+    # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
+    with _told(location):
+        return manifest, read_samples(storage, location.uri.removesuffix(MANIFEST_SUFFIX))
 
 
-def _recorded(session: Session, instance: TaskInstance) -> Mapping[str, Any]:
-    """Return the XCom that says where the manifest stands."""
-    # A plus sign that was not encoded in the address arrives as a space, and run ids have one in their time zone.
-    for run_id in dict.fromkeys((instance.run_id, instance.run_id.replace(" ", "+"))):
-        found = session.scalars(
-            XComModel.get_many(
-                run_id=run_id or "-",
-                key="manifest",
-                dag_ids=instance.dag_id,
-                task_ids=instance.task_id,
-                map_indexes=instance.map_index,
-                limit=1,
-            )
-        ).first()
-        if found is not None:
-            value = XComModel.deserialize_value(found)
-            if run_id != instance.run_id:
-                object.__setattr__(instance, "run_id", run_id)
-            return value if isinstance(value, Mapping) else {}
-    raise _why_nothing_is_recorded(session, instance)
+def _recorded(session: Session, instance: TaskInstance) -> _Location:
+    """Return what the task instance's XCom says of where its manifest stands."""
+    found = session.scalars(
+        XComModel.get_many(
+            run_id=instance.run_id,
+            key="manifest",
+            dag_ids=instance.dag_id,
+            task_ids=instance.task_id,
+            map_indexes=instance.map_index,
+            limit=1,
+        )
+    ).first()
+    if found is None:
+        raise _why_nothing_is_recorded(session, instance)
+    value = XComModel.deserialize_value(found)
+    if isinstance(value, Mapping):
+        uri, aws_conn_id = value.get("uri"), value.get("aws_conn_id")
+        if isinstance(uri, str) and uri.endswith(MANIFEST_SUFFIX) and isinstance(aws_conn_id, str | None):
+            return _Location(uri, aws_conn_id)
+    raise NothingToShow("No CLIP scores", "The XCom 'manifest' of this task instance does not tell of CLIP scores.")
 
 
 def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> NothingToShow:
     state = session.scalar(
         select(TaskInstanceModel.state).where(
             TaskInstanceModel.dag_id == instance.dag_id,
-            TaskInstanceModel.run_id.in_((instance.run_id, instance.run_id.replace(" ", "+"))),
+            TaskInstanceModel.run_id == instance.run_id,
             TaskInstanceModel.task_id == instance.task_id,
             TaskInstanceModel.map_index == instance.map_index,
         )
     )
-    if state in ("failed", "up_for_retry", "upstream_failed"):
+    if state in _FAILED:
         return NothingToShow(
-            "No CLIP scores",
-            "This task instance has failed, and has recorded no scores. Its log says why.",
+            "No CLIP scores", "This task instance has failed, and has recorded no scores. Its log says why."
         )
-    if state in ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting"):
+    if state in _NOT_ENDED:
         return NothingToShow(
             "No CLIP scores yet",
             "This task instance has not ended. If it scores a data set, its report is here when it has.",
@@ -144,16 +147,46 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     )
 
 
-def _impatient_storage(aws_conn_id: str | None, uri: str) -> Storage:
+def _impatient_storage(location: _Location) -> Storage:
     from botocore.config import Config
 
-    access = aws_connection(aws_conn_id, [uri]).access
+    access = aws_connection(location.aws_conn_id, [location.uri]).access
     retries = Config(retries={"total_max_attempts": _ATTEMPTS})
     config = retries if access.config is None else access.config.merge(retries)
     return Storage(dataclasses.replace(access, timeout_seconds=_SECONDS, config=config))
 
 
+@contextmanager
+def _told(location: _Location) -> Iterator[None]:
+    """Say in words what keeps from reading there."""
+    if not _reading.acquire(blocking=False):
+        raise NothingToShow(
+            "Too many wait for the store",
+            "Other pages are waiting for the store as it is. Open this one again in a while.",
+        )
+    try:
+        yield
+    except ObjectNotFound:
+        raise NothingToShow(
+            "The manifest is gone",
+            f"There is nothing at {display(location.uri)}. It was removed, as that of a shard is once the shards are "
+            "one; or it is on a disk that Airflow's API server does not see. What this task instance came to is in "
+            "its XCom 'summary'.",
+        ) from None
+    except ObjectTooLarge as error:
+        raise NothingToShow("The manifest cannot be read", f"{error}.") from None
+    except ClipOperatorError as error:
+        connection = "" if location.aws_conn_id is None else f" with the connection {location.aws_conn_id!r}"
+        raise NothingToShow(
+            "The store cannot be read",
+            f"{error}. It is Airflow's API server that reads it for this page,{connection or ' as boto3 finds it'}: "
+            "what lets the workers in must let that server in, too.",
+        ) from None
+    finally:
+        _reading.release()
+
+
 def _named(requester: Requester | None) -> str:
     if requester is None:
-        return "a run outside Airflow"
+        return "work that was asked for outside Airflow"
     return f"task {requester.task_id!r} of DAG {requester.dag_id!r}, run {requester.run_id!r}"

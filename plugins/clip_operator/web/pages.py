@@ -39,10 +39,10 @@ def runs_page(dag_id: str, tasks: Mapping[str, Sequence[Run]]) -> str:
 def _charts(runs: Sequence[Run]) -> list[Chart]:
     labels = [f"{run.ended_at:%Y-%m-%d %H:%M}" for run in runs]
     charts = (
-        chart("Mean score", [run.mean for run in runs], labels, "{:.4f}"),
-        chart("AUC", [run.auc for run in runs], labels, "{:.3f}"),
-        chart("Rows without a score", [run.error_rate for run in runs], labels, "{:.2%}"),
-        chart("Rows per second", [run.rows_per_second for run in runs], labels, "{:,.1f}"),
+        chart("Mean score", [run.mean for run in runs], labels, "{:.4f}".format),
+        chart("AUC", [run.auc for run in runs], labels, "{:.3f}".format),
+        chart("Rows without a score", [run.error_rate for run in runs], labels, percent),
+        chart("Rows per second", [run.rows_per_second for run in runs], labels, "{:,.1f}".format),
     )
     return [drawn for drawn in charts if drawn is not None]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
 from sqlalchemy import select
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-_MOST_RUNS = 100
+MOST_RUNS = 100
+"""How many runs of a DAG are looked at, the newest."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,31 @@ class Run:
     gates_passed: bool | None
 
 
-def read_runs(session: Session, dag_id: str) -> dict[str, list[Run]]:
-    """Return the newest runs of each of a DAG's tasks that score a whole step, the oldest first.
+def read_runs(dag_id: str) -> dict[str, list[Run]]:
+    """Return what the newest runs of a DAG came to, by the task that scored; the oldest first, each in its run's place.
 
     Shards are not among them: they are mapped, and what they come to is said of their merge.
     """
-    found = session.execute(
-        select(XComModel.task_id, XComModel.run_id, XComModel.timestamp, XComModel)
-        .where(XComModel.dag_id == dag_id, XComModel.key == "summary", XComModel.map_index == -1)
-        .order_by(XComModel.timestamp.desc())
-        .limit(_MOST_RUNS * 4)
+    newest = (
+        select(DagRun.run_id, DagRun.run_after, DagRun.id)
+        .where(DagRun.dag_id == dag_id)
+        .order_by(DagRun.run_after.desc(), DagRun.id.desc())
+        .limit(MOST_RUNS)
+        .subquery()
     )
     tasks: dict[str, list[Run]] = {}
-    for task_id, run_id, ended_at, xcom in found:
-        run = _run(run_id, ended_at, XComModel.deserialize_value(xcom))
-        if run is not None and len(tasks.setdefault(task_id, [])) < _MOST_RUNS:
-            tasks[task_id].append(run)
-    return {task_id: runs[::-1] for task_id, runs in sorted(tasks.items()) if runs}
+    with create_session(scoped=False) as session:
+        found = session.scalars(
+            select(XComModel)
+            .join(newest, XComModel.run_id == newest.c.run_id)
+            .where(XComModel.dag_id == dag_id, XComModel.key == "summary", XComModel.map_index == -1)
+            .order_by(newest.c.run_after, newest.c.id)
+        )
+        for xcom in found:
+            run = _run(xcom.run_id, xcom.timestamp, XComModel.deserialize_value(xcom))
+            if run is not None:
+                tasks.setdefault(xcom.task_id, []).append(run)
+    return dict(sorted(tasks.items()))
 
 
 def _run(run_id: str, ended_at: datetime, summary: Any) -> Run | None:

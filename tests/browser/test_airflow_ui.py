@@ -1,0 +1,193 @@
+"""A user of ``airflow standalone`` scores a data set and looks at the result, in a real browser."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image, ImageStat
+from playwright.sync_api import Browser, expect
+
+from demo.dataset import ROWS
+from demo.object_store import ObjectStore
+from tests.browser.airflow_ui import AirflowUI
+from tests.browser.chromium import PHONE, window
+from tests.browser.screenshots import keep
+from tests.integration.airflow_cluster import AirflowCluster
+
+DAG = "clip_evaluation"
+BUCKET = "clip-demo"  # which the form offers
+TAB = "CLIP scores"
+ANOTHERS = f"s3://{BUCKET}/by-hand/tried_step1.jsonl.manifest.json"
+FORGED = f"s3://{BUCKET}/shapes/forged.manifest.json"
+SECONDS = 120
+"""For one run, on a machine that is busy with other tests."""
+
+
+@pytest.fixture(scope="module")
+def client(store: ObjectStore, shapes_dataset: Path) -> Any:
+    """The S3 server with the demo's data set where the form says that it is."""
+    store.put_folder(shapes_dataset, f"s3://{BUCKET}/shapes")
+    return store.client()
+
+
+@pytest.fixture(scope="module")
+def run(ui: AirflowUI, airflow: AirflowCluster, client: Any) -> str:
+    """A run that the user triggered with the form, and that has ended well."""
+    ui.open_dag(DAG)
+    form = ui.open_trigger_form()
+    form.open("Data")
+    form.fill("cache_path", f"s3://{BUCKET}/by-hand")
+    form.fill("file_name_prefix", "tried")
+    triggered = ui.triggered(form)
+    assert airflow.wait(triggered, SECONDS) == "success"
+    return triggered
+
+
+@pytest.fixture(scope="module")
+def scoreless(airflow: AirflowCluster) -> str:
+    """A run of whose task ``judge`` nothing is recorded."""
+    run = airflow.trigger("clip_scores_ready")
+    assert airflow.wait(run, SECONDS) == "success"
+    return run
+
+
+def test_the_trigger_form_explains_every_parameter_in_a_section(ui: AirflowUI, airflow: AirflowCluster) -> None:
+    schemas = [each["schema"] for each in airflow.get(f"dags/{DAG}/details")["params"].values()]
+    assert all(schema.get("title") and schema.get("section") for schema in schemas)
+    ui.open_dag(DAG)
+    form = ui.open_trigger_form()
+    assert form.sections() == list(dict.fromkeys(schema["section"] for schema in schemas))
+    for section in form.sections():
+        form.expect_titles(section, [schema["title"] for schema in schemas if schema["section"] == section])
+    form.open("Quality gates")
+    form.dialog.get_by_role("heading", name="Trigger Dag").scroll_into_view_if_needed()
+    keep(ui.page, "trigger-form")
+
+
+def test_a_run_triggered_with_the_form_writes_the_step_that_was_named(
+    run: str, airflow: AirflowCluster, client: Any
+) -> None:
+    assert airflow.xcom(run, "score", "output_path") == f"s3://{BUCKET}/by-hand/tried_step1.jsonl"
+    written = client.get_object(Bucket=BUCKET, Key="by-hand/tried_step1.jsonl")["Body"].read().splitlines()
+    assert len(written) == ROWS
+    assert "clip_score" in json.loads(written[0])
+
+
+def test_the_tab_of_the_task_shows_how_the_scores_lie_and_the_worst_pairs(
+    ui: AirflowUI, airflow: AirflowCluster, run: str
+) -> None:
+    summary = airflow.xcom(run, "score", "summary")
+    ui.open_task(run, "score")
+    report = ui.open_tab(TAB)
+    expect(report.get_by_role("heading", name="tried_step1.jsonl", level=1)).to_be_visible()
+    expect(report.get_by_role("img", name="Histogram of 60 rows")).to_be_visible()
+    headline = report.get_by_role("region", name="The most important numbers")
+    expect(headline).to_contain_text(f"{summary['calibration']['auc']:.3f}")
+    expect(headline).to_contain_text(f"{summary['scores']['mean']:.3f}")
+    thumbnails = report.get_by_role("listitem").get_by_role("img")
+    expect(thumbnails).to_have_count(16)
+    assert thumbnails.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 0)")
+    keep(ui.page, "task-tab")
+
+
+def test_the_report_reads_well_in_the_dark_on_a_phone(ui: AirflowUI, browser: Browser, run: str) -> None:
+    ui.open_task(run, "score")
+    address = ui.address_of(ui.open_tab(TAB))
+    with window(browser, like=ui.page.context, viewport=PHONE, color_scheme="dark", device_scale_factor=2) as phone:
+        phone.page.goto(address)
+        expect(phone.page.get_by_role("img", name="Histogram")).to_be_visible()
+        too_wide = phone.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert too_wide <= 0
+        assert lightness(phone.page.screenshot()) < 0.25
+        keep(phone.page, "report-dark-phone")
+        assert phone.errors == []
+
+
+def test_the_page_over_all_runs_leads_to_the_report_of_each(ui: AirflowUI, run: str) -> None:
+    ui.open_dag(DAG)
+    runs = ui.open_tab(TAB)
+    expect(runs.get_by_role("img").first).to_be_visible()
+    run_id = run.rpartition("/")[2]
+    row = runs.get_by_role("row").filter(has_text=run_id)
+    expect(row).to_be_visible()
+    keep(ui.page, "runs-page")
+    row.get_by_role("link").first.click()
+    expect(runs.get_by_role("heading", name="tried_step1.jsonl", level=1)).to_be_visible()
+    runs.get_by_role("link", name="all runs").click()
+    expect(row).to_be_visible()
+
+
+def test_the_link_of_the_task_leads_to_the_report(ui: AirflowUI, run: str) -> None:
+    ui.open_task(run, "score")
+    ui.page.get_by_role("link", name="Details", exact=True).click()
+    ui.page.get_by_role("link", name="CLIP report").click()
+    expect(ui.page.get_by_role("heading", name="tried_step1.jsonl", level=1)).to_be_visible()
+
+
+def test_the_tab_of_a_task_that_scores_nothing_says_so(ui: AirflowUI, scoreless: str) -> None:
+    ui.open_task(scoreless, "judge")
+    said = ui.open_tab(TAB)
+    expect(said.get_by_role("heading", level=1)).to_have_text("No CLIP scores")
+    keep(ui.page, "empty-tab")
+
+
+def test_the_pages_are_for_those_who_are_known(airflow: AirflowCluster, run: str) -> None:
+    _, dag_id, _, run_id = run.split("/")
+    query = {"run_id": run_id, "task_id": "score"}
+    for page in (f"{airflow.url}/clip-scores/dags/{dag_id}/report", f"{airflow.url}/clip-scores/dags/{dag_id}/runs"):
+        assert httpx.get(page, params=query, trust_env=False).status_code == 401
+        forged = {"Authorization": "Bearer forged"}
+        assert httpx.get(page, params=query, headers=forged, trust_env=False).status_code == 403
+        known = httpx.get(page, params=query, headers=airflow.api.headers, trust_env=False)
+        assert known.status_code == 200
+        policy = known.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none';")
+        assert "script" not in policy
+        assert known.headers["Cache-Control"] == "no-store"
+        assert known.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "title"),
+    [
+        ({"uri": f"s3://{BUCKET}/gone.manifest.json", "aws_conn_id": "aws_default"}, "The manifest is gone"),
+        ({"uri": "s3://no-such-bucket/x.manifest.json", "aws_conn_id": "aws_default"}, "The store cannot be read"),
+        ({"uri": f"s3://{BUCKET}/x.manifest.json", "aws_conn_id": "nobody"}, "The store cannot be read"),
+        ({"uri": f"s3://{BUCKET}/x.manifest.json", "aws_conn_id": "silent"}, "The store cannot be read"),
+        ({"uri": "/nowhere/x.manifest.json", "aws_conn_id": None}, "The manifest is gone"),
+        ({"uri": "/etc/passwd", "aws_conn_id": None}, "No CLIP scores"),
+        ({"uri": FORGED, "aws_conn_id": "aws_default"}, "The manifest cannot be read"),
+        ({"uri": ANOTHERS, "aws_conn_id": "aws_default"}, "Another run has written here since"),
+        ("<script>alert(1)</script>", "No CLIP scores"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_words(
+    airflow: AirflowCluster, run: str, scoreless: str, client: Any, recorded: Any, title: str
+) -> None:
+    """An XCom of a task that scores nothing stands in for one whose manifest is gone, another's or out of reach."""
+    client.put_object(Bucket=BUCKET, Key="shapes/forged.manifest.json", Body=b"<html><script>alert(1)</script>")
+    _, dag_id, _, run_id = scoreless.split("/")
+    entries = f"{scoreless}/taskInstances/judge/xcomEntries"
+    airflow.post(entries, {"key": "manifest", "value": recorded})
+    page = httpx.get(
+        f"{airflow.url}/clip-scores/dags/{dag_id}/report",
+        params={"run_id": run_id, "task_id": "judge", "map_index": "{MAP_INDEX}"},
+        headers=airflow.api.headers,
+        trust_env=False,
+        timeout=30,
+    )
+    airflow.api.delete(f"{entries}/manifest").raise_for_status()
+    assert page.status_code == 200
+    assert f"<h1>{title}</h1>" in page.text
+    assert "<script" not in page.text
+
+
+def lightness(png: bytes) -> float:
+    """Return the mean lightness of a picture, from 0 (black) to 1 (white)."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return ImageStat.Stat(picture.convert("L")).mean[0] / 255
