@@ -1,0 +1,318 @@
+"""The pages in Airflow's UI show a task instance's report to who may see it, and say in words why there is none."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urljoin
+
+import httpx
+import pytest
+
+from clip_operator.evaluation import evaluate
+from clip_operator.manifest import EvaluationManifest
+from clip_operator.report import report_uri
+from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.samples import Sample, Samples, samples_uri
+from clip_operator.steps import manifest_uri
+from demo.object_store import ObjectStore
+from tests.conftest import S3, SHAPES, own_bucket
+from tests.web.api_server import ApiServer, Instance, api_server
+from tests.web.secrecy import SECRET_DAG
+
+RUN = "manual__2026-11-24T03:20:48.361581+00:00"
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
+MANY = 103
+
+
+@pytest.fixture(scope="module")
+def s3(store: ObjectStore) -> Iterator[S3]:
+    with own_bucket(store) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def scored(s3: S3, shapes_dataset: Path) -> EvaluationManifest:
+    """What the task instance ``score`` of ``RUN`` has done."""
+    request = EvaluationRequest(
+        input=s3.put_folder(shapes_dataset, "shapes") + "/captions.jsonl",
+        output=f"s3://{s3.bucket}/steps/captions_step1.jsonl",
+        model=SHAPES,
+        requested_by=Requester(dag_id="clip", run_id=RUN, task_id="score"),
+    )
+    return evaluate(request, s3.storage)
+
+
+def summary(manifest: EvaluationManifest, **changed: Any) -> dict[str, Any]:
+    assert manifest.scores is not None
+    assert manifest.calibration is not None
+    return {
+        "rows": manifest.rows.model_dump(),
+        "scores": manifest.scores.model_dump(),
+        "calibration": {"auc": manifest.calibration.auc},
+        "gates": {"passed": True, "breaches": []},
+        "rows_per_second": 12.5,
+        **changed,
+    }
+
+
+def moved(s3: S3, manifest: EvaluationManifest, task_id: str, samples: Samples | None = None) -> str:
+    """Put what a task instance of its own would have written; return the URI of its manifest."""
+    output = manifest.output.model_copy(update={"uri": f"s3://{s3.bucket}/steps/{task_id}.jsonl"})
+    asked = manifest.request.model_copy(update={"requested_by": Requester(dag_id="clip", run_id=RUN, task_id=task_id)})
+    theirs = manifest.model_copy(update={"output": output, "request": asked})
+    s3.storage.write(theirs.model_dump_json().encode(), uri := manifest_uri(output.uri))
+    s3.storage.write(b"<h1>a page in the bucket</h1>", report_uri(output.uri))
+    if samples is not None:
+        s3.storage.write(samples.model_dump_json().encode(), samples_uri(output.uri))
+    return uri
+
+
+def at(uri: str, aws_conn_id: str | None = "store") -> dict[str, Any]:
+    return {"manifest": {"uri": uri, "aws_conn_id": aws_conn_id}}
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    s3: S3, store: ObjectStore, scored: EvaluationManifest, silent: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiServer]:
+    uri = manifest_uri(scored.output.uri)
+    sample = Sample(row=1, image=HOSTILE, text=HOSTILE, score=0.5, thumbnail=HOSTILE)
+    hostile = moved(s3, scored, "hostile", Samples(best=[sample], failures={HOSTILE: [sample]}))
+    s3.put("steps/garbage.jsonl.manifest.json", b'{"manifest_version": 99}')
+    closed = socket.create_server(("127.0.0.1", 0))
+    nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    closed.close()
+
+    endpoints = {"store": store.endpoint_url, "closed": nowhere, "silent": silent}
+    gone = f"s3://{s3.bucket}/gone.jsonl.manifest.json"
+    instances = [
+        Instance("clip", RUN, "score", xcoms={**at(uri), "summary": summary(scored)}),
+        Instance("clip", RUN, "bare", xcoms=at(moved(s3, scored, "bare"))),
+        Instance("clip", RUN, "hostile", xcoms=at(hostile)),
+        Instance("clip", RUN, "score", 3, xcoms={**at(gone), "summary": summary(scored)}),
+        Instance("clip", RUN, "other", xcoms={"return_value": 7, "summary": "fine"}),
+        Instance("clip", RUN, "foreign", xcoms={"manifest": ["of a ship"]}),
+        Instance("clip", RUN, "elsewhere", xcoms=at("/etc/passwd")),
+        Instance("clip", RUN, "fails", state="failed"),
+        Instance("clip", RUN, "runs", state="running"),
+        Instance("clip", RUN, "waits", state=None),
+        Instance("clip", RUN, "overwritten", xcoms=at(uri)),
+        Instance("clip", RUN, "on_a_disk", xcoms=at("/no/such/step1.jsonl.manifest.json")),
+        Instance("clip", RUN, "garbage", xcoms=at(f"s3://{s3.bucket}/steps/garbage.jsonl.manifest.json")),
+        Instance("clip", RUN, "unreachable", xcoms=at(uri, "closed")),
+        Instance("clip", RUN, "silent", xcoms=at(uri, "silent")),
+        Instance("clip", RUN, "no_connection", xcoms=at(uri, "never_made")),
+        Instance("clip", "later", "score", xcoms={"summary": summary(scored, calibration=None)}),
+        Instance(SECRET_DAG, RUN, "score", xcoms={**at(uri), "summary": summary(scored)}),
+        *(Instance("often", f"run{n:03}", "score", xcoms={"summary": summary(scored)}) for n in range(MANY)),
+    ]
+    connection = json.loads(store.airflow_connection)
+    connections = {name: {**connection, "extra": json.dumps({"endpoint_url": url})} for name, url in endpoints.items()}
+    with api_server(tmp_path_factory.mktemp("airflow"), instances, connections) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def viewer(airflow: ApiServer) -> Iterator[httpx.Client]:
+    with airflow.client("viewer") as client:
+        yield client
+
+
+def report(client: httpx.Client, task_id: str, of: str = "clip", **query: Any) -> httpx.Response:
+    return client.get(
+        f"clip-scores/dags/{of}/report",
+        params={"run_id": RUN, "task_id": task_id, "map_index": "{MAP_INDEX}", **query},
+    )
+
+
+def said(response: httpx.Response) -> str:
+    """What a page says to a person, its markup left out."""
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    body = re.sub(r"<style>.*?</style>", "", response.text, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def test_the_tab_shows_the_report_of_its_task_instance(viewer: httpx.Client) -> None:
+    page = report(viewer, "score")
+    assert "captions_step1.jsonl" in said(page)
+    assert f"clip · score · {RUN}" in said(page)
+    assert page.text.count("data:image/jpeg;base64,") == 16
+
+
+def test_the_addresses_that_the_plugin_gives_the_ui_lead_to_the_pages(airflow: ApiServer) -> None:
+    with airflow.client("admin") as admin:
+        plugins = admin.get("api/v2/plugins").raise_for_status().json()["plugins"]
+        views = next(plugin for plugin in plugins if plugin["name"] == "clip_scores")["external_views"]
+        assert {view["destination"] for view in views} == {"task_instance", "dag"}
+        values = {"{DAG_ID}": "clip", "{RUN_ID}": RUN, "{TASK_ID}": "score"}  # not mapped: {MAP_INDEX} stays
+        for view in views:
+            assert not view["href"].startswith("/")
+            href = view["href"]
+            for name, value in values.items():
+                href = href.replace(name, quote(value, safe=""))
+            assert "CLIP scores" in said(admin.get(href))
+            assert "Mean" in said(admin.get(href))
+
+
+def test_the_links_of_the_operator_lead_to_the_page(airflow: ApiServer, viewer: httpx.Client) -> None:
+    links = airflow.links[0]
+    assert links["Scored step"] == links["CLIP report"] + "#output"
+    page = viewer.get(links["Scored step"])
+    assert f"clip · score · {RUN}" in said(page)
+    assert 'id="output"' in page.text
+
+
+def test_the_page_of_all_runs_lists_them_by_task_and_leads_to_their_reports(viewer: httpx.Client) -> None:
+    page = viewer.get("clip-scores/dags/clip/runs")
+    rows = re.findall(r"<tr><th scope=\"row\"><a href=\"([^\"]+)\">([^<]+)</a>(.*?)</tr>", page.text, re.DOTALL)
+    assert [html.unescape(name) for _, name, _ in rows] == ["later", RUN], "the newest first, and shards are not there"
+    assert rows[0][2].count("\N{EN DASH}") == 1, "what is not known is left out"
+    assert page.text.count("<h2>") == 1
+    linked = viewer.get(urljoin(str(page.url), html.unescape(rows[1][0])))
+    assert f"clip · score · {RUN}" in said(linked)
+    back = re.search(r'<a href="([^"]+)">all runs</a>', linked.text)
+    assert back is not None
+    assert urljoin(str(linked.url), back[1]) == str(page.url)
+
+
+def test_the_page_of_all_runs_shows_no_more_than_the_newest_hundred(viewer: httpx.Client) -> None:
+    page = viewer.get("clip-scores/dags/often/runs").text
+    assert re.findall(r">(run\d+)</a>", page) == [f"run{n:03}" for n in range(MANY - 1, MANY - 101, -1)]
+
+
+def test_a_dag_that_has_scored_nothing_has_a_page_that_says_so(viewer: httpx.Client) -> None:
+    assert "None of the newest runs of nothing_here has scored" in said(
+        viewer.get("clip-scores/dags/nothing_here/runs")
+    )
+
+
+@pytest.mark.parametrize(
+    ("task_id", "words"),
+    [
+        ("other", "No CLIP scores This task instance has scored no data set"),
+        ("never_heard_of", "No CLIP scores This task instance has scored no data set"),
+        ("foreign", "does not tell of CLIP scores"),
+        ("elsewhere", "does not tell of CLIP scores"),
+        ("fails", "has failed, and has recorded no scores"),
+        ("runs", "No CLIP scores yet This task instance has not ended"),
+        ("overwritten", f"now tells of task 'score' of DAG 'clip', run '{RUN}'"),
+        ("on_a_disk", "on a disk that Airflow's API server does not see"),
+        ("garbage", "not a manifest that this version of the package knows"),
+        ("no_connection", "there is no Airflow connection aws_conn_id='never_made'"),
+    ],
+)
+def test_where_there_is_no_report_the_page_says_why(viewer: httpx.Client, task_id: str, words: str) -> None:
+    assert words in said(report(viewer, task_id))
+
+
+def test_of_a_shard_it_says_that_its_manifest_is_gone(viewer: httpx.Client) -> None:
+    assert "as that of a shard is once the shards are one" in said(report(viewer, "score", map_index="3"))
+
+
+def test_a_report_without_samples_shows_the_numbers(viewer: httpx.Client) -> None:
+    page = report(viewer, "bare")
+    assert "bare.jsonl" in said(page)
+    assert "data:image/jpeg" not in page.text
+
+
+def test_a_page_that_stands_in_the_bucket_is_never_served(viewer: httpx.Client) -> None:
+    for task_id in ("bare", "hostile"):
+        assert "a page in the bucket" not in report(viewer, task_id).text
+
+
+def test_captions_and_queries_cannot_bring_markup_along(viewer: httpx.Client) -> None:
+    pages = [
+        report(viewer, "hostile"),
+        report(viewer, HOSTILE, run_id=HOSTILE, map_index="<script>"),
+        viewer.get("clip-scores/dags/%3Cimg%20src=x%3E/runs"),
+    ]
+    assert HOSTILE in said(pages[0])
+    assert "None of the newest runs of <img src=x> has scored" in said(pages[2])
+    for page in pages:
+        assert "<script" not in page.text
+        assert "<img src=x" not in page.text
+
+
+@pytest.mark.parametrize("map_index", ["{MAP_INDEX}", "-1", "", "½", "9" * 20, "-7"])
+def test_a_map_index_that_is_none_counts_as_not_mapped(viewer: httpx.Client, map_index: str) -> None:
+    assert "captions_step1.jsonl" in said(report(viewer, "score", map_index=map_index))
+
+
+def test_where_the_scores_stand_is_not_the_querys_to_say(viewer: httpx.Client, scored: EvaluationManifest) -> None:
+    uri = manifest_uri(scored.output.uri)
+    assert "has scored no data set" in said(report(viewer, "other", uri=uri, manifest=uri, aws_conn_id="store"))
+
+
+def test_nobody_sees_anything_without_a_login(airflow: ApiServer) -> None:
+    with airflow.client(None) as nobody:
+        assert report(nobody, "score").status_code == 401
+        assert nobody.get("clip-scores/dags/clip/runs").status_code == 401
+
+
+def test_only_who_may_read_the_xcoms_of_the_dag_sees_its_pages(airflow: ApiServer, viewer: httpx.Client) -> None:
+    runs = f"clip-scores/dags/{SECRET_DAG}/runs"
+    # The query names a DAG that is allowed: it is not asked for.
+    assert report(viewer, "score", SECRET_DAG, dag_id="clip").status_code == 403
+    assert viewer.get(runs, params={"dag_id": "clip"}).status_code == 403
+    assert viewer.get("clip-scores/dags/~/runs").status_code == 403
+    with airflow.client("admin") as admin:
+        assert "Mean score" in said(admin.get(runs))
+        assert "now tells of task 'score' of DAG 'clip'" in said(report(admin, "score", SECRET_DAG))
+
+
+def test_every_answer_forbids_scripts_frames_of_others_and_keeping(airflow: ApiServer, viewer: httpx.Client) -> None:
+    with airflow.client(None) as nobody:
+        answers = [
+            report(viewer, "score"),
+            report(viewer, "other"),
+            report(viewer, "score", run_id=""),
+            viewer.get("clip-scores/dags/clip/runs"),
+            report(viewer, "score", SECRET_DAG),
+            report(nobody, "score"),
+        ]
+    assert [answer.status_code for answer in answers] == [200, 200, 422, 200, 403, 401]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "frame-ancestors 'self'", "base-uri 'none'", "form-action 'none'"} <= set(policy)
+        assert "unsafe" not in " ".join(policy)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_store_that_is_not_there_is_reported_within_seconds(viewer: httpx.Client) -> None:
+    started = time.monotonic()
+    page = said(report(viewer, "unreachable"))
+    assert time.monotonic() - started < 15
+    assert "The store cannot be read" in page
+    assert "with the connection 'closed'" in page
+    assert "only-on-loopback" not in page
+
+
+def test_a_store_that_never_answers_holds_up_neither_its_page_nor_the_others(viewer: httpx.Client) -> None:
+    started = time.monotonic()
+    with ThreadPoolExecutor(12) as threads:
+        waiting = [threads.submit(report, viewer, "silent") for _ in range(12)]
+        assert "Mean score" in said(viewer.get("clip-scores/dags/clip/runs"))
+        assert not all(page.done() for page in waiting)
+        pages = [said(page.result()) for page in waiting]
+    assert time.monotonic() - started < 30
+    assert any("The store cannot be read" in page for page in pages)
+    assert any("Too many wait for the store" in page for page in pages)
+    assert "captions_step1.jsonl" in said(report(viewer, "score")), "and when they have ended there is room again"
