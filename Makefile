@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test bench image image-test lint format constraints clean
+.PHONY: help demo test bench dist image image-test lint format constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -22,6 +22,9 @@ test: $(VENV)/installed ## run the test suite, but for what needs the image
 
 bench: $(VENV)/installed ## measure speed, memory and import cost; takes half an hour, see benchmarks/README.md
 	$(BIN)/python -m benchmarks
+
+dist: $(VENV)/installed ## build the wheel and the source distribution into dist/
+	$(BIN)/python -m hatchling build --directory dist
 
 # Docker where its engine answers, else podman.
 ENGINE ?= $(shell docker info > /dev/null 2>&1 && echo docker || echo podman)
@@ -48,4 +51,4 @@ constraints: $(VENV)/installed ## write the installed versions to constraints.tx
 	mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and everything the demo and the tools made
-	rm -rf $(VENV) .demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,5 +1,7 @@
 """Hands Airflow the plugin where this folder is its plugins folder; .airflowignore keeps the package from it."""
 
-from clip_operator.plugin import ClipScoresPlugin
+from importlib.metadata import entry_points
 
-__all__ = ["ClipScoresPlugin"]
+# A package that is installed hands it over by its entry point, and Airflow reports what comes twice as an error.
+if not entry_points(group="airflow.plugins", name="clip_scores"):
+    from clip_operator.plugin import ClipScoresPlugin as ClipScoresPlugin
