@@ -1,0 +1,65 @@
+"""The Python in the documentation: DAGs are parsed by Airflow, all else is run."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+from clip_operator.dataflow import ImageCLIPEvaluator
+from clip_operator.operators import ImageCLIPEvaluatorOperator
+from demo.airflow_home import REPOSITORY
+from tests.conftest import SHAPES
+from tests.docs.pages import Block, blocks
+
+# What examples leave out: where their names come from, and the task that goes on with the result.
+IMPORTS = "from airflow.sdk import DAG, dag, task\nfrom clip_operator.operators import *\n"
+NEXT_TASK = "@task\ndef report(columns):\n    print(columns)\n"
+
+
+def is_dag(block: Block) -> bool:
+    return "ImageCLIPEvaluatorOperator(" in block.text or "clip_evaluation_group(" in block.text
+
+
+def as_file(block: Block, dag_id: str) -> str:
+    """The block as a file of a DAGs folder; what is no whole DAG is put into one."""
+    if "@dag" in block.text:
+        return block.text
+    return f"{IMPORTS}{NEXT_TASK}with DAG({dag_id!r}):\n{textwrap.indent(block.text, '    ')}"
+
+
+DAGS = {f"example_{number}": block for number, block in enumerate(filter(is_dag, blocks("python")))}
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> DagBag:
+    folder = tmp_path_factory.mktemp("dags")
+    for dag_id, block in DAGS.items():
+        (folder / f"{dag_id}.py").write_text(as_file(block, dag_id))
+    return DagBag(folder, safe_mode=False)
+
+
+@pytest.mark.parametrize("dag_id", DAGS, ids=[block.where for block in DAGS.values()])
+def test_airflow_parses_a_dag_that_is_shown(bag: DagBag, dag_id: str) -> None:
+    assert {Path(file).stem: error for file, error in bag.import_errors.items()}.get(dag_id) is None
+    found = [dag for dag in bag.dags.values() if Path(dag.fileloc).stem == dag_id]
+    assert len(found) == 1
+    tasks: list[Any] = list(found[0].tasks)
+    assert any(getattr(task, "operator_class", type(task)) is ImageCLIPEvaluatorOperator for task in tasks)
+
+
+def test_all_other_python_is_run(shapes_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(shapes_dataset)
+    # Stands in for the model of the same name at the hub, which tests do not reach.
+    Path("openai").mkdir()
+    builtin = REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2]
+    Path("openai/clip-vit-base-patch32").symlink_to(builtin)
+    others = [block for block in blocks("python") if not is_dag(block)]
+    assert [ImageCLIPEvaluator.__name__ in block.text for block in others] == [True]
+    for block in others:
+        exec(compile(block.text, block.where, "exec"), {})
+    assert len(Path("cache/clip_eval_step1.jsonl").read_text().splitlines()) == 64
