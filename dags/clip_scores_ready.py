@@ -19,8 +19,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import AssetAlias, dag, task
-from airflow.sdk.exceptions import AirflowSkipException
 
 SCORES = AssetAlias("clip_scores")
 

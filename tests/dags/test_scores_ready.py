@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import AssetAlias
-from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
 
 from demo.airflow_home import REPOSITORY

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from clip_operator.completion import proof, publish_manifest
 from clip_operator.evaluation import evaluate

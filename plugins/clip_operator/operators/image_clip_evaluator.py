@@ -6,8 +6,8 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink
-from airflow.sdk.configuration import conf
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.operators.links import ReportLink, ScoredStepLink

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow.providers.common.compat.sdk import Stats
+
 from clip_operator.manifest import EvaluationManifest
 
 if TYPE_CHECKING:
@@ -16,20 +18,15 @@ def send_metrics(context: Context, manifest: EvaluationManifest) -> None:
     Counters ``rows_scored`` and ``rows_failed`` and the timing ``duration`` (milliseconds) are of work that was done,
     so they are left out where the step was found complete; gauges are ``rows_per_second``, ``mean_score`` and ``auc``.
     """
-    # Airflow's own releases moved it about. The step is done, so a metric that cannot be sent is no reason to fail.
-    try:
-        from airflow.sdk.observability import stats
-    except ModuleNotFoundError:
-        return
     ti = context["ti"]
     tags = {"dag_id": ti.dag_id, "task_id": ti.task_id}
     if manifest.confirmed_at is None:
-        stats.incr("clip.rows_scored", manifest.rows.scored, tags=tags)
-        stats.incr("clip.rows_failed", manifest.rows.failed, tags=tags)
-        stats.timing("clip.duration", 1000 * manifest.duration_seconds, tags=tags)
+        Stats.incr("clip.rows_scored", manifest.rows.scored, tags=tags)
+        Stats.incr("clip.rows_failed", manifest.rows.failed, tags=tags)
+        Stats.timing("clip.duration", 1000 * manifest.duration_seconds, tags=tags)
         if manifest.throughput is not None:
-            stats.gauge("clip.rows_per_second", manifest.throughput.rows_per_second, tags=tags)
+            Stats.gauge("clip.rows_per_second", manifest.throughput.rows_per_second, tags=tags)
     if manifest.scores is not None:
-        stats.gauge("clip.mean_score", manifest.scores.mean, tags=tags)
+        Stats.gauge("clip.mean_score", manifest.scores.mean, tags=tags)
     if manifest.calibration is not None:
-        stats.gauge("clip.auc", manifest.calibration.auc, tags=tags)
+        Stats.gauge("clip.auc", manifest.calibration.auc, tags=tags)

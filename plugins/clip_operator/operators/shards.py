@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.configuration import conf
+from airflow.providers.common.compat.sdk import conf
 
 from clip_operator.errors import Cancelled, RequestError
 from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
