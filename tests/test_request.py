@@ -32,7 +32,11 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
             "two of the columns to add are both called 'least_score'",
         ),
         ({"min_score": 0.5}, "min_score and filtered_output go together"),
-        ({"min_score": "best", "filtered_output": "s3://b/f.jsonl"}, "min_score"),
+        (
+            {"min_score": "best", "filtered_output": "s3://b/f.jsonl"},
+            "not valid: min_score: .*give a number from 0 to 1, or 'threshold' for the suggested one, not 'best'$",
+        ),
+        ({"min_score": 1.5, "filtered_output": "s3://b/f.jsonl"}, "min_score: .*a number from 0 to 1.* not 1.5$"),
         ({"min_score": 0.5, "filtered_output": "s3://b/in.jsonl"}, "filtered_output must be another object"),
         ({"output_key": "text"}, "the column 'text' is read and written"),
         ({"model": ""}, "model"),

@@ -14,11 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clip_operator.completion import latest_step
 from clip_operator.errors import JobError, RequestError
 from clip_operator.evaluation import evaluate
 from clip_operator.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, Requester, parse_request
+from clip_operator.resume import find_leftovers
 from clip_operator.sharding import merge_shards, plan_shards
+from clip_operator.steps import StepSeries
 from clip_operator.storage import ObjectInfo, Storage, StorageError, Unchanged
 from tests.conftest import S3, SHAPES
 
@@ -203,6 +206,27 @@ def test_a_run_that_fails_behind_its_filtered_step_can_be_tried_again(shapes_dat
     again = evaluate(at_least(0.6), s3.storage)
     assert again.filtered is not None
     assert again.filtered.min_score == 0.6
+
+
+def test_a_filtered_step_whose_writer_died_before_it_was_proved_is_not_read_as_the_latest(
+    captions: str, tmp_path: Path
+) -> None:
+    class DiesBeforeTheManifest(Storage):
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+            if uri.endswith(".manifest.json"):
+                raise KeyboardInterrupt(uri)
+            return super().write(data, uri, only_if)
+
+    kept = StepSeries(captions, str(tmp_path), "out_filtered", "jsonl")
+    work = request(captions, tmp_path, min_score=0.5, filtered_output=kept.uri(1))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(work, DiesBeforeTheManifest())
+    assert Path(kept.uri(1)).exists()
+    assert latest_step(Storage(), kept, None) == (0, captions)
+    assert [left.output for left in find_leftovers(Storage(), f"{tmp_path}/")] == [kept.uri(1), work.output]
+    evaluate(work)
+    assert latest_step(Storage(), kept, None) == (1, kept.uri(1))
+    assert list(find_leftovers(Storage(), f"{tmp_path}/")) == []
 
 
 def test_part_files_have_no_second_pass(captions: str, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 A manifest is written after its output and proves it. A claim is written before an output and removed after the
 manifest: where a job died in between, it tells the next try that the output is this job's own. Where a manifest matches
-the object that stands there, it decides, and a claim that was left behind is not asked.
+the object that stands there, it decides, and a claim that was left behind is not asked. A filtered step is proved by
+the manifest of the output it is of, and has a claim of its own for as long.
 """
 
 from __future__ import annotations
@@ -168,10 +169,10 @@ def _check_own(storage: Storage, request: EvaluationRequest, uri: str, manifest:
         )
 
 
-def write_claim(storage: Storage, request: EvaluationRequest) -> None:
+def write_claim(storage: Storage, output: str, requester: Requester | None) -> None:
     """Say beside an output who is about to write it."""
-    claim = Claim(requested_by=request.requested_by, claimed_at=datetime.now(UTC))
-    storage.write(claim.model_dump_json().encode(), claim_uri(request.output))
+    claim = Claim(requested_by=requester, claimed_at=datetime.now(UTC))
+    storage.write(claim.model_dump_json().encode(), claim_uri(output))
 
 
 @contextmanager
@@ -183,7 +184,7 @@ def claimed(storage: Storage, request: EvaluationRequest) -> Iterator[Unchanged]
     :return: the condition under which the output may be written: that nothing else has written it meanwhile.
     """
     before = _standing(storage, request)
-    write_claim(storage, request)
+    write_claim(storage, request.output, request.requested_by)
     try:
         yield Unchanged(before[0])
     except BaseException:

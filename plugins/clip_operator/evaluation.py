@@ -94,7 +94,7 @@ def evaluate(
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     if not request.overwrite and (done := finished(storage, request, source, checkpoint.digest)):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
-        discard_leftovers(storage, request.output)
+        discard_leftovers(storage, *request.outputs)
         return confirm(storage, done, request.requested_by) if request.requested_by else done
     check_may_write(storage, request)
     with scratch_folder() as folder, claimed(storage, request) as condition:
@@ -129,7 +129,7 @@ def evaluate(
         if samples is not None:
             publish_report(storage, manifest, samples)
         publish_manifest(storage, manifest)
-    discard_leftovers(storage, request.output)
+    discard_leftovers(storage, *request.outputs)
     _log_summary(manifest)
     return manifest
 

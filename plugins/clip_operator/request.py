@@ -16,6 +16,8 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -32,6 +34,16 @@ def _without_password(uri: str) -> str:
     return uri
 
 
+def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """One message for a value that is neither, where a union would give one for each."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            f"give a number from 0 to 1, or 'threshold' for the suggested one, not {value!r:.40}"
+        ) from None
+
+
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Uri = Annotated[NonBlank, AfterValidator(_without_password)]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
@@ -40,7 +52,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
 Rescore = Literal["failed"]
 Rate = Annotated[float, Field(ge=0, le=1)]
-MinScore = Rate | Literal["threshold"]
+MinScore = Annotated[Rate | Literal["threshold"], WrapValidator(_rate_or_threshold)]
 
 # What changes how a job goes about its work, and, beyond the last bit of a score, not what its output holds.
 _CONDUCT = {
@@ -230,6 +242,11 @@ class EvaluationRequest(BaseModel):
                 "go with sentence_key; score all rows again, with overwrite or to another output"
             )
         return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The URIs of the steps that the job writes: the output, then the filtered one if it is asked for."""
+        return (self.output,) if self.filtered_output is None else (self.output, self.filtered_output)
 
     @property
     def added_columns(self) -> tuple[str, ...]:

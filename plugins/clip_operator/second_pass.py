@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_operator.completion import publish_output, version
+from clip_operator.completion import publish_output, version, write_claim
 from clip_operator.errors import JobError
 from clip_operator.manifest import Calibration, FilteredStep
 from clip_operator.request import EvaluationRequest
@@ -47,6 +47,8 @@ def publish_step(
     published = publish_output(storage, output, request.output, condition)
     if filtered is None or request.filtered_output is None:
         return published, None
+    # Its proof is the manifest of the output, which is still to come: until then no reader may take it for complete.
+    write_claim(storage, request.filtered_output, request.requested_by)
     there = publish_output(storage, filtered.path, request.filtered_output, None)
     log.info(
         "%s rows have a score of %.4f or more; wrote %s",

@@ -69,17 +69,18 @@ def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
             yield left
 
 
-def discard_leftovers(storage: Storage, output: str) -> None:
-    """Remove everything that a dead run may have left beside an output. Where that fails, say so and go on."""
-    try:
-        storage.delete_folder(resume_prefix(output))
-        storage.delete_folder(shards_prefix(output))
-        storage.delete(claim_uri(output))
-        for written in _written_by_a_run(output):
-            if _count_unfinished_uploads(storage, written):
-                storage.discard_unfinished_uploads(written)
-    except StorageError as error:
-        log.warning("What is left beside %s could not be removed: %s", display(output), error)
+def discard_leftovers(storage: Storage, *outputs: str) -> None:
+    """Remove everything that a dead run may have left beside its outputs. Where that fails, say so and go on."""
+    for output in outputs:
+        try:
+            storage.delete_folder(resume_prefix(output))
+            storage.delete_folder(shards_prefix(output))
+            storage.delete(claim_uri(output))
+            for written in _written_by_a_run(output):
+                if _count_unfinished_uploads(storage, written):
+                    storage.discard_unfinished_uploads(written)
+        except StorageError as error:
+            log.warning("What is left beside %s could not be removed: %s", display(output), error)
 
 
 def _written_by_a_run(output: str) -> tuple[str, ...]:

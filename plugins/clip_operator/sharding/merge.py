@@ -67,7 +67,7 @@ def merge_shards(
     stop = stop or threading.Event()
     if done := _merged_before(plan_uri, storage):
         log.info("%s has been merged already", display(done.output.uri))
-        discard_leftovers(storage, done.output.uri)
+        discard_leftovers(storage, *done.request.outputs)
         return confirm(storage, done, requester) if requester else done
     plan = read_plan(plan_uri, storage)
     if plan.is_complete:
@@ -85,7 +85,7 @@ def merge_shards(
         if plan.request.report:
             publish_report(storage, manifest, _samples(plan, storage))
         publish_manifest(storage, manifest)
-    discard_leftovers(storage, plan.request.output)
+    discard_leftovers(storage, *plan.request.outputs)
     log.info(
         "Merged %s shards with %s rows in %.1f s; %s of them have a score; wrote %s",
         f"{len(manifests):,}",
@@ -119,7 +119,7 @@ def _confirmed(plan: ShardPlan, storage: Storage, requester: Requester | None) -
     manifest = proof(storage, plan.request.output)
     if manifest is None or not manifest.proves(plan.request, plan.input, manifest.model.digest):
         raise JobError(f"{display(plan.request.output)} has changed since the step was planned; clear the plan task")
-    discard_leftovers(storage, plan.request.output)
+    discard_leftovers(storage, *plan.request.outputs)
     return confirm(storage, manifest, requester) if requester else manifest
 
 

@@ -174,8 +174,8 @@ def plan_shards(
     else:
         check_may_write(storage, request)
         plan = _plan(request, data, _cut(data, request, shards, shard_rows, shard_bytes, most), standalone)
-        if standalone:
-            write_claim(storage, request)  # the shards write to the final place, under names that are nobody's yet
+        if standalone:  # the shards write to the final place, under names that are nobody's yet
+            write_claim(storage, request.output, request.requested_by)
         log.info(
             "%s is divided into %s shards%s", display(request.input), f"{len(plan.shards):,}", _sizes(plan.total_rows)
         )
