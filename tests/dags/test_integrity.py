@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+from airflow.models import DagBag
 from airflow.sdk import AssetAlias
 from airflow.sdk.definitions.param import Param
 

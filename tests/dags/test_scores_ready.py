@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+from airflow.models import DagBag
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import AssetAlias
 from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor

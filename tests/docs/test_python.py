@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+from airflow.models import DagBag
 
 from clip_operator.dataflow import ImageCLIPEvaluator
 from clip_operator.operators import ImageCLIPEvaluatorOperator

@@ -10,17 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, Stats
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
-from airflow.sdk.observability import stats
-from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
 from clip_operator.errors import RequestError
 from clip_operator.manifest import EvaluationManifest
 from clip_operator.operators import ImageCLIPEvaluatorOperator
 from clip_operator.operators.result import check_gates, hand_on
 from clip_operator.operators.task_instance import parameters_of
+from tests.operators.airflow_metrics import set_up_metrics
 from tests.operators.manifests import NOW, made_up_manifest
 
 OUTPUT = "s3://b/steps/captions_step1.jsonl"
@@ -166,15 +165,15 @@ def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         monkeypatch.setenv("AIRFLOW__METRICS__STATSD_HOST", "127.0.0.1")
         monkeypatch.setenv("AIRFLOW__METRICS__STATSD_PORT", str(listener.getsockname()[1]))
         monkeypatch.setenv("AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED", "True")
-        stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
+        set_up_metrics()
         yield listener
         monkeypatch.undo()
-        stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
+        set_up_metrics()
 
 
 def received(listener: socket.socket) -> dict[str, str]:
     """Return the metrics that have been sent, by name, up to one that the test sends itself."""
-    stats.incr("the_end")
+    Stats.incr("the_end")
     found: dict[str, str] = {}
     while "the_end" not in str(found):
         name, _, value = listener.recv(4096).decode().partition(":")
