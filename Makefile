@@ -1,24 +1,36 @@
-# All set-up is done here: a virtual environment in the checkout, at the versions in constraints.txt.
+# All set-up is done here: a virtual environment in the checkout, at the versions in constraints.txt. With AIRFLOW=3.1, say,
+# every target does its work with that Airflow, in an environment of its own, at the versions in constraints/airflow-3.1.txt.
 PYTHON ?= python3.11
-VENV := .venv
+AIRFLOW ?=
+VENV := .venv$(AIRFLOW:%=-%)
 BIN := $(VENV)/bin
+CONSTRAINTS := $(if $(AIRFLOW),constraints/airflow-$(AIRFLOW).txt,constraints.txt)
 
-.PHONY: help demo test bench dist image image-test lint format constraints clean
+.PHONY: help demo test versions bench dist image image-test lint format constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[airflow,kubernetes,scoring,pandas]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[airflow,kubernetes,scoring,pandas]' --group dev
 	touch $@
 
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine
 	$(BIN)/python -m demo
 
-test: $(VENV)/installed ## run the test suite, but for what needs the image
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not image" --junitxml=build/tests.xml
+TESTS ?= tests
+
+test: $(VENV)/installed ## run the test suite, but for what needs the image; TESTS=tests/tables runs a part of it
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not image" --junitxml=build/tests$(AIRFLOW:%=-%).xml $(TESTS)
+
+# What the Airflow side is tested by. The scoring side knows nothing of Airflow.
+WITH_AIRFLOW := tests/browser tests/dags tests/docs tests/integration tests/operators tests/packaging tests/web
+
+versions: ## run what meets Airflow with each older version that is supported
+	$(MAKE) test AIRFLOW=3.1 TESTS="$(WITH_AIRFLOW)"
+	$(MAKE) test AIRFLOW=3.2 TESTS="$(WITH_AIRFLOW)"
 
 bench: $(VENV)/installed ## measure speed, memory and import cost; takes half an hour, see benchmarks/README.md
 	$(BIN)/python -m benchmarks
@@ -46,9 +58,9 @@ format: $(VENV)/installed ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-constraints: $(VENV)/installed ## write the installed versions to constraints.txt
+constraints: $(VENV)/installed ## write the installed versions to constraints.txt, or with AIRFLOW= to that version's file
 	$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -v '^setuptools==' > constraints.new
-	mv constraints.new constraints.txt
+	mv constraints.new $(CONSTRAINTS)
 
 clean: ## remove the virtual environment and everything the demo and the tools made
-	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -106,7 +106,7 @@ def check_make(command: Command, words: Sequence[str]) -> None:
 def check_activation(command: Command, words: Sequence[str]) -> None:
     """It is the environment that make makes."""
     assert words == [".venv/bin/activate"]
-    assert "VENV := .venv\n" in (REPOSITORY / "Makefile").read_text()
+    assert "VENV := .venv$(AIRFLOW:%=-%)\n" in (REPOSITORY / "Makefile").read_text()
 
 
 def check_export(command: Command, words: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ import io
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,10 +96,8 @@ def test_blank_lines_are_no_rows_and_short_rows_are_filled_up(folder: Path, name
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_broken_table_is_refused_in_words_and_nothing_is_written(folder: Path, name: str) -> None:
     content, problem = REFUSED[name]
-    began = time.monotonic()
     with pytest.raises(ClipOperatorError) as caught:
         scored(folder, name, content)
-    assert time.monotonic() - began < 30
     message = str(caught.value)
     assert re.search(problem, message), message
     assert message.startswith(f"{folder}/{name}")
