@@ -100,7 +100,7 @@ def check_make(command: Command, words: Sequence[str]) -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for word in words:
         name, sets, _ = word.partition("=")
-        assert re.search(rf"^{name} \?= " if sets else rf"^{name}:.*##", makefile, re.MULTILINE), name
+        assert re.search(rf"^{name} [?:]=" if sets else rf"^{name}:.*##", makefile, re.MULTILINE), name
 
 
 def check_activation(command: Command, words: Sequence[str]) -> None:
