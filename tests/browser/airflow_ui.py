@@ -21,7 +21,9 @@ class TriggerForm:
     def sections(self) -> list[str]:
         """Return the names of the sections that the parameters are in, from top to bottom."""
         return [
-            name for name in self.dialog.locator("button[aria-expanded]").all_inner_texts() if name != _OTHER_OPTIONS
+            name
+            for name in self.dialog.locator("[data-scope=accordion][data-part=item-trigger]").all_inner_texts()
+            if name != _OTHER_OPTIONS
         ]
 
     def open(self, section: str) -> Locator:
@@ -100,6 +102,11 @@ class AirflowUI:
         """Open a tab that a plugin adds to the page; return what is in it."""
         self.page.get_by_role("link", name=name, exact=True).click()
         return self.page.frame_locator(f'iframe[title="{name}"]')
+
+    def follow(self, link: Locator) -> None:
+        """Click a link and go where it leads in this window, whether or not Airflow would open another for it."""
+        link.evaluate("link => link.removeAttribute('target')")
+        link.click()
 
     def address_of(self, frame: FrameLocator) -> str:
         """Return where the page in a tab comes from."""

@@ -54,9 +54,22 @@ class AirflowCluster:
     def trigger(self, dag_id: str, **params: Any) -> str:
         """Start a run of a DAG with these parameters; return the run's path, ``dags/…/dagRuns/…``."""
         runs = f"dags/{dag_id}/dagRuns"
-        self._answer(self.api.patch(f"dags/{dag_id}", json={"is_paused": False}))
+        self.unpause(dag_id)
         started = self.post(runs, {"logical_date": None, "conf": params})
         return f"{runs}/{started['dag_run_id']}"
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run."""
+        self._answer(self.api.patch(f"dags/{dag_id}", json={"is_paused": False}))
+
+    def wait_for_run(self, dag_id: str, seconds: float) -> str:
+        """Wait until there is a run of a DAG that something else starts; return its path.
+
+        :raises TimeoutError: there is none in so many seconds.
+        """
+        runs = f"dags/{dag_id}/dagRuns"
+        found = _until(lambda: self.get(runs)["dag_runs"], seconds)
+        return f"{runs}/{found[0]['dag_run_id']}"
 
     def wait(self, run: str, seconds: float) -> str:
         """Wait until a run has ended; return its state.
@@ -146,10 +159,10 @@ def airflow_cluster(
 ) -> Iterator[AirflowCluster]:
     """Run Airflow for as long as the context lasts, with no access to anything but what ``variables`` give.
 
-    Nothing runs by a schedule: only what is triggered.
+    Nothing runs by a schedule, unless ``variables`` say so: only what is triggered.
 
     :param folder: its home, and the services' logs in ``logs/``.
-    :param variables: environment variables of the services and tasks, such as connections.
+    :param variables: environment variables of the services and tasks, such as connections and other settings.
     :param task_slots: how many task instances run at a time.
     :param role: of the user: viewer, user, op or admin.
     :raises RuntimeError: a service ended or is not well in time; the message has the end of its log.

@@ -18,7 +18,10 @@ def airflow(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Airflow with all its services, running the DAGs in dags/ with access to the S3 server."""
     if postgres_programs() is None:
         missing_part("PostgreSQL (apt-get install postgresql)")
-    variables = {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection}
+    variables = {
+        "AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection,
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",  # for the DAG that waits for scores
+    }
     with airflow_cluster(tmp_path_factory.mktemp("cluster") / "airflow", variables) as running:
         yield running
 

@@ -34,23 +34,19 @@ def client(store: ObjectStore, shapes_dataset: Path) -> Any:
     return store.client()
 
 
-def test_a_dag_triggered_over_the_rest_api_scores_a_step(airflow: AirflowCluster, client: Any) -> None:
-    run = airflow.trigger("clip_evaluation", **where("shapes", "whole"))
+@pytest.fixture(scope="module")
+def in_shards(airflow: AirflowCluster, client: Any) -> str:
+    """A run with seven shards that has ended well, while another DAG waited for scores."""
+    airflow.unpause("clip_scores_ready")
+    run = airflow.trigger("clip_in_shards", **where("shapes", "in-shards"))
     assert airflow.wait(run, SECONDS) == "success"
-    assert airflow.states(run) == {("score", -1): "success"}
-    assert airflow.xcom(run, "score") == ["clip_score"]
-    assert airflow.xcom(run, "score", "output_path") == f"s3://{BUCKET}/whole/{STEP}"
-    assert f"Scored 60 of {ROWS} rows" in airflow.log(run, "score")
-    assert len(scores(client, f"whole/{STEP}")) == ROWS
-    assert sum(score is not None for score in scores(client, f"whole/{STEP}")) == 60
+    return run
 
 
 def test_seven_task_instances_write_what_one_evaluation_would_have_written(
-    airflow: AirflowCluster, client: Any, store: ObjectStore
+    airflow: AirflowCluster, client: Any, store: ObjectStore, in_shards: str
 ) -> None:
-    run = airflow.trigger("clip_in_shards", **where("shapes", "in-shards"))
-    assert airflow.wait(run, SECONDS) == "success"
-
+    run = in_shards
     states = airflow.states(run)
     assert set(states.values()) == {"success"}
     assert sorted(states) == sorted([(PLAN, -1), *((SCORE, index) for index in range(7)), (MERGE, -1)])
@@ -79,6 +75,15 @@ def test_seven_task_instances_write_what_one_evaluation_would_have_written(
     assert merged is not None
     assert (merged.rows, merged.scores) == (one.rows, one.scores)
     assert keys(client, "in-shards/") == [f"in-shards/{STEP}{end}" for end in ENDS]
+
+
+def test_a_dag_that_waits_for_scores_runs_when_they_are_ready(airflow: AirflowCluster, in_shards: str) -> None:
+    run = airflow.wait_for_run("clip_scores_ready", SECONDS)
+    assert airflow.wait(run, SECONDS) == "success"
+    assert airflow.get(run)["run_type"] == "asset_triggered"
+    expected = {("judge", -1): "success", ("curate", -1): "success", ("look_into_it", -1): "skipped"}
+    assert airflow.states(run) == expected
+    assert airflow.xcom(run, "curate") == [airflow.xcom(in_shards, MERGE, "output_path")]
 
 
 def test_one_failed_shard_is_mended_and_cleared_without_the_others_running_again(
@@ -110,6 +115,17 @@ def test_one_failed_shard_is_mended_and_cleared_without_the_others_running_again
     assert len(found) == 60
     assert None not in found
     assert keys(client, "mended/") == [f"mended/{STEP}{end}" for end in ENDS]
+
+
+def test_a_dag_triggered_over_the_rest_api_scores_a_step(airflow: AirflowCluster, client: Any) -> None:
+    run = airflow.trigger("clip_evaluation", **where("shapes", "whole"))
+    assert airflow.wait(run, SECONDS) == "success"
+    assert airflow.states(run) == {("score", -1): "success"}
+    assert airflow.xcom(run, "score") == ["clip_score"]
+    assert airflow.xcom(run, "score", "output_path") == f"s3://{BUCKET}/whole/{STEP}"
+    assert f"Scored 60 of {ROWS} rows" in airflow.log(run, "score")
+    assert len(scores(client, f"whole/{STEP}")) == ROWS
+    assert sum(score is not None for score in scores(client, f"whole/{STEP}")) == 60
 
 
 def where(dataset: str, folder: str) -> dict[str, str]:

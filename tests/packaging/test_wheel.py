@@ -25,6 +25,13 @@ from tests.conftest import SHAPES
 
 PACKAGE = REPOSITORY / "plugins" / "clip_operator"
 
+# Prints what went wrong with plugins: by a function, or in Airflow 3.1 in a variable.
+PLUGIN_ERRORS = """
+from airflow import plugins_manager as manager
+manager.ensure_plugins_loaded()
+print(manager.get_import_errors() if hasattr(manager, "get_import_errors") else manager.import_errors)
+"""
+
 DAG = """
 from airflow.sdk import dag
 from clip_operator.operators import ImageCLIPEvaluatorOperator
@@ -128,8 +135,7 @@ def test_airflow_lists_the_plugin_and_the_provider_of_an_installed_wheel(python:
 def test_a_plugins_folder_beside_an_installed_wheel_gives_no_second_plugin(python: Path, airflow: AirflowHome) -> None:
     both = {**airflow.environment, "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins")}
     assert len(plugins(python, both)) == 1
-    errors = "from airflow.plugins_manager import get_import_errors; print(get_import_errors())"
-    assert run(python, both, "-c", errors).splitlines()[-1] == "{}"
+    assert run(python, both, "-c", PLUGIN_ERRORS).splitlines()[-1] == "{}"
 
 
 def plugins(python: Path, environment: dict[str, str]) -> list[dict[str, Any]]:

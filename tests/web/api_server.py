@@ -117,7 +117,7 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
-    from sqlalchemy import insert
+    from sqlalchemy import insert, select
 
     runs = dict.fromkeys((each["dag_id"], each["run_id"]) for each in instances)
     start = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,11 +132,13 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
         for hour, (dag_id, run_id) in enumerate(runs):
             session.add(DagRun(dag_id, run_id, run_after=start + timedelta(hours=hour), run_type="manual"))
         session.flush()
+        numbers = {(run.dag_id, run.run_id): run.id for run in session.scalars(select(DagRun))}
+        new_xcom: Any = XComModel  # whose own constructor has no types
         for each in instances:
             where = {name: each[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
             session.execute(insert(TaskInstance).values(**where, state=each["state"], pool="default_pool"))
             for key, value in each["xcoms"].items():
-                XComModel.set(key, value, **where, serialize=False, session=session)
+                session.add(new_xcom(dag_run_id=numbers[each["dag_id"], each["run_id"]], key=key, value=value, **where))
 
 
 def _links(instances: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

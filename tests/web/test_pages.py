@@ -155,6 +155,13 @@ def test_the_tab_shows_the_report_of_its_task_instance(viewer: httpx.Client) -> 
     assert page.text.count("data:image/jpeg;base64,") == 16
 
 
+def test_a_run_is_found_whose_id_came_into_the_address_as_it_is(viewer: httpx.Client) -> None:
+    """As Airflow 3.1's UI writes it: the + stands for a space."""
+    page = viewer.get(f"clip-scores/dags/clip/report?run_id={RUN}&task_id=score&map_index={{MAP_INDEX}}")
+    assert b"+" in page.request.url.query
+    assert "captions_step1.jsonl" in said(page)
+
+
 def test_the_addresses_that_the_plugin_gives_the_ui_lead_to_the_pages(airflow: ApiServer) -> None:
     with airflow.client("admin") as admin:
         plugins = admin.get("api/v2/plugins").raise_for_status().json()["plugins"]

@@ -9,14 +9,15 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from clip_operator.manifest import EvaluationManifest
 from clip_operator.report.histogram import histogram
+from clip_operator.report.templates import templates
 from clip_operator.samples import Samples
 from clip_operator.storage import display, name_of
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from clip_operator.manifest import ScoreStatistics
 
 _QUANTILES = {"p01": "1 %", "p05": "5 %", "p25": "25 %", "p50": "50 %", "p75": "75 %", "p95": "95 %", "p99": "99 %"}
@@ -66,33 +67,16 @@ def render(manifest: EvaluationManifest, samples: Samples | None, all_runs: str 
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("clip_operator.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("clip_operator.report")
     environment.filters |= {
         "uri": display,
         "count": "{:,}".format,
         "score": "{:.4f}".format,
-        "percent": percent,
         "moment": _moment,
         "duration": _duration,
         "bytes": _bytes,
     }
     return environment
-
-
-def percent(share: float) -> str:
-    """Return a share of 1 in percent: with few digits, and never as nothing or all where it is not."""
-    value = 100 * share
-    if value in (0, 100):
-        return f"{value:.0f} %"
-    if value < 0.1:
-        return "< 0.1 %"
-    return "> 99.9 %" if value > 99.9 else f"{value:.1f} %"
 
 
 def _quantiles(scores: ScoreStatistics | None, mismatched: ScoreStatistics | None) -> list[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from clip_operator.report import render
-from clip_operator.web.evaluations import NothingToShow, TaskInstance, read_evaluation
+from clip_operator.web.evaluations import NothingToShow, TaskInstance, known_run_id, read_evaluation
 from clip_operator.web.pages import message_page, runs_page
 from clip_operator.web.runs import read_runs
 
@@ -51,7 +51,8 @@ def report(
     # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
     number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
     try:
-        manifest, samples = read_evaluation(TaskInstance(dag_id, run_id, task_id, number))
+        instance = TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, number)
+        manifest, samples = read_evaluation(instance)
     except NothingToShow as nothing:
         # Status 200 in any case: it is for people, in a frame, where browsers and proxies put pages of their own in the
         # place of an error's.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance as TaskInstanceModel
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
@@ -67,6 +68,18 @@ class _Location:
 
     uri: str
     aws_conn_id: str | None
+
+
+def known_run_id(dag_id: str, run_id: str) -> str:
+    """Return the id of the run that is meant.
+
+    Airflow 3.1's UI writes an id into the address as it is, so that the + in it arrives as a space.
+    """
+    if " " not in run_id:
+        return run_id
+    with create_session(scoped=False) as session:
+        found = session.scalar(select(DagRun.id).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    return run_id.replace(" ", "+") if found is None else run_id
 
 
 def read_evaluation(instance: TaskInstance) -> tuple[EvaluationManifest, Samples | None]:

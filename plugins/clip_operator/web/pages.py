@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from clip_operator.report.page import percent
+from clip_operator.report.templates import percent, templates
 from clip_operator.web.charts import Chart, chart
 from clip_operator.web.runs import Run
 
 
 def message_page(title: str, text: str) -> str:
     """Return a page that says something where there is nothing else to show."""
-    return _environment().get_template("message.html.jinja").render(title=title, text=text)
+    return templates("clip_operator.web").get_template("message.html.jinja").render(title=title, text=text)
 
 
 def runs_page(dag_id: str, tasks: Mapping[str, Sequence[Run]]) -> str:
@@ -24,7 +21,7 @@ def runs_page(dag_id: str, tasks: Mapping[str, Sequence[Run]]) -> str:
     :param tasks: by task, the oldest run first.
     """
     return (
-        _environment()
+        templates("clip_operator.web")
         .get_template("runs.html.jinja")
         .render(
             dag_id=dag_id,
@@ -50,16 +47,3 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
 def _report(task_id: str, run: Run) -> str:
     """Return the address of a run's report, relative to the page's own."""
     return f"report?{urlencode({'run_id': run.run_id, 'task_id': task_id})}"
-
-
-@functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("clip_operator.web", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    return environment
