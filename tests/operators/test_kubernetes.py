@@ -584,7 +584,7 @@ def test_two_tries_that_overlap_watch_one_pod_and_both_see_its_work(
 def test_of_two_tries_that_overlap_with_a_pod_each_the_later_one_does_the_work(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
 ) -> None:
-    # The first is Airflow 3.3's way to say that a try looks for no pod of an earlier one, the second that of those before.
+    # No try looks for the pod of an earlier one: so Airflow 3.3 is told, and then those before it.
     ti = task({"durable": False, "reattach_on_restart": False}, **takes_seconds(s3, data))
     zombie = ti.next_try().start()
     cluster.wait_for_log("Row 14 has no score", timeout=60)
