@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -22,11 +21,9 @@ def airflow(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """``airflow standalone`` with the DAGs in dags/ and the plugin in plugins/, and access to the S3 server."""
     if chromium_program() is None:
         missing_part("Chromium (apt-get install chromium)")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
-        deaf = f"aws://x:y@/?region_name=us-east-1&endpoint_url=http%3A%2F%2F127.0.0.1%3A{silent.getsockname()[1]}"
-        variables = {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection, "AIRFLOW_CONN_SILENT": deaf}
-        with airflow_standalone(tmp_path_factory.mktemp("standalone") / "airflow", variables) as running:
-            yield running
+    variables = {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection}
+    with airflow_standalone(tmp_path_factory.mktemp("standalone") / "airflow", variables) as running:
+        yield running
 
 
 # Playwright runs an event loop for as long as the browser lives, so no longer than the tests that need it.

@@ -142,7 +142,7 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
 
 
 def _links(instances: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    from airflow.sdk.types import TaskInstanceKey
+    from airflow.providers.common.compat.sdk import TaskInstanceKey
 
     from clip_operator.operators import ImageCLIPEvaluatorOperator
 
