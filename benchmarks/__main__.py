@@ -34,6 +34,7 @@ BENCHMARKS = {
     "decoding": "decoding and resizing in threads, against processes",
     "big_images": "12-megapixel JPEGs and large PNGs",
     "memory": "peak memory at 10,000 and at 200,000 rows",
+    "additions": "what a report, percentiles and a filtered step cost",
     "score_store": "what an unchanged row costs, over scoring it",
     "scale": "planning, merging, and what a shard costs",
     "gpu": "rows a second and utilisation of a GPU",
