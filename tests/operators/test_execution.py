@@ -91,7 +91,7 @@ def test_the_child_sees_none_of_airflows_settings(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
     monkeypatch.setenv("_AIRFLOW_TOKEN", "secret")
-    python = interpreter('env | grep -c AIRFLOW | sed "s/^/ERROR: seen /" >&2; exit 1')
+    python = interpreter('env | cut -d= -f1 | grep -c AIRFLOW | sed "s/^/ERROR: seen /" >&2; exit 1')
     with pytest.raises(JobError, match=r"^seen 0$"):
         Subprocess(python, {}).run(PLAN)
 
