@@ -27,10 +27,10 @@ from clip_operator import model
 from clip_operator.completion import proof
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.evaluation import evaluate
-from clip_operator.manifest import parse_manifest
+from clip_operator.manifest import EvaluationManifest, parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.resume import find_leftovers
-from clip_operator.storage import ObjectInfo, Storage
+from clip_operator.storage import ObjectInfo, Storage, Unchanged
 from tests.conftest import S3, SHAPES
 from tests.faulty_store import Request, faulty_store
 from tests.tries import Access, Death, Tries
@@ -204,6 +204,33 @@ def test_of_two_runs_of_one_task_at_once_one_writes_the_output_and_the_other_say
     assert manifest.rows.total == SMALL
     assert evaluate(work, s3.storage) == manifest
     assert set(s3.object_keys()) == {"rows.jsonl", *beside("out.jsonl")}
+
+
+class MeetsAnotherRun(Storage):
+    """Has a whole other run come in between, right before an object is written."""
+
+    def __init__(self, suffix: str, other_run: Callable[[], object]) -> None:
+        super().__init__()
+        self._suffix = suffix
+        self._other_run: Callable[[], object] | None = other_run
+
+    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        if uri.endswith(self._suffix) and self._other_run is not None:
+            other_run, self._other_run = self._other_run, None
+            other_run()
+        return super().write(data, uri, only_if)
+
+
+@pytest.mark.parametrize("suffix", [".samples.json", ".report.html", ".manifest.json"])
+def test_a_run_whose_output_was_replaced_before_it_was_proved_leaves_the_proof_to_the_other(
+    pictures: Path, tmp_path: Path, suffix: str
+) -> None:
+    work = request(pictures, tmp_path / "out.jsonl")
+    other: list[EvaluationManifest] = []
+    with pytest.raises(JobError, match="another run has replaced .*out.jsonl before this one had proved it"):
+        evaluate(work, MeetsAnotherRun(suffix, lambda: other.append(evaluate(work))))
+    assert [proof(Storage(), work.output)] == other == [evaluate(work)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == beside("out.jsonl")
 
 
 def die_after(points: int, work: EvaluationRequest, folder: Path) -> None:

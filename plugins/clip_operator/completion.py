@@ -217,8 +217,28 @@ def publish_output(storage: Storage, path: Path, uri: str, condition: Unchanged 
 
 
 def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
-    """Write the manifest beside its output. The last act of a job."""
-    storage.write(manifest.model_dump_json(indent=2).encode() + b"\n", manifest_uri(manifest.output.uri))
+    """Write the manifest beside its output. The last act of a job.
+
+    Another run may have taken this one for dead and replaced the output. Then the manifest that belongs there is that
+    run's, also where it is still to come.
+
+    :raises JobError: the output is not this run's any more.
+    """
+    uri = manifest_uri(manifest.output.uri)
+    data = manifest.model_dump_json(indent=2).encode() + b"\n"
+    while True:
+        before = storage.find(uri)
+        standing = find_output(storage, manifest.output.uri)
+        if standing is None or version(standing) != manifest.output:
+            raise JobError(
+                f"another run has replaced {display(manifest.output.uri)} before this one had proved it. What that run "
+                "wrote stands, and the next try finds the work done, if it was the same"
+            )
+        try:
+            storage.write(data, uri, Unchanged(before))
+        except ObjectChanged:
+            continue  # another run has proved the output that it wrote: is that the one which stands there?
+        return
 
 
 def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester) -> EvaluationManifest:

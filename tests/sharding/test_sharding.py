@@ -409,6 +409,21 @@ def test_of_two_merges_at_once_one_writes_and_nothing_is_lost(data: DataSet, tmp
     assert proof(Storage(), str(tmp_path / "out.jsonl")) == merged
 
 
+def test_a_merge_that_comes_when_another_removes_the_plan_confirms_what_that_one_has_made(
+    data: DataSet, tmp_path: Path
+) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
+    score(plan, Storage())
+
+    class ComesLate(Storage):
+        def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+            if uri == plan.uri:
+                merge_shards(plan.uri, Storage(), MERGER)
+            return super().read(uri, max_bytes)
+
+    assert merge_shards(plan.uri, ComesLate(), MERGER) == proof(Storage(), str(tmp_path / "out.jsonl"))
+
+
 class TestPartFiles:
     def request(self, data: DataSet, tmp_path: Path, **fields: Any) -> EvaluationRequest:
         return data.request("rows.json", tmp_path / "rows_step1" / "part-*.json", **fields)

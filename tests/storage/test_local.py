@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import threading
@@ -218,6 +219,33 @@ def test_an_upload_under_way_is_an_unfinished_one(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(Storage().unfinished_uploads(uri)))
     Storage().write(b"x", uri)
     assert [len(unfinished) for unfinished in seen] == [1]
+
+
+def test_an_upload_under_way_is_not_discarded(tmp_path: Path) -> None:
+    uri = str(tmp_path / "step.jsonl")
+    with Storage().create(uri) as out:
+        out.write(b"mine")
+        assert Storage().discard_unfinished_uploads(uri) == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"step.jsonl": b"mine"}
+
+
+def test_an_upload_that_is_discarded_before_it_tells_that_it_lives_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "step.jsonl")
+    lock = fcntl.flock
+    discarded: list[int] = []
+
+    def discard_first(descriptor: int, operation: int) -> None:
+        if not discarded:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            discarded.append(Storage().discard_unfinished_uploads(uri))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", discard_first)
+    Storage().write(b"mine", uri)
+    assert discarded == [1]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"step.jsonl": b"mine"}
 
 
 def upload_it(large: Path, target: Path) -> None:

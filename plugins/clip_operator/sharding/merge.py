@@ -26,7 +26,7 @@ from clip_operator.samples import Samples, merged, read_samples, samples_uri
 from clip_operator.scoring import Outcomes, Tally, in_words
 from clip_operator.scratch import scratch_folder
 from clip_operator.second_pass import is_wanted, publish_step
-from clip_operator.sharding.plan import ShardPlan, read_plan
+from clip_operator.sharding.plan import PlanNotFound, ShardPlan, read_plan
 from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
 from clip_operator.storage import (
     ObjectChanged,
@@ -65,11 +65,15 @@ def merge_shards(
         not touched.
     """
     stop = stop or threading.Event()
-    if done := _merged_before(plan_uri, storage):
+    try:
+        plan = read_plan(plan_uri, storage)
+    except PlanNotFound:
+        done = _merged_before(plan_uri, storage)
+        if done is None:
+            raise
         log.info("%s has been merged already", display(done.output.uri))
         discard_leftovers(storage, *done.request.outputs)
         return confirm(storage, done, requester) if requester else done
-    plan = read_plan(plan_uri, storage)
     if plan.is_complete:
         return _confirmed(plan, storage, requester)
     started = datetime.now(UTC)
@@ -100,7 +104,7 @@ def merge_shards(
 
 
 def _merged_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None:
-    """Return the manifest of the output that an earlier try has made by this plan, or None."""
+    """Return the manifest of the output that an earlier merge has made by this plan, or None."""
     match = _PLAN_URI.fullmatch(plan_uri)
     if match is None:
         raise JobError(f"{display(plan_uri)} is not where a plan stands")
@@ -110,8 +114,6 @@ def _merged_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None
         return None
     if manifest is None or manifest.shards is None or manifest.shards.plan != match["id"]:
         return None
-    if storage.find(plan_uri) is not None:
-        return None  # planned once more: the shards have been asked again, perhaps with another version of the model
     return manifest if proof(storage, manifest.output.uri) == manifest else None
 
 

@@ -35,6 +35,10 @@ _LEFT_TO_THE_MERGE = {"rescore": None, "percentile_key": None, "min_score": None
 Bounds = tuple[int, int, int | None, int | None]
 
 
+class PlanNotFound(JobError):
+    """There is no plan: the step was not planned yet, or a merge has removed the plan with the rest."""
+
+
 class ShardPlan(BaseModel):
     """How one step is divided. Written once, read by every shard and by the merge."""
 
@@ -186,12 +190,13 @@ def plan_shards(
 def read_plan(uri: str, storage: Storage) -> ShardPlan:
     """Return the plan that :func:`plan_shards` has written.
 
-    :raises JobError: it is not there or cannot be read.
+    :raises PlanNotFound: it is not there.
+    :raises JobError: it cannot be read.
     """
     try:
         return ShardPlan.model_validate_json(storage.read(uri, _MOST_PLAN_BYTES))
     except ObjectNotFound:
-        raise JobError(
+        raise PlanNotFound(
             f"there is no plan at {display(uri)}; a merge that succeeds removes it. To score the step again, clear the "
             "plan task and all behind it"
         ) from None

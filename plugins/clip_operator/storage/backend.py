@@ -141,7 +141,7 @@ class Backend(Protocol):
         """Return the ids of uploads to exactly this URI that were begun and not completed, also of those under way."""
 
     def discard_unfinished_uploads(self, uri: str, /) -> int:
-        """Remove what such uploads left, and return of how many. One that is under way fails."""
+        """Remove what such uploads left, and return of how many. One under way may go on, or fail."""
 
     def delete(self, uri: str) -> None:
         """Remove the object; it is not an error if there is none."""

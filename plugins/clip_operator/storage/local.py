@@ -34,6 +34,9 @@ _CHUNK_BYTES = 1 << 20
 # What os.copy_file_range says where the file system, or a pair of them, has no such thing.
 _NO_COPIES = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
 
+# What fcntl.flock says where the file system has no locks.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+
 # What os.link says where the file system has no hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
@@ -183,13 +186,14 @@ class LocalBackend:
             raise _translated(uri, error) from None
 
     def discard_unfinished_uploads(self, uri: str) -> int:
-        unfinished = self.unfinished_uploads(uri)
-        for name in unfinished:
+        discarded = 0
+        for name in self.unfinished_uploads(uri):
+            path = path_of(uri).parent / name
             try:
-                (path_of(uri).parent / name).unlink(missing_ok=True)
+                discarded += _discard(path)
             except OSError as error:
                 raise StorageError(f"cannot delete {name} beside {uri}: {error.strerror or error}") from None
-        return len(unfinished)
+        return discarded
 
     def delete(self, uri: str) -> None:
         try:
@@ -275,8 +279,13 @@ class _LocalDraft(Draft):
             self._only_if.check(self._uri, self._backend.find(self._uri))  # before the work
         with self._in_words():
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            # open() gives the mode that the umask allows, so that the next task's user can read the step
-            self._out = self._temporary.open("xb", buffering=0)
+            while self._out is None or os.fstat(self._descriptor).st_nlink == 0:  # discarded before it was locked
+                if self._out is not None:
+                    self._out.close()
+                # open() gives the mode that the umask allows, so that the next task's user can read the step
+                self._out = self._temporary.open("xb", buffering=0)
+                with suppress(OSError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # tells that its writer lives
 
     def append(self, data: memoryview) -> None:
         with self._in_words():
@@ -333,6 +342,29 @@ def _info(uri: str, status: os.stat_result) -> ObjectInfo:
         etag=f"{status.st_mtime_ns:x}-{status.st_size:x}",
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
     )
+
+
+def _discard(temporary: Path) -> bool:
+    """Remove an unfinished file, unless its writer lives; tell whether it is gone.
+
+    Where the file system has no locks, nothing tells of a writer, and the file goes.
+    """
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # it has been published, or its writer gave it up
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        temporary.unlink(missing_ok=True)  # while it is locked, so that a writer which has only begun learns of it
+    finally:
+        os.close(descriptor)
+    return True
 
 
 @contextmanager

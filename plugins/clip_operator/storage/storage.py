@@ -161,7 +161,10 @@ class Storage:
         return self._backend(uri).unfinished_uploads(uri)
 
     def discard_unfinished_uploads(self, uri: str) -> int:
-        """Remove what unfinished uploads to exactly this URI left, and return of how many. One under way fails."""
+        """Remove what unfinished uploads to exactly this URI left, and return of how many.
+
+        One that is under way goes on if it is to a local file, and fails in S3, which cannot tell them apart.
+        """
         return self._backend(uri).discard_unfinished_uploads(uri)
 
     def delete(self, uri: str) -> None:
