@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.fake_kubernetes import FakeKubernetes, Image, Processes, fake_kubernetes
+from tests.fake_kubernetes import FakeKubernetes, Image, Processes, fake_kubernetes, forks
+from tests.preloaded import PROCESSES
 
 # A `python` that does not score: it says that it has begun, and goes on until it is ended.
 _ENDLESS = '#!/bin/sh\necho "INFO: Scoring on cpu"\nexec sleep 600\n'
@@ -18,7 +19,8 @@ def scoring_cluster(folder: Path, access: Mapping[str, str] | None = None) -> It
     """Run a cluster, whose data is in ``folder``, for as long as the context lasts.
 
     Its images: ``scorer:1`` scores; ``scorer-with-access:1``, too, and has the variables in ``access``, as a pod whose
-    service account has an identity that the store knows; ``endless:1`` goes on until it is ended.
+    service account has an identity that the store knows; ``scorer-from-scratch:1`` scores in an interpreter that is
+    started for it, which takes seconds longer; ``endless:1`` goes on until it is ended.
     """
     endless = folder / "endless" / "python"
     endless.parent.mkdir()
@@ -31,8 +33,9 @@ def scoring_cluster(folder: Path, access: Mapping[str, str] | None = None) -> It
         "HF_HUB_OFFLINE": "1",
     }
     images = {
-        "scorer:1": Image(scorer),
-        "scorer-with-access:1": Image({**scorer, **(access or {})}),
+        "scorer:1": Image(scorer, start=forks(PROCESSES)),
+        "scorer-with-access:1": Image({**scorer, **(access or {})}, start=forks(PROCESSES)),
+        "scorer-from-scratch:1": Image(scorer),
         "endless:1": Image({"PATH": f"{endless.parent}:/usr/bin:/bin"}),
     }
     with fake_kubernetes(folder / "kubernetes", Processes(images)) as running:

@@ -227,7 +227,7 @@ def test_a_run_whose_output_was_replaced_before_it_was_proved_leaves_the_proof_t
 ) -> None:
     work = request(pictures, tmp_path / "out.jsonl")
     other: list[EvaluationManifest] = []
-    with pytest.raises(JobError, match="another run has replaced .*out.jsonl before this one had proved it"):
+    with pytest.raises(JobError, match=r"another run has replaced .*out\.jsonl before this one had proved it"):
         evaluate(work, MeetsAnotherRun(suffix, lambda: other.append(evaluate(work))))
     assert [proof(Storage(), work.output)] == other == [evaluate(work)]
     assert sorted(path.name for path in tmp_path.iterdir()) == beside("out.jsonl")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -20,13 +19,9 @@ from clip_operator.errors import ClipOperatorError
 from clip_operator.request import EvaluationRequest
 from clip_operator.scoring import Scorer
 from clip_operator.storage import ObjectInfo, S3Access, Storage
+from tests.preloaded import PROCESSES
 
 T = TypeVar("T")
-
-# Its children have torch and the rest imported already, and each is there in a moment. Nothing has used torch in it, so
-# that there are no threads of its own that a fork would leave behind.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["clip_operator.evaluation", "clip_operator.model.loading", "tests.tries"])
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Tries:
     def start(self, request: EvaluationRequest, death: Death | None = None) -> Any:
         """Start a try; return its process."""
         notes = self.folder / f"try-{len(self.started)}"
-        process = _PROCESSES.Process(target=_try, args=(request, self.access, notes, death))
+        process = PROCESSES.Process(target=_try, args=(request, self.access, notes, death))
         process.start()
         self.started.append(process)
         return process

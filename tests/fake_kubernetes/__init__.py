@@ -22,6 +22,7 @@ from aiohttp import web
 
 from .api import Api
 from .faults import DroppedStreams, Faults, RefusedRequests
+from .forks import forks
 from .kubelet import Kubelet
 from .objects import Json
 from .podman import Podman
@@ -30,7 +31,7 @@ from .processes import Image, Processes
 from .runtimes import Runtime
 from .store import Store
 
-__all__ = ["FakeKubernetes", "Image", "Podman", "Processes", "Runtime", "fake_kubernetes"]
+__all__ = ["FakeKubernetes", "Image", "Podman", "Processes", "Runtime", "fake_kubernetes", "forks"]
 
 T = TypeVar("T")
 _SECONDS_TO_ANSWER = 60

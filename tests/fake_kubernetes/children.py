@@ -4,26 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from .logs import Log
 
 _SECONDS_FOR_LAST_OUTPUT = 2
 
 
+class ChildProcess(Protocol):
+    """A child process, as asyncio has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its id, which is also that of its process group."""
+
+    async def wait(self) -> int:
+        """Wait for its end; return its exit code, or of a signal that ended it the negative number."""
+
+    def send_signal(self, number: signal.Signals, /) -> None:
+        """Signal it.
+
+        :raises ProcessLookupError: it has ended.
+        """
+
+
+class Start(Protocol):
+    """A way to start a child process in a session of its own."""
+
+    async def __call__(
+        self, words: Sequence[str], output: int, environment: Mapping[str, str], directory: Path | None, /
+    ) -> ChildProcess:
+        """Start a program.
+
+        :param output: a file descriptor for its stdout and stderr, which stays the caller's.
+        :raises OSError: it cannot be started.
+        """
+
+
+async def program(
+    words: Sequence[str], output: int, environment: Mapping[str, str], directory: Path | None
+) -> ChildProcess:
+    """Start a program from its file."""
+    return await asyncio.create_subprocess_exec(
+        *words,
+        env=environment,
+        cwd=directory,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
 class Child:
     """A child process in a session of its own, with stdout and stderr in one pipe so that their order is kept."""
 
-    def __init__(self, process: asyncio.subprocess.Process, transport: asyncio.BaseTransport, output: _Output) -> None:
+    def __init__(self, process: ChildProcess, transport: asyncio.BaseTransport, output: _Output) -> None:
         self.process = process
         self._transport = transport
         self._output = output
 
     @classmethod
     async def start(
-        cls, words: Sequence[str], log: Log, environment: Mapping[str, str], directory: Path | None = None
+        cls,
+        words: Sequence[str],
+        log: Log,
+        environment: Mapping[str, str],
+        directory: Path | None = None,
+        start: Start = program,
     ) -> Child:
         """Start a program.
 
@@ -35,15 +87,7 @@ class Child:
             lambda: output, os.fdopen(reading, "rb", buffering=0)
         )
         try:
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                env=environment,
-                cwd=directory,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
-                start_new_session=True,
-            )
+            process = await start(words, writing, environment, directory)
         except OSError:
             transport.close()
             raise

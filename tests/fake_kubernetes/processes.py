@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .children import Child
+from .children import Child, Start, program
 from .logs import Log
 from .runtimes import ContainerOrder, ContainerRefusedError, Exit, StartError
 
@@ -24,6 +24,9 @@ class Image:
 
     entrypoint: Sequence[str] = ()
     """What a container runs that has no command of its own."""
+
+    start: Start = program
+    """How its processes begin."""
 
 
 class Processes:
@@ -67,6 +70,7 @@ class Processes:
                 log,
                 {**image.environment, **own},
                 directory,
+                image.start,
             )
         except OSError as error:
             raise StartError(f'exec: "{words[0]}": {error.strerror}') from error

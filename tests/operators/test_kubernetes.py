@@ -7,7 +7,9 @@ import json
 import logging
 import multiprocessing
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.storage import Storage, parent
 from tests.conftest import S3, SHAPES
 from tests.fake_kubernetes import FakeKubernetes
-from tests.faulty_store import Fault, Kind, faulty_store
+from tests.faulty_store import Fault, Kind, Request, faulty_store
 from tests.hub import stand_in_hub
 from tests.operators.forwarder import forwarder
 from tests.operators.tasks import TaskInstance, die_while_running, task_in_pod, wait_in_triggerer
@@ -38,6 +40,9 @@ def cluster(tmp_path: Path) -> Iterator[FakeKubernetes]:
 
 
 _numbers = itertools.count(1)
+
+_SECONDS_HELD = 120
+"""More than any test takes: one that fails lets go, too."""
 
 
 @pytest.fixture
@@ -68,9 +73,8 @@ def expected_bytes(ti: TaskInstance, s3: S3) -> bytes:
     """Return what local mode writes for the same parameters."""
     output = f"{ti.parameters['cache_path']}/local.jsonl"
     fields: dict[str, Any] = {"input": f"{ti.parameters['first_entry_file_name']}", "output": output, "model": SHAPES}
-    for name in ("embedding_cache_bytes", "resume_point_rows"):  # they decide which rows are encoded together
-        if name in ti.parameters:
-            fields[name] = ti.parameters[name]
+    if "resume_point_rows" in ti.parameters:  # it decides which rows are encoded together
+        fields["resume_point_rows"] = ti.parameters["resume_point_rows"]
     evaluate(EvaluationRequest.model_validate(fields), s3.storage)
     return s3.get(output)
 
@@ -105,7 +109,7 @@ def nothing_was_written(ti: TaskInstance, s3: S3) -> bool:
 def test_a_pod_writes_the_same_bytes_and_hands_on_the_same_xcoms_as_local_mode(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, deferrable: bool
 ) -> None:
-    ti = task(deferrable=deferrable)
+    ti = task({"image": "scorer-from-scratch:1"}, deferrable=deferrable)
     assert ti.next_try().run() == ["clip_score"]
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
     assert ti.xcoms["output_path"] == output_of(ti)
@@ -202,7 +206,8 @@ def test_a_model_is_found_on_a_mounted_volume(task: Callable[..., TaskInstance],
 def test_a_model_is_fetched_from_the_hub(task: Callable[..., TaskInstance], s3: S3) -> None:
     with stand_in_hub(find_checkpoint(SHAPES, None, Storage()).path) as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": "/cache/huggingface"}
-        ti = task({"env_vars": environment}, model_name="acme/clip")
+        # the hub's library reads the environment when it is imported
+        ti = task({"image": "scorer-from-scratch:1", "env_vars": environment}, model_name="acme/clip")
         ti.next_try().run()
     assert own_manifest(ti, s3).model.source == "hub"
 
@@ -396,19 +401,50 @@ def test_a_cluster_that_cannot_be_reached_is_told_so(task: Callable[..., TaskIns
         task({"config_file": str(tmp_path / "no-such-config")}).next_try().run()
 
 
-def takes_seconds(s3: S3, data: str) -> dict[str, Any]:
-    """Return the parameters of a task that goes on for seconds after the first rows are scored and logged."""
-    longer = s3.put("data/longer.jsonl", s3.get(f"{data}/captions.jsonl") * 40)
-    return {"first_entry_file_name": longer, "embedding_cache_bytes": 0}
+@dataclass(frozen=True)
+class Held:
+    """A data set whose last image comes when the test lets it, so that who scores it has begun and cannot end before.
+
+    :param url: the S3 server as pods must reach it for that.
+    :param parameters: of a task that scores the data set.
+    """
+
+    url: str
+    parameters: Mapping[str, Any]
+    let_go: Callable[[], None]
+
+
+@pytest.fixture
+def held(s3: S3, data: str, cluster: FakeKubernetes) -> Iterator[Held]:
+    last = {"id": 64, "image_path": "images/held.png", "text": "a pink hoop"}
+    s3.put("data/images/held.png", s3.get(f"{data}/images/00045.png"))
+    before = s3.get(f"{data}/captions.jsonl")
+    longer = s3.put("data/longer.jsonl", before + json.dumps(last).encode() + b"\n")
+    let_go = threading.Event()
+
+    def hold(asked: Request) -> None:
+        if asked.method == "GET" and asked.key == "data/images/held.png":
+            let_go.wait(_SECONDS_HELD)
+
+    with faulty_store(s3.store.endpoint_url, before=hold) as proxy:
+        cluster.secrets["store"] = {**s3.store.environment, "AWS_ENDPOINT_URL_S3": proxy.url}
+        # what ends a segment waits for nothing behind it
+        parameters = {"first_entry_file_name": longer, "resume_point_rows": len(before.splitlines())}
+        yield Held(proxy.url, parameters, let_go.set)
+        let_go.set()
+
+
+def readers_of_logs(cluster: FakeKubernetes) -> int:
+    return sum("/log?" in path for _, path in cluster.requests)
 
 
 def test_a_store_that_the_pod_loses_at_the_end_fails_the_task_with_the_pods_words(
-    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, held: Held
 ) -> None:
-    with forwarder(s3.store.endpoint_url) as way:
+    with forwarder(held.url) as way:
         cluster.secrets["store"] = {**s3.store.environment, "AWS_ENDPOINT_URL_S3": way.url}
-        running = task(**takes_seconds(s3, data)).next_try().start()
-        cluster.wait_for_log("Row 14 has no score")
+        running = task(**held.parameters).next_try().start()
+        cluster.wait_for_log("Row 14 has no score", timeout=60)
         way.close()
         with pytest.raises(AirflowException, match=re.escape(way.url)) as failure:
             running.result(120)
@@ -513,9 +549,9 @@ def test_another_runs_work_is_recognised_and_its_confirmation_is_this_runs_succe
 
 @pytest.mark.parametrize("remembers", [True, False])
 def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
-    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str, remembers: bool
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, held: Held, remembers: bool
 ) -> None:
-    ti = task(**takes_seconds(s3, data))
+    ti = task(**held.parameters)
     worker = multiprocessing.get_context("spawn").Process(target=die_while_running, args=(ti,))
     worker.start()
     name = cluster.wait_for_log("Row 14 has no score", timeout=60)
@@ -524,7 +560,11 @@ def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
     ti.try_number = 1  # the killed process counted in its own memory
     if remembers:
         ti.state.set("pod_identifier", {"name": name, "namespace": "default"})
-    assert ti.next_try().run() == ["clip_score"]
+    readers = readers_of_logs(cluster)
+    running = ti.next_try().start()
+    cluster.wait_until(lambda seen: readers_of_logs(seen) > readers)
+    held.let_go()
+    assert running.result(60) == ["clip_score"]
     assert len(cluster.created) == 1
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
     assert cluster.pods() == []
@@ -569,26 +609,32 @@ def test_a_pod_that_ended_while_no_worker_watched_is_believed_or_run_again(
 
 
 def test_two_tries_that_overlap_watch_one_pod_and_both_see_its_work(
-    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, held: Held
 ) -> None:
-    ti = task(**takes_seconds(s3, data))
+    ti = task(**held.parameters)
     zombie = ti.next_try().start()
     cluster.wait_for_log("Row 14 has no score", timeout=60)
-    assert ti.next_try().run() == ["clip_score"]
-    assert zombie.result(60) == ["clip_score"]
+    readers = readers_of_logs(cluster)
+    second = ti.next_try().start()
+    cluster.wait_until(lambda seen: readers_of_logs(seen) > readers)
+    held.let_go()
+    assert second.result(60) == zombie.result(60) == ["clip_score"]
     assert len(cluster.created) == 1
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
     assert cluster.pods() == []
 
 
 def test_of_two_tries_that_overlap_with_a_pod_each_the_later_one_does_the_work(
-    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
+    task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, held: Held
 ) -> None:
     # No try looks for the pod of an earlier one: so Airflow 3.3 is told, and then those before it.
-    ti = task({"durable": False, "reattach_on_restart": False}, **takes_seconds(s3, data))
+    ti = task({"durable": False, "reattach_on_restart": False}, **held.parameters)
     zombie = ti.next_try().start()
     cluster.wait_for_log("Row 14 has no score", timeout=60)
-    assert ti.next_try().run() == ["clip_score"]
+    second = ti.next_try().start()
+    cluster.wait_until(lambda seen: len(seen.created) == 2)
+    held.let_go()
+    assert second.result(60) == ["clip_score"]
     with pytest.raises(AirflowException, match=r"the pod is gone and has left no manifest|stopped before the output"):
         zombie.result(60)
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
