@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator
@@ -96,10 +97,16 @@ class S3:
 _bucket_numbers = itertools.count(1)
 
 
+@functools.cache
+def _session(access_key: str, secret_key: str) -> boto3.session.Session:
+    """A session is long in the making, because it reads the description of S3; its clients are not."""
+    return boto3.session.Session(access_key, secret_key, region_name="us-east-1")
+
+
 @contextmanager
 def own_bucket(store: ObjectStore) -> Iterator[S3]:
     """Give a bucket that nobody else uses, and remove it."""
-    session = boto3.session.Session(store.access_key, store.secret_key, region_name="us-east-1")
+    session = _session(store.access_key, store.secret_key)
     client = store.client()
     bucket = f"test-{next(_bucket_numbers)}"
     client.create_bucket(Bucket=bucket)

@@ -42,7 +42,9 @@ def request(folder: str, **fields: Any) -> EvaluationRequest:
 
 def through(proxy: FaultyStore, s3: S3, key: str | None = None) -> Storage:
     """Return the storage of a job that reaches the store through the proxy, and is less patient than by default."""
-    session = boto3.session.Session(key or s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
+    if key is not None:
+        session = boto3.session.Session(key, s3.store.secret_key, region_name="us-east-1")
     quick = Config(retries={"mode": "standard", "max_attempts": 5})
     return Storage(S3Access(session, proxy.url, timeout_seconds=0.5, config=quick))
 
@@ -168,7 +170,7 @@ def test_an_old_store_is_told_apart_and_can_be_used(s3: S3, folder: str, kind: K
         if kind is Kind.CHECKSUM_REFUSED:
             with pytest.raises(JobError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required"):
                 evaluate(request(folder), through(proxy, s3))
-        session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+        session = s3.storage.s3_access.session
         old = Config(request_checksum_calculation="when_required")
         evaluate(request(folder), Storage(S3Access(session, proxy.url, config=old)))
     assert s3.get(f"{folder}/scored.jsonl") == s3.get(f"{folder}/expected.jsonl")

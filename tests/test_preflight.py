@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -142,7 +141,7 @@ def test_where_the_first_image_comes_no_other_is_fetched(data: Path, s3: S3, unl
 
 
 def through(url: str, s3: S3) -> Storage:
-    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
     return Storage(S3Access(session, url, timeout_seconds=2))
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from clip_operator.images import ImageLoader, ImagePolicy, ImageVersions, identity_of
@@ -47,7 +46,7 @@ def proxy(s3: S3) -> Iterator[FaultyStore]:
 
 
 def looked_up(s3: S3, url: str, names: list[str]) -> list[str | None]:
-    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
     storage = Storage(S3Access(session, url))
     loader = ImageLoader(storage, ImagePolicy(root=f"s3://{s3.bucket}/data"))
     versions = ImageVersions(storage, loader)

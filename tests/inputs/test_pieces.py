@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -180,7 +179,7 @@ def test_tars_are_cut_between_them_and_keep_their_names(s3: S3, tmp_path: Path) 
 
 
 def through(proxy: FaultyStore, s3: S3) -> Storage:
-    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
     return Storage(S3Access(session, proxy.url))
 
 

@@ -244,9 +244,8 @@ def _is_pack(request: Request) -> bool:
 
 
 def _through(url: str, s3: S3) -> Storage:
-    import boto3
 
-    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
     return Storage(S3Access(session, url, timeout_seconds=1))
 
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from clip_operator.storage import ObjectChanged, ObjectInfo, S3Access, Storage, StorageError, Unchanged
@@ -26,7 +25,7 @@ CONTENT = random.Random(7).randbytes(18 * MIB)
 
 
 def storage_behind(proxy: FaultyStore, s3: S3) -> Storage:
-    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
     return Storage(S3Access(session, proxy.url, timeout_seconds=2))
 
 

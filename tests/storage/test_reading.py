@@ -10,7 +10,6 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +23,7 @@ CONTENT = random.Random(7).randbytes(21_000_001)  # several ranges ahead of the 
 
 
 def storage_behind(proxy: FaultyStore, s3: S3) -> Storage:
-    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
     return Storage(S3Access(session, proxy.url, timeout_seconds=2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import resource
 from collections import Counter
@@ -12,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from clip_operator.storage import (
@@ -20,7 +20,6 @@ from clip_operator.storage import (
     CredentialsError,
     ObjectChanged,
     ObjectNotFound,
-    S3Access,
     Storage,
     StorageError,
 )
@@ -58,8 +57,8 @@ class World:
     """A bucket with two objects, seen through the proxy."""
 
     def __init__(self, s3: S3, proxy: FaultyStore, folder: Path) -> None:
-        session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
-        self.storage = Storage(S3Access(session, proxy.url, timeout_seconds=TIMEOUT_SECONDS))
+        access = dataclasses.replace(s3.storage.s3_access, endpoint_url=proxy.url, timeout_seconds=TIMEOUT_SECONDS)
+        self.storage = Storage(access)
         self.s3 = s3
         self.proxy = proxy
         self.folder = folder

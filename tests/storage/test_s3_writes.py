@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3
 import pytest
 
 from clip_operator.storage import ObjectChanged, ObjectInfo, S3Access, Storage, StorageError, Unchanged
@@ -19,7 +18,7 @@ NOTHING = Unchanged(None)
 
 
 def storage_behind(proxy: FaultyStore, s3: S3) -> Storage:
-    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session = s3.storage.s3_access.session
     return Storage(S3Access(session, proxy.url, timeout_seconds=2))
 
 
