@@ -111,6 +111,7 @@ def run_to_the_end(tries: Tries, work: EvaluationRequest, seconds: Callable[[], 
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(
     pictures: Path, undisturbed: bytes, tries: Tries, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def changes_of_a_run(rows: int, segment: int) -> int:
     return 1 + points + 1 + 1 + 1 + 1 + 1 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_a_run_that_is_killed_at_any_change_of_the_store_is_completed_by_the_next(
     pictures: Path, s3: S3, tmp_path: Path, before: bool

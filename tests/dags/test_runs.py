@@ -17,6 +17,8 @@ from tests.conftest import SHAPES
 from tests.fake_kubernetes import FakeKubernetes
 from tests.scoring_cluster import scoring_cluster
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "clip-demo"
 HERE = f"s3://{BUCKET}/here/captions_step1.jsonl"
 LINEAGE = "lineage.json"

@@ -18,6 +18,8 @@ from demo.object_store import ObjectStore
 from tests.conftest import SHAPES
 from tests.integration.airflow_cluster import AirflowCluster
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "clip-cluster"
 STEP = "captions_step1.jsonl"
 ENDS = ("", ".manifest.json", ".report.html", ".samples.json")

@@ -19,6 +19,8 @@ from demo.object_store import ObjectStore
 from tests.fake_kubernetes import FakeKubernetes
 from tests.scoring_cluster import scoring_cluster
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "sharded"
 FOLDER = f"s3://{BUCKET}/data"
 SEVEN = [f"seven/captions_step1.jsonl{suffix}" for suffix in ("", ".manifest.json", ".report.html", ".samples.json")]

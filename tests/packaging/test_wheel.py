@@ -23,6 +23,8 @@ import clip_operator
 from demo.airflow_home import REPOSITORY, AirflowHome
 from tests.conftest import SHAPES
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = REPOSITORY / "plugins" / "clip_operator"
 
 # Prints what went wrong with plugins: by a function, or in Airflow 3.1 in a variable.
