@@ -19,8 +19,11 @@ from tests.browser.chromium import PHONE, window
 from tests.browser.screenshots import keep
 from tests.integration.airflow_cluster import AirflowCluster
 
+pytestmark = pytest.mark.slow
+
 DAG = "clip_evaluation"
 BUCKET = "clip-demo"  # which the form offers
+CAPTIONS = "shapes/captions.jsonl"
 TAB = "CLIP scores"
 SECONDS = 120
 """For one run, on a machine that is busy with other tests."""
@@ -44,6 +47,26 @@ def run(ui: AirflowUI, airflow: AirflowCluster, client: Any) -> str:
     triggered = ui.triggered(form)
     assert airflow.wait(triggered, SECONDS) == "success"
     return triggered
+
+
+@pytest.fixture(scope="module")
+def drift(airflow: AirflowCluster, client: Any, run: str) -> list[str]:
+    """Runs of the days after: one that scored as many rows, and one whose captions somebody had shuffled."""
+    rows = [json.loads(line) for line in client.get_object(Bucket=BUCKET, Key=CAPTIONS)["Body"].read().splitlines()]
+    texts = [row["text"] for row in rows]
+    shuffled = [{**row, "text": text} for row, text in zip(rows, texts[20:] + texts[:20], strict=True)]
+    body = "".join(json.dumps(row) + "\n" for row in shuffled).encode()
+    client.put_object(Bucket=BUCKET, Key="shapes/shuffled.jsonl", Body=body)
+    fields: list[dict[str, Any]] = [
+        {"file_name_prefix": "alt", "input_text_key": "alt_text"},
+        {"file_name_prefix": "shuffled", "first_entry_file_name": f"s3://{BUCKET}/shapes/shuffled.jsonl"},
+    ]
+    runs = [
+        airflow.trigger(DAG, cache_path=f"s3://{BUCKET}/by-hand", min_auc=0.7, on_gate="mark", **each)
+        for each in fields
+    ]
+    assert [airflow.wait(each, SECONDS) for each in runs] == ["success", "success"]
+    return [run, *runs]
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +129,24 @@ def test_the_report_reads_well_in_the_dark_on_a_phone(ui: AirflowUI, browser: Br
         assert phone.errors == []
 
 
-def test_the_page_over_all_runs_leads_to_the_report_of_each(ui: AirflowUI, run: str) -> None:
+def test_the_page_over_all_runs_shows_that_one_came_to_something_else_and_leads_to_the_report_of_each(
+    ui: AirflowUI, drift: list[str]
+) -> None:
     ui.open_dag(DAG)
     runs = ui.open_tab(TAB)
-    expect(runs.get_by_role("img").first).to_be_visible()
-    run_id = run.rpartition("/")[2]
-    row = runs.get_by_role("row").filter(has_text=run_id)
-    expect(row).to_be_visible()
+    rows = [runs.get_by_role("row").filter(has_text=each.rpartition("/")[2]) for each in drift]
+    for row, gates in zip(rows, ("passed", "passed", "not passed"), strict=True):
+        expect(row.get_by_role("cell").last).to_have_text(gates)
+    auc = runs.get_by_role("img", name="AUC")
+    expect(auc).to_be_visible()
+    heights = [float(dot.get_attribute("cy") or "nan") for dot in auc.locator("circle").all()]
+    assert len(heights) == len(drift)
+    assert max(heights[:-1]) < heights[-1]  # which is further down
     keep(ui.page, "runs-page")
-    row.get_by_role("link").first.click()
+    rows[0].get_by_role("link").first.click()
     expect(runs.get_by_role("heading", name="tried_step1.jsonl", level=1)).to_be_visible()
     runs.get_by_role("link", name="all runs").click()
-    expect(row).to_be_visible()
+    expect(rows[0]).to_be_visible()
 
 
 def test_the_link_of_the_task_leads_to_the_report(ui: AirflowUI, run: str) -> None:

@@ -170,6 +170,15 @@ def test_where_there_is_nothing_to_show_the_page_says_so(done: EvaluationManifes
     assert "Worst pairs" not in text
 
 
+def test_numbers_that_somebody_took_out_of_the_store_are_left_out(done: EvaluationManifest) -> None:
+    assert done.scores is not None
+    without = done.model_copy(update={"scores": done.scores.model_copy(update={"quantiles": {"p50": 0.6043}})})
+    words = Page(render(without, Samples(best=[Sample(row=1, image="1.png", text="a pink hoop")]))).words
+    assert "a pink hoop" in words
+    assert "0.6043" in words
+    assert "0.6514" not in words, "the 95 % of the whole manifest"
+
+
 def test_the_filtered_step_is_named_with_its_size(done: EvaluationManifest) -> None:
     kept = FilteredStep(output=ObjectVersion(uri="s3://b/kept.jsonl", size=3, etag="e"), min_score=0.61, rows=32)
     text = Page(render(done.model_copy(update={"filtered": kept}), None)).text

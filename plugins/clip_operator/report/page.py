@@ -83,7 +83,8 @@ def _quantiles(scores: ScoreStatistics | None, mismatched: ScoreStatistics | Non
     """Return the rows of the table of percentiles: which, of the rows, of the mismatched pairs."""
 
     def cell(statistics: ScoreStatistics | None, key: str) -> str:
-        return "" if statistics is None else f"{statistics.quantiles[key]:.4f}"
+        value = None if statistics is None else statistics.quantiles.get(key)
+        return "" if value is None else f"{value:.4f}"
 
     return [] if scores is None else [(label, cell(scores, k), cell(mismatched, k)) for k, label in _QUANTILES.items()]
 
