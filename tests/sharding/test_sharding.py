@@ -137,8 +137,8 @@ def test_shards_score_in_the_segments_of_a_single_task(
         ({"most": 4, "shards": 4}, 4),
     ],
 )
-def test_a_text_is_cut_between_segments(data: DataSet, tmp_path: Path, wishes: dict[str, int], expected: int) -> None:
-    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), **wishes)  # type: ignore[arg-type]
+def test_a_text_is_cut_between_segments(data: DataSet, tmp_path: Path, wishes: dict[str, Any], expected: int) -> None:
+    plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), **wishes)
     assert len(plan.names) == expected
     assert all(first_row is not None and first_row % SEGMENT == 0 for _, _, first_row, _ in plan.shards)
     assert sum(rows or 0 for *_, rows in plan.shards) == plan.total_rows == ROWS
@@ -166,10 +166,10 @@ def test_the_same_work_comes_to_the_same_plan_and_other_work_to_another(data: Da
     ],
 )
 def test_what_cannot_be_cut_as_asked_is_refused(
-    data: DataSet, tmp_path: Path, wishes: dict[str, int], message: str
+    data: DataSet, tmp_path: Path, wishes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), **wishes)  # type: ignore[arg-type]
+        plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), **wishes)
     assert list(tmp_path.iterdir()) == []
 
 
