@@ -30,7 +30,7 @@ from clip_operator.evaluation import evaluate
 from clip_operator.manifest import EvaluationManifest, parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.resume import find_leftovers
-from clip_operator.storage import ObjectInfo, Storage, Unchanged
+from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, Unchanged
 from tests.conftest import S3, SHAPES
 from tests.faulty_store import Request, faulty_store
 from tests.tries import Access, Death, Tries
@@ -233,6 +233,19 @@ def test_a_run_whose_output_was_replaced_before_it_was_proved_leaves_the_proof_t
         evaluate(work, MeetsAnotherRun(suffix, lambda: other.append(evaluate(work))))
     assert [proof(Storage(), work.output)] == other == [evaluate(work)]
     assert sorted(path.name for path in tmp_path.iterdir()) == beside("out.jsonl")
+
+
+def test_a_store_that_never_takes_the_manifest_is_not_asked_for_ever(pictures: Path, tmp_path: Path) -> None:
+    class Refuses(Storage):
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+            if uri.endswith(".manifest.json"):
+                raise ObjectChanged(f"{uri} was replaced in the meantime")
+            return super().write(data, uri, only_if)
+
+    work = request(pictures, tmp_path / "out.jsonl")
+    with pytest.raises(JobError, match=r"out\.jsonl\.manifest\.json cannot be written: 20 times the store has said"):
+        evaluate(work, Refuses())
+    assert evaluate(work) == proof(Storage(), work.output)  # its claim tells the next try that the output is its own
 
 
 def die_after(points: int, work: EvaluationRequest, folder: Path) -> None:

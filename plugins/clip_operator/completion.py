@@ -35,6 +35,9 @@ from clip_operator.storage import (
 
 CLAIM_SUFFIX = ".claim.json"
 
+# Each time that a manifest cannot be written, another run has written one. So many do not come at once.
+_MOST_PUBLICATIONS = 20
+
 log = logging.getLogger(__name__)
 
 
@@ -222,11 +225,11 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
     Another run may have taken this one for dead and replaced the output. Then the manifest that belongs there is that
     run's, also where it is still to come.
 
-    :raises JobError: the output is not this run's any more.
+    :raises JobError: the output is not this run's any more, or the store refuses the manifest again and again.
     """
     uri = manifest_uri(manifest.output.uri)
     data = manifest.model_dump_json(indent=2).encode() + b"\n"
-    while True:
+    for _ in range(_MOST_PUBLICATIONS):
         before = storage.find(uri)
         standing = find_output(storage, manifest.output.uri)
         if standing is None or version(standing) != manifest.output:
@@ -239,6 +242,10 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
         except ObjectChanged:
             continue  # another run has proved the output that it wrote: is that the one which stands there?
         return
+    raise JobError(
+        f"{display(uri)} cannot be written: {_MOST_PUBLICATIONS} times the store has said that another run wrote it "
+        "meanwhile. Either many runs write there, or the store does not keep to the conditions of writes (If-Match)"
+    )
 
 
 def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester) -> EvaluationManifest:
