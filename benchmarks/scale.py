@@ -28,7 +28,7 @@ from benchmarks.captions import captions
 from benchmarks.kept import kept
 from benchmarks.record import Goal, Record, Table, median
 from benchmarks.workbench import Workbench
-from clip_operator.evaluation import evaluate
+from clip_operator.job.evaluation import evaluate
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import ShardPlan, merge_shards, plan_shards
 from clip_operator.steps import part_name

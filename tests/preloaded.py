@@ -9,10 +9,10 @@ import multiprocessing
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [
-        "clip_operator.evaluation",
+        "clip_operator.job.evaluation",
         "clip_operator.cli",
         "clip_operator.model.loading",
-        "clip_operator.storage.s3",
+        "clip_operator.storage.s3.backend",
         "transformers.models.clip.modeling_clip",
         "transformers.models.clip.image_processing_pil_clip",
         "transformers.models.clip.tokenization_clip",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_operator.manifest import parse_manifest
+from clip_operator.proof.manifest import parse_manifest
 from clip_operator.request import parse_request
 from clip_operator.sharding import plan_shards
 from clip_operator.storage import Storage

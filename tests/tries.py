@@ -14,8 +14,8 @@ from unittest.mock import patch
 
 import boto3
 
-from clip_operator import evaluation
 from clip_operator.errors import ClipOperatorError
+from clip_operator.job import evaluation
 from clip_operator.request import EvaluationRequest
 from clip_operator.scoring import Scorer
 from clip_operator.storage import ObjectInfo, S3Access, Storage

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clip_operator.dataflow import FileStorage, ImageCLIPEvaluator
-    from clip_operator.evaluation import evaluate
-    from clip_operator.manifest import EvaluationManifest
+    from clip_operator.job import evaluate
     from clip_operator.operators import ImageCLIPEvaluatorOperator
+    from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.request import EvaluationRequest
 
 __version__ = "0.1.0"
@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EvaluationManifest": "manifest",
+    "EvaluationManifest": "proof.manifest",
     "EvaluationRequest": "request",
     "FileStorage": "dataflow",
     "ImageCLIPEvaluator": "dataflow",
     "ImageCLIPEvaluatorOperator": "operators",
-    "evaluate": "evaluation",
+    "evaluate": "job",
 }
 
 

@@ -64,7 +64,7 @@ def _evaluate(options: dict[str, Any]) -> int:
         signal.signal(number, lambda *_: stop.set())
     request = _request(options)
     # Imported after the request is known to be right: a typing error is told at once, not after torch has loaded.
-    from clip_operator.evaluation import evaluate
+    from clip_operator.job.evaluation import evaluate
 
     with contextlib.redirect_stdout(sys.stderr):  # no library's chatter may come between us and the manifest
         manifest = evaluate(request, stop=stop)
@@ -101,9 +101,9 @@ def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> 
 
 
 def _report(manifest: str, output: str | None) -> int:
-    from clip_operator.manifest import parse_manifest
+    from clip_operator.proof.manifest import parse_manifest
     from clip_operator.report import render, report_uri
-    from clip_operator.samples import read_samples
+    from clip_operator.report.samples import read_samples
     from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
     from clip_operator.storage import ObjectNotFound
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from clip_operator import model
-from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import JobError, RequestError
-from clip_operator.evaluation import evaluate
 from clip_operator.images import ImageLoader, ImagePolicy
-from clip_operator.request import OnError, Precision, parse_request
+from clip_operator.job.evaluation import evaluate
+from clip_operator.request import ErrorBudget, OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, parent

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -278,6 +279,44 @@ class EvaluationRequest(BaseModel):
 
 def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Excess:
+    """One limit that is exceeded.
+
+    :param reason: which class of failures; None for all together.
+    :param count: rows that failed so.
+    :param rate: the largest share allowed, from 0 to 1.
+    """
+
+    reason: Reason | None
+    count: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class ErrorBudget:
+    """The largest shares of rows, from 0 to 1, that may be without a score.
+
+    :param rate: over all reasons.
+    :param rates: for single reasons.
+    """
+
+    rate: float
+    rates: Mapping[Reason, float]
+
+    @classmethod
+    def of(cls, request: EvaluationRequest) -> Self:
+        """Return the budget that a request sets."""
+        return cls(request.max_error_rate, request.max_error_rates)
+
+    def excesses(self, failures: Mapping[str, int], rows: int) -> list[Excess]:
+        """Return the limits that so many failures, by reason, exceed among so many rows."""
+        limits: list[tuple[Reason | None, int, float]] = [(None, sum(failures.values()), self.rate)]
+        limits += [(reason, failures.get(reason.value, 0), rate) for reason, rate in self.rates.items()]
+        # A quotient and the decimal that a user wrote are rounded to the same double; a product may be just below it.
+        return [Excess(reason, count, rate) for reason, count, rate in limits if rows and count / rows > rate]
 
 
 def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] | None = None) -> EvaluationRequest:

@@ -14,7 +14,7 @@ from clip_operator.errors import RequestError
 from clip_operator.storage.uri import join, name_of, parent
 
 if TYPE_CHECKING:
-    from clip_operator.storage import Storage
+    from clip_operator.storage import ObjectInfo, Storage
 
 MANIFEST_SUFFIX = ".manifest.json"
 
@@ -49,6 +49,16 @@ def part_name(index: int, of: int) -> str:
     """Return what one of so many shards is called: ``00003-of-00007`` for index 2, in the order of the rows."""
     width = max(5, len(str(of)))
     return f"{index + 1:0{width}}-of-{of:0{width}}"
+
+
+def part_files(storage: Storage, pattern: str) -> list[ObjectInfo]:
+    """Return the part files of one step, in the order of their rows; there may be none.
+
+    :param pattern: as :meth:`StepSeries.parts_uri` gives it.
+    """
+    start, _, end = pattern.partition("*")
+    parts = (info for info in storage.list(start) if "/" not in info.uri.removeprefix(start))
+    return sorted((info for info in parts if info.uri.endswith(end)), key=lambda info: info.uri)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from clip_operator.evaluation import evaluate
-from clip_operator.manifest import parse_manifest
+from clip_operator.job.evaluation import evaluate
+from clip_operator.proof.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest
 from tests.conftest import S3, SHAPES, missing_part
 from tests.docker import containers

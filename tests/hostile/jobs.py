@@ -17,8 +17,8 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from clip_operator import model
-from clip_operator.evaluation import evaluate
-from clip_operator.manifest import EvaluationManifest
+from clip_operator.job.evaluation import evaluate
+from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import parse_request
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES

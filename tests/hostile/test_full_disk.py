@@ -26,7 +26,7 @@ FORMATS = ("jsonl", "json", "csv", "jsonl.gz", "parquet", "metadata.parquet")
 _JOBS = """
 import json, resource, sys
 from clip_operator.errors import ClipOperatorError
-from clip_operator.evaluation import evaluate
+from clip_operator.job.evaluation import evaluate
 from clip_operator.request import parse_request
 said = []
 for most, fields in json.loads(sys.argv[1]):

@@ -9,8 +9,8 @@ from typing import Any
 import boto3
 import pytest
 
-from clip_operator.evaluation import evaluate
-from clip_operator.manifest import parse_manifest
+from clip_operator.job.evaluation import evaluate
+from clip_operator.proof.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import S3Access, Storage
 from demo.dataset import ROWS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from clip_operator.manifest import EvaluationManifest
+from clip_operator.proof.manifest import EvaluationManifest
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

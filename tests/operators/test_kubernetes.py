@@ -18,10 +18,10 @@ import pytest
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from clip_operator.completion import proof, publish_manifest
-from clip_operator.evaluation import evaluate
-from clip_operator.manifest import EvaluationManifest
+from clip_operator.job.evaluation import evaluate
 from clip_operator.model import find_checkpoint
+from clip_operator.proof.completion import proof, publish_manifest
+from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.storage import Storage, parent
 from tests.conftest import S3, SHAPES

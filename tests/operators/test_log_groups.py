@@ -23,7 +23,7 @@ def lines(log: pytest.LogCaptureFixture) -> list[str]:
 def test_a_group_holds_what_is_logged_in_its_block(log: pytest.LogCaptureFixture) -> None:
     with log_group("Scoring"):
         logging.getLogger("clip_operator.scoring").warning("Row 14 has no score")
-    logging.getLogger("clip_operator.evaluation").error("not of the group")
+    logging.getLogger("clip_operator.job.evaluation").error("not of the group")
     assert lines(log) == ["::group::Scoring", "Row 14 has no score", "::endgroup::", "not of the group"]
 
 

@@ -15,10 +15,10 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from clip_operator.errors import RequestError
-from clip_operator.manifest import EvaluationManifest
 from clip_operator.operators import ImageCLIPEvaluatorOperator
 from clip_operator.operators.result import check_gates, hand_on
 from clip_operator.operators.task_instance import parameters_of
+from clip_operator.proof.manifest import EvaluationManifest
 from tests.operators.airflow_metrics import set_up_metrics
 from tests.operators.manifests import NOW, made_up_manifest
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clip_operator.manifest import EvaluationManifest, parse_manifest
+from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
 from demo.airflow_home import AirflowHome
 from demo.object_store import ObjectStore
 from tests.fake_kubernetes import FakeKubernetes

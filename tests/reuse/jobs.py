@@ -9,7 +9,7 @@ from typing import Any
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy
-from clip_operator.manifest import ModelProvenance
+from clip_operator.proof.manifest import ModelProvenance
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
 from clip_operator.scoring import RowResult, Rows

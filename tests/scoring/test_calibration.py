@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_operator.manifest import Calibration
+from clip_operator.proof.manifest import Calibration
 from clip_operator.scoring import RowResult, Tally
 
 # Scores as they come, and also those that stand on an edge of a bin, where the last bit decides.

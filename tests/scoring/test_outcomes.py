@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import JobError, Reason, RowError
+from clip_operator.request import ErrorBudget
 from clip_operator.scoring import Outcomes, RowResult
 
 SCORED = RowResult(0.5)

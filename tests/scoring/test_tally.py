@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_operator.errors import Reason, RowError
-from clip_operator.manifest import ScoreSums
+from clip_operator.proof.manifest import ScoreSums
 from clip_operator.scoring import RowResult, Tally
 
 FLOAT32 = st.floats(0, 1, width=32)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from clip_operator.storage import ObjectChanged, ObjectInfo, S3Access, Storage, StorageError, Unchanged
-from clip_operator.storage.s3_concatenate import PartPlan, plan_parts
-from clip_operator.storage.s3_parts import next_part_bytes
+from clip_operator.storage.s3.concatenate import PartPlan, plan_parts
+from clip_operator.storage.s3.parts import next_part_bytes
 from tests.conftest import S3
 from tests.faulty_store import Fault, FaultyStore, Kind, Request, faulty_store
 from tests.storage.conftest import Place

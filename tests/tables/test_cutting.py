@@ -24,7 +24,7 @@ from clip_operator.tables import (
     open_table,
     text_files,
 )
-from tests.tables.json_texts import objects
+from tests.tables.json.json_texts import objects
 from tests.tables.rewriting import Added, rewrite
 
 BLANKS = ["\n", "\r\n", " \t\n", "\n\n"]

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clip_operator.tables import create_selection, file_type_of, open_table
-from clip_operator.tables.csv_reader import CsvChunk
-from clip_operator.tables.json_reader import JsonChunk
+from clip_operator.tables.csv.reader import CsvChunk
+from clip_operator.tables.json.reader import JsonChunk
 from tests.tables.rewriting import rewrite
 from tests.tables.test_cutting import TABLES
 from tests.tables.test_parquet import codecs, row_groups

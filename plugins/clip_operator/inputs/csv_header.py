@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from clip_operator.errors import JobError
 from clip_operator.tables import WHOLE, FileType, TableFormat
-from clip_operator.tables.csv_reader import CsvReader
+from clip_operator.tables.csv.reader import CsvReader
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, MAX_ROW_LENGTH
 
 _FIRST_BYTES = 64 << 10

@@ -32,7 +32,7 @@ def find_input(storage: Storage, uri: str) -> Input:
         return find_dataset(uri)
     if uri.endswith("/"):
         files = files_in_folder(storage, uri)
-        return ManyFiles.of(storage, uri, files, one_type_of(uri, files))
+        return _many(storage, uri, files)
     if WILDCARDS.search(uri):
         with suppress(ObjectNotFound, AccessDenied):
             return _one(storage, storage.stat(uri))
@@ -42,7 +42,7 @@ def find_input(storage: Storage, uri: str) -> Input:
                 "pattern of files in one folder, such as s3://bucket/folder/part-*.parquet"
             )
         files = files_matching(storage, uri)
-        return ManyFiles.of(storage, uri, files, one_type_of(uri, files))
+        return _many(storage, uri, files)
     try:
         file_type_of(uri)
     except RequestError as error:
@@ -62,6 +62,10 @@ def _stat(storage: Storage, uri: str) -> ObjectInfo:
             f"{error}, but there are objects below it; to read them as one table, let the input end with a slash: "
             f"{display(uri)}/"
         ) from None
+
+
+def _many(storage: Storage, uri: str, files: list[ObjectInfo]) -> Input:
+    return ManyFiles(storage, ObjectInfo.of_many(uri, files), one_type_of(uri, files), tuple(files))
 
 
 def _one(storage: Storage, info: ObjectInfo) -> Input:

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clip_operator.disk import no_room
 from clip_operator.errors import JobError
+from clip_operator.machine.disk import no_room
 
 _ROWS_AT_ONCE = 32
 _GROUP_ROWS = 4096

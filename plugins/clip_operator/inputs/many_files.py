@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
-from clip_operator.disk import no_room
 from clip_operator.errors import JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
+from clip_operator.machine.disk import no_room
 from clip_operator.request import Piece
 from clip_operator.storage import ObjectInfo, Storage, display, name_of
 from clip_operator.tables import WHOLE, FileType, Stretch, TableFormat, parquet_layout
@@ -34,16 +32,6 @@ class ManyFiles:
     info: ObjectInfo
     file_type: FileType
     files: tuple[ObjectInfo, ...]
-
-    @classmethod
-    def of(cls, storage: Storage, uri: str, files: Sequence[ObjectInfo], file_type: FileType) -> Self:
-        """Return the input that these files are, in this order.
-
-        Its version is a digest of their URIs, sizes and versions; it changes when a file comes, goes or is replaced.
-        """
-        listed = json.dumps([[info.uri, info.size, info.etag] for info in files])
-        etag = hashlib.sha256(listed.encode(errors="surrogatepass")).hexdigest()
-        return cls(storage, ObjectInfo(uri, sum(info.size for info in files), etag), file_type, tuple(files))
 
     def cut(self, _rows_at_most: int, /) -> tuple[Stretch, ...]:  # no file is cut
         first_row: int | None = 0

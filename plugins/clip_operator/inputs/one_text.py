@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from clip_operator.disk import no_room
 from clip_operator.errors import JobError
 from clip_operator.inputs.csv_header import read_csv_header
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
+from clip_operator.machine.disk import no_room
 from clip_operator.request import Piece
 from clip_operator.storage import ObjectInfo, Storage, display
 from clip_operator.tables import FileType, Stretch, TableFormat, cut_text

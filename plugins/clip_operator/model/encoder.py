@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
-from clip_operator.cpus import usable_cpus
 from clip_operator.errors import JobError
-from clip_operator.manifest import ModelProvenance
+from clip_operator.machine.processors import usable_cpus
 from clip_operator.model.batch_size import automatic_batch_size, image_tokens
+from clip_operator.proof.manifest import ModelProvenance
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from clip_operator.manifest import EvaluationManifest
     from clip_operator.operators.aws import AwsConnection
     from clip_operator.operators.execution import Execution
     from clip_operator.operators.execution.kubernetes import KubernetesPod
     from clip_operator.operators.plan import Plan
+    from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.storage import Storage
 
 EXECUTION_MODES = ("local", "kubernetes")

@@ -18,7 +18,7 @@ from openlineage.client.facet_v2 import (
 )
 
 from clip_operator.inputs import HUGGING_FACE
-from clip_operator.manifest import EvaluationManifest, ObjectVersion
+from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.request import EvaluationRequest
 from clip_operator.steps import StepSeries
 from clip_operator.storage import name_of, parent, scheme_of

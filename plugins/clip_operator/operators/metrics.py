@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import Stats
 
-from clip_operator.manifest import EvaluationManifest
+from clip_operator.proof.manifest import EvaluationManifest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

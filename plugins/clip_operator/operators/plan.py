@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clip_operator.completion import latest_step
 from clip_operator.errors import RequestError
 from clip_operator.inputs import HUGGING_FACE
+from clip_operator.operators.latest_step import latest_step
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, parent

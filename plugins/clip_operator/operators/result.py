@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from clip_operator.errors import RequestError
-from clip_operator.gates import Gates
-from clip_operator.manifest import EvaluationManifest
 from clip_operator.operators.asset_events import add_asset_events
+from clip_operator.operators.gates import Gates
 from clip_operator.operators.metrics import send_metrics
+from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.report import report_uri
 from clip_operator.steps import manifest_uri
 from clip_operator.storage import display

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from clip_operator.completion import check_may_write, proof, read_claim
 from clip_operator.errors import JobError, Reason, RowError
-from clip_operator.image_access import image_loader, image_root
 from clip_operator.images import ImageLoader, ImageLocation
 from clip_operator.inputs import HUGGING_FACE, Input, find_input
+from clip_operator.inputs.image_access import image_loader, image_root
+from clip_operator.machine.scratch import scratch_folder
 from clip_operator.preflight.columns import check_columns, check_free, open_checked
 from clip_operator.preflight.image_sample import draw, failures, in_words, no_image_comes
 from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
+from clip_operator.proof.completion import check_may_write, proof, read_claim
 from clip_operator.request import EvaluationRequest
-from clip_operator.scratch import scratch_folder
 from clip_operator.storage import (
     BucketNotFound,
     ObjectInfo,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from clip_operator.errors import Cancelled, Reason, RowError
-from clip_operator.image_access import image_root
 from clip_operator.images import ImageLoader, ImageLocation
+from clip_operator.inputs.image_access import image_root
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import display
 from clip_operator.tables import Chunk, TableReader

@@ -12,7 +12,7 @@ from clip_operator.preflight.columns import named_columns
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import ObjectInfo, Storage
 from clip_operator.tables import Chunk, FileType, open_table
-from clip_operator.tables.csv_reader import CsvReader
+from clip_operator.tables.csv.reader import CsvReader
 
 log = logging.getLogger(__name__)
 

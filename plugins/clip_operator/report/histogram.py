@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from clip_operator.manifest import Calibration
+from clip_operator.proof.manifest import Calibration
 
 WIDTH, HEIGHT = 720, 240
 """Of the drawing, in its own units; it is scaled to the page."""

@@ -9,16 +9,16 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from clip_operator.manifest import EvaluationManifest
+from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.report.histogram import histogram
+from clip_operator.report.samples import Samples
 from clip_operator.report.templates import templates
-from clip_operator.samples import Samples
 from clip_operator.storage import display, name_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from clip_operator.manifest import ScoreStatistics
+    from clip_operator.proof.manifest import ScoreStatistics
 
 _QUANTILES = {"p01": "1 %", "p05": "5 %", "p25": "25 %", "p50": "50 %", "p75": "75 %", "p95": "95 %", "p99": "99 %"}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from clip_operator.manifest import EvaluationManifest
+from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.report.page import render
-from clip_operator.samples import Samples, samples_uri
+from clip_operator.report.samples import Samples, samples_uri
 from clip_operator.steps import beside
 from clip_operator.storage import Storage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from clip_operator.manifest import EarlierWork, EvaluationManifest
+from clip_operator.proof.manifest import EarlierWork, EvaluationManifest
 from clip_operator.resume.points import ResumePoint, ResumePoints
 from clip_operator.scoring import CHUNK_ROWS, RowResult, Rows, written_score
 from clip_operator.storage import Storage

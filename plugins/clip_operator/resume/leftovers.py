@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clip_operator.completion import CLAIM_SUFFIX, Claim, claim_uri, proof, read_claim
+from clip_operator.proof.completion import CLAIM_SUFFIX, Claim, claim_uri, proof, read_claim
 from clip_operator.report import report_uri
+from clip_operator.report.samples import samples_uri
 from clip_operator.resume.points import RESUME_FOLDER, ResumePoint, read_resume_point, resume_prefix
-from clip_operator.samples import samples_uri
 from clip_operator.steps import SHARDS_FOLDER, manifest_uri, shards_prefix
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 

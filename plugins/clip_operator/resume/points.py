@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clip_operator.errors import Reason, RowError
-from clip_operator.manifest import EarlierWork, ObjectVersion
+from clip_operator.proof.manifest import EarlierWork, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.steps import beside

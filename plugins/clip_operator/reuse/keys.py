@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from clip_operator.manifest import ModelProvenance
+from clip_operator.proof.manifest import ModelProvenance
 from clip_operator.request import EvaluationRequest
 
 # Raised when this package comes to compute other scores of the same model, beyond their last bits.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from clip_operator.manifest import Calibration, Histograms, ScoreStatistics
+from clip_operator.proof.manifest import Calibration, Histograms, ScoreStatistics
 from clip_operator.scoring.score_count import BINS
 
 # As many bars as a page shows side by side.

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_operator.manifest import Histograms
+from clip_operator.proof.manifest import Histograms
 from clip_operator.scoring.score_count import BINS, bin_of
 
 

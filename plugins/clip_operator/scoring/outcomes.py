@@ -6,9 +6,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from clip_operator.error_budget import ErrorBudget, Excess
 from clip_operator.errors import JobError, Reason, RowError
-from clip_operator.request import OnError, Piece
+from clip_operator.request import ErrorBudget, Excess, OnError, Piece
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.tally import Tally
 

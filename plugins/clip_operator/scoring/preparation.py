@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from clip_operator.cpus import usable_cpus
 from clip_operator.errors import Reason, RowError
+from clip_operator.machine.processors import usable_cpus
 
 if TYPE_CHECKING:
     from types import TracebackType

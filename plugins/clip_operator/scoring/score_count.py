@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from clip_operator.manifest import ScoreStatistics, ScoreSums
+from clip_operator.proof.manifest import ScoreStatistics, ScoreSums
 
 BINS = 10_000
 """Quantiles are read off a histogram of this many equal bins over [0, 1], so they are exact to one bin: 0.0001."""

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import Cancelled, RowError
-from clip_operator.manifest import Throughput
+from clip_operator.proof.manifest import Throughput
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.pairs import row_results
 from clip_operator.scoring.planning import BatchedImage, ImageBatch, PlannedChunk, Planner, TextBatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from clip_operator.manifest import Calibration, RowCounts, ScoreStatistics, ScoreSums
+from clip_operator.proof.manifest import Calibration, RowCounts, ScoreStatistics, ScoreSums
 from clip_operator.scoring.calibration import calibrate
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.result import RowResult

@@ -14,18 +14,24 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import BinaryIO
 
-from clip_operator.completion import claimed, confirm, find_output, proof, publish_manifest, version
-from clip_operator.error_budget import ErrorBudget
 from clip_operator.errors import Cancelled, JobError
-from clip_operator.image_access import image_root
-from clip_operator.manifest import EarlierWork, EvaluationManifest, FilteredStep, Shards, Throughput, parse_manifest
+from clip_operator.inputs.image_access import image_root
+from clip_operator.job.second_pass import is_wanted, publish_step
+from clip_operator.machine.scratch import scratch_folder
+from clip_operator.proof.completion import claimed, confirm, find_output, proof, publish_manifest, version
+from clip_operator.proof.manifest import (
+    EarlierWork,
+    EvaluationManifest,
+    FilteredStep,
+    Shards,
+    Throughput,
+    parse_manifest,
+)
 from clip_operator.report import publish_report, report_uri
-from clip_operator.request import Requester
+from clip_operator.report.samples import Samples, merged, read_samples, samples_uri
+from clip_operator.request import ErrorBudget, Requester
 from clip_operator.resume import discard_leftovers
-from clip_operator.samples import Samples, merged, read_samples, samples_uri
 from clip_operator.scoring import Outcomes, Tally, in_words
-from clip_operator.scratch import scratch_folder
-from clip_operator.second_pass import is_wanted, publish_step
 from clip_operator.sharding.plan import PlanNotFound, ShardPlan, read_plan
 from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
 from clip_operator.storage import (

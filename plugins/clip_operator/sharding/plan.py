@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip_operator import model
-from clip_operator.completion import check_may_write, finished, proof, version, write_claim
 from clip_operator.errors import JobError, RequestError
 from clip_operator.inputs import Input, find_input
-from clip_operator.manifest import EvaluationManifest, ObjectVersion
+from clip_operator.proof.completion import check_may_write, finished, proof, version, write_claim
+from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.request import EvaluationRequest, Piece, Requester
 from clip_operator.sharding.cut import into, of_size
 from clip_operator.steps import part_name, shards_prefix

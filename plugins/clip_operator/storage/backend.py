@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from clip_operator.errors import JobError
 
@@ -56,6 +58,18 @@ class ObjectInfo:
     size: int
     etag: str
     modified: datetime | None = field(default=None, compare=False)
+
+    @classmethod
+    def of_many(cls, uri: str, objects: Sequence[ObjectInfo]) -> Self:
+        """Return the version of what several objects, in this order, make up.
+
+        Its ``etag`` is a digest of their URIs, sizes and versions; it changes when one comes, goes or is replaced.
+
+        :param uri: what they are called together, such as their folder or a pattern.
+        """
+        listed = json.dumps([[info.uri, info.size, info.etag] for info in objects])
+        etag = hashlib.sha256(listed.encode(errors="surrogatepass")).hexdigest()
+        return cls(uri, sum(info.size for info in objects), etag)
 
 
 @dataclass(frozen=True)

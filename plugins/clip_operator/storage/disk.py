@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clip_operator.disk import no_room
+from clip_operator.machine.disk import no_room
 from clip_operator.storage.backend import StorageError
 
 

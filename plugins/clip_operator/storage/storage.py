@@ -199,10 +199,10 @@ class Storage:
         if scheme == "file":
             return LocalBackend()
         if scheme == "s3":
-            from clip_operator.storage.s3 import S3Backend
+            from clip_operator.storage.s3.backend import S3Backend
 
             access = self.s3_access
             return S3Backend(access.session, access.endpoint_url, access.verify, access.timeout_seconds, access.config)
-        from clip_operator.storage.fsspec_driver import FsspecBackend
+        from clip_operator.storage.fsspec import FsspecBackend
 
         return FsspecBackend(scheme)

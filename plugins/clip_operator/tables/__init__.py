@@ -23,16 +23,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from clip_operator.tables.csv_reader import CsvReader
-from clip_operator.tables.csv_writer import CsvWriter
+from clip_operator.tables.csv.reader import CsvReader
+from clip_operator.tables.csv.writer import CsvWriter
 from clip_operator.tables.cutting import Cuts, Stretch, cut_text
 from clip_operator.tables.file_types import FileType, TableFormat, check_conversion, file_type_of
 from clip_operator.tables.fragment import WHOLE, Fragment
-from clip_operator.tables.json_array import JsonArrayReader
-from clip_operator.tables.json_join import join_arrays
-from clip_operator.tables.json_writers import ArrayWriter, LinesWriter, SameArrayWriter, SameLayoutWriter
-from clip_operator.tables.jsonl import JsonlReader
-from clip_operator.tables.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.json.array import JsonArrayReader
+from clip_operator.tables.json.join import join_arrays
+from clip_operator.tables.json.lines import JsonlReader
+from clip_operator.tables.json.writers import ArrayWriter, LinesWriter, SameArrayWriter, SameLayoutWriter
+from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
 from clip_operator.tables.selection import Selection, create_selection
 from clip_operator.tables.table import (
     AddedType,
@@ -43,8 +43,8 @@ from clip_operator.tables.table import (
     TableWriter,
     UnreadableValue,
 )
+from clip_operator.tables.tar.reader import TarReader
 from clip_operator.tables.text_files import gzipped
-from clip_operator.tables.webdataset import TarReader
 
 __all__ = [
     "WHOLE",
@@ -99,7 +99,7 @@ def open_table(
         later, by ``scan`` and ``chunks``.
     """
     if file_type.format is TableFormat.PARQUET:
-        from clip_operator.tables.parquet_reader import ParquetReader
+        from clip_operator.tables.parquet.reader import ParquetReader
 
         return ParquetReader(path, file_type, columns, row_groups)
     if file_type.format is TableFormat.TAR:
@@ -127,13 +127,13 @@ def create_table(
     """
     check_conversion(like.file_type, file_type)
     if file_type.format is TableFormat.PARQUET:
-        from clip_operator.tables.parquet_reader import ParquetReader
-        from clip_operator.tables.parquet_writer import ParquetWriter
+        from clip_operator.tables.parquet.reader import ParquetReader
+        from clip_operator.tables.parquet.writer import ParquetWriter
 
         if isinstance(like, ParquetReader):
             return ParquetWriter(path, added, like)
     if isinstance(like, TarReader) and file_type.format is TableFormat.PARQUET:
-        from clip_operator.tables.webdataset_parquet import TarParquetWriter
+        from clip_operator.tables.tar.parquet_writer import TarParquetWriter
 
         return TarParquetWriter(path, added, like)
     if file_type.format is TableFormat.CSV and isinstance(like, CsvReader):
@@ -158,7 +158,7 @@ def parquet_layout(stream: BinaryIO) -> ParquetLayout:
     :param stream: the file; it has to be able to seek, and is not closed.
     :raises JobError: if it is not readable Parquet.
     """
-    from clip_operator.tables.parquet_reader import read_parquet_layout
+    from clip_operator.tables.parquet.reader import read_parquet_layout
 
     return read_parquet_layout(stream)
 
@@ -169,9 +169,9 @@ def check_same_columns(layout: ParquetLayout, name: str, like: ParquetLayout, li
     :param name: what to call the file in an error, as in ``part-2.parquet``; and `like_name` the one it is compared to.
     :raises JobError: if the columns differ in name, type, order, or in whether they can be null.
     """
-    from clip_operator.tables import parquet_columns
+    from clip_operator.tables.parquet import columns
 
-    parquet_columns.check_same_columns(layout.schema, name, like.schema, like_name)
+    columns.check_same_columns(layout.schema, name, like.schema, like_name)
 
 
 def join_parquet(sources: Iterable[Path | BinaryIO | Callable[[], BinaryIO]], target: BinaryIO | Path) -> int:
@@ -185,6 +185,6 @@ def join_parquet(sources: Iterable[Path | BinaryIO | Callable[[], BinaryIO]], ta
     :param target: a stream need not be able to seek, and is not closed.
     :raises JobError: if a source is not readable, or has other columns than the first one.
     """
-    from clip_operator.tables.parquet_writer import join
+    from clip_operator.tables.parquet.writer import join
 
     return join(tuple(sources), target)

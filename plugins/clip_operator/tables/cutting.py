@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from clip_operator.tables.csv_reader import header_and_rows
+from clip_operator.tables.csv.reader import header_and_rows
 from clip_operator.tables.file_types import FileType, TableFormat
-from clip_operator.tables.json_array import elements
-from clip_operator.tables.jsonl import is_blank
+from clip_operator.tables.json.array import elements
+from clip_operator.tables.json.lines import is_blank
 from clip_operator.tables.text_files import byte_lines, read_blocks, read_lines
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from clip_operator.tables.csv_reader import CsvReader
-from clip_operator.tables.csv_writer import CsvWriter
+from clip_operator.tables.csv.reader import CsvReader
+from clip_operator.tables.csv.writer import CsvWriter
 from clip_operator.tables.fragment import WHOLE
-from clip_operator.tables.json_array import JsonArrayReader
-from clip_operator.tables.json_writers import ArrayWriter, SameLayoutWriter
-from clip_operator.tables.jsonl import JsonlReader
+from clip_operator.tables.json.array import JsonArrayReader
+from clip_operator.tables.json.lines import JsonlReader
+from clip_operator.tables.json.writers import ArrayWriter, SameLayoutWriter
 from clip_operator.tables.table import Chunk, TableReader, TableWriter
 
 
@@ -65,8 +65,8 @@ def create_selection(path: Path, like: TableReader) -> Selection:
         return Selection(ArrayWriter(path, like.file_type, {}))
     if isinstance(like, CsvReader):
         return Selection(CsvWriter(path, like.file_type, {}, like, WHOLE))
-    from clip_operator.tables.parquet_reader import ParquetReader
-    from clip_operator.tables.parquet_writer import ParquetSelectionWriter
+    from clip_operator.tables.parquet.reader import ParquetReader
+    from clip_operator.tables.parquet.writer import ParquetSelectionWriter
 
     if not isinstance(like, ParquetReader):
         raise TypeError(f"a {type(like).__name__} reads what no step is written as")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clip_operator.disk import no_room
 from clip_operator.errors import JobError
+from clip_operator.machine.disk import no_room
 
 
 @contextmanager

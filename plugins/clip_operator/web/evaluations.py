@@ -16,10 +16,10 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from clip_operator.errors import ClipOperatorError
-from clip_operator.manifest import EvaluationManifest, parse_manifest
 from clip_operator.operators.aws import aws_connection
+from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
+from clip_operator.report.samples import Samples, read_samples
 from clip_operator.request import Requester
-from clip_operator.samples import Samples, read_samples
 from clip_operator.steps import MANIFEST_SUFFIX
 from clip_operator.storage import ObjectNotFound, ObjectTooLarge, Storage, display
 

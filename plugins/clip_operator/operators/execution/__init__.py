@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from clip_operator.manifest import EvaluationManifest
 from clip_operator.operators.plan import Plan
+from clip_operator.proof.manifest import EvaluationManifest
 
 
 class Execution(Protocol):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from clip_operator.completion import proof
 from clip_operator.errors import Cancelled, ClipOperatorError, JobError
-from clip_operator.manifest import EvaluationManifest
 from clip_operator.operators.execution.pod import ScoringPod, scoring_pod
 from clip_operator.operators.execution.pod_end import explain, in_words
 from clip_operator.operators.execution.pod_settings import PodSettings
 from clip_operator.operators.plan import Plan
 from clip_operator.preflight import check_before_pod
+from clip_operator.proof.completion import proof
+from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.steps import manifest_uri
 from clip_operator.storage import Storage, StorageError, display, scheme_of

@@ -14,9 +14,9 @@ from typing import IO
 
 import clip_operator
 from clip_operator.errors import Cancelled, JobError, RequestError
-from clip_operator.manifest import EvaluationManifest, parse_manifest
 from clip_operator.operators.execution.log_lines import last_error, parse_log_line
 from clip_operator.operators.plan import Plan
+from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
 
@@ -37,7 +37,7 @@ class InProcess:
 
     def run(self, plan: Plan) -> EvaluationManifest:
         try:
-            from clip_operator.evaluation import evaluate
+            from clip_operator.job.evaluation import evaluate
 
             return evaluate(plan.request, self._storage, self._stop)
         except ModuleNotFoundError as error:

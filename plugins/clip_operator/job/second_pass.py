@@ -1,0 +1,113 @@
+"""What can be said of a row only when all rows are scored: a second pass over the output, before it is published."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_operator.errors import JobError
+from clip_operator.proof.completion import publish_output, version, write_claim
+from clip_operator.proof.manifest import Calibration, FilteredStep
+from clip_operator.request import EvaluationRequest
+from clip_operator.scoring import CHUNK_ROWS, NullDistribution, Tally, written_score
+from clip_operator.storage import ObjectInfo, Storage, Unchanged, display
+from clip_operator.tables import AddedType, Chunk, create_selection, create_table, file_type_of, open_table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _FilteredRows:
+    """A local file with the rows that were kept."""
+
+    path: Path
+    rows: int
+    min_score: float
+
+
+def is_wanted(request: EvaluationRequest) -> bool:
+    """Tell whether the request asks for anything that needs a second pass."""
+    return request.percentile_key is not None or request.min_score is not None
+
+
+def publish_step(
+    storage: Storage, output: Path, request: EvaluationRequest, condition: Unchanged, tally: Tally
+) -> tuple[ObjectInfo, FilteredStep | None]:
+    """Write the output to its place and, if the request asks for it, the rows with a high score to theirs.
+
+    :param output: the local file as it was written with the scores; it may be gone afterwards.
+    :param tally: what all its rows came to.
+    :return: the version of the output, and what the manifest says of the filtered step.
+    :raises JobError: the threshold is asked for, and there is none; or another run has written the output meanwhile.
+    """
+    output = _with_percentiles(output, request, tally.null_distribution())
+    filtered = _filtered(output, request, tally.calibration())
+    published = publish_output(storage, output, request.output, condition)
+    if filtered is None or request.filtered_output is None:
+        return published, None
+    # Its proof is the manifest of the output, which is still to come: until then no reader may take it for complete.
+    write_claim(storage, request.filtered_output, request.requested_by)
+    there = publish_output(storage, filtered.path, request.filtered_output, None)
+    log.info(
+        "%s rows have a score of %.4f or more; wrote %s",
+        f"{filtered.rows:,}",
+        filtered.min_score,
+        display(request.filtered_output),
+    )
+    return published, FilteredStep(output=version(there), min_score=filtered.min_score, rows=filtered.rows)
+
+
+def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistribution | None) -> Path:
+    """Return the path of the output with each row's percentile among mismatched pairs, if the request asks for it.
+
+    Where no mismatched pair could be made, no row has a percentile.
+    """
+    if request.percentile_key is None:
+        return output
+    if null is None:
+        log.warning("No row has a percentile: no two rows with different images and texts have a score")
+    target = output.with_name(f"{output.name}-with-percentiles")
+    file_type = file_type_of(request.output)
+    with (
+        open_table(output, file_type, (request.output_key,)) as table,
+        create_table(target, file_type, table, {request.percentile_key: AddedType.FLOAT64}) as writer,
+    ):
+        for chunk in table.chunks(CHUNK_ROWS):
+            percentiles = [
+                None if score is None or null is None else null.percentile(score) for score in _scores(chunk, request)
+            ]
+            writer.write(chunk, {request.percentile_key: percentiles})
+    output.unlink()  # two copies take room enough
+    return target
+
+
+def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration | None) -> _FilteredRows | None:
+    """Write the rows with at least ``request.min_score`` to a file beside the output, if the request asks for it."""
+    if request.min_score is None:
+        return None
+    if request.min_score != "threshold":
+        least = request.min_score
+    elif calibration is not None:
+        least = calibration.threshold
+    else:
+        raise JobError(
+            f"{display(request.output)}: min_score is 'threshold', and none can be suggested: no two rows with "
+            "different images and texts have a score. Nothing was written; give min_score as a number"
+        )
+    target = output.with_name(f"{output.name}-filtered")
+    rows = 0
+    with (
+        open_table(output, file_type_of(request.output), (request.output_key,)) as table,
+        create_selection(target, table) as selection,
+    ):
+        for chunk in table.chunks(CHUNK_ROWS):
+            kept = [score is not None and score >= least for score in _scores(chunk, request)]
+            selection.write(chunk, kept)
+            rows += sum(kept)
+    return _FilteredRows(target, rows, least)
+
+
+def _scores(chunk: Chunk, request: EvaluationRequest) -> Iterator[float | None]:
+    return (written_score(value, request.on_error) for value in chunk.column(request.output_key))

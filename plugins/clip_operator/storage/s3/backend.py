@@ -1,0 +1,186 @@
+"""Objects in S3 and in what speaks its protocol, through boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from io import BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from botocore.exceptions import ClientError
+
+from clip_operator.storage.backend import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
+from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
+from clip_operator.storage.s3.client import S3Client, split
+from clip_operator.storage.s3.concatenate import Concatenation
+from clip_operator.storage.s3.download import download, download_range
+from clip_operator.storage.s3.draft import S3Draft
+from clip_operator.storage.s3.errors import code_of
+from clip_operator.storage.s3.publication import Publication
+from clip_operator.storage.s3.ranges import S3Version
+from clip_operator.storage.s3.upload import put_bytes, put_file
+from clip_operator.storage.writing import ObjectWriter
+
+if TYPE_CHECKING:
+    import boto3
+    from botocore.config import Config
+
+_DELETING_THREADS = 16
+
+
+class S3Backend:
+    """S3 as one kind of storage. The parameters are those of :class:`clip_operator.storage.S3Access`."""
+
+    def __init__(
+        self,
+        session: boto3.session.Session | None,
+        endpoint_url: str | None,
+        verify: bool | str | None,
+        timeout_seconds: float,
+        config: Config | None,
+    ) -> None:
+        self._s3 = S3Client(session, endpoint_url, verify, timeout_seconds, config)
+
+    def stat(self, uri: str) -> ObjectInfo:
+        bucket, key = split(uri)
+        head = self._s3.request(uri, lambda: self._s3.boto3.head_object(Bucket=bucket, Key=key))
+        return _info(uri, head)
+
+    def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+        return self._get(uri, max_bytes)[1]
+
+    def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
+        answer, data = self._get(uri, max_bytes)
+        return _info(uri, answer), data
+
+    def _get(self, uri: str, max_bytes: int | None) -> tuple[dict[str, Any], bytes]:
+        bucket, key = split(uri)
+
+        def once() -> tuple[dict[str, Any], bytes]:
+            answer = self._s3.boto3.get_object(Bucket=bucket, Key=key)
+            with closing(answer["Body"]) as body:  # "with body" would give the unguarded stream below it
+                size = answer["ContentLength"]
+                if max_bytes is not None and size > max_bytes:
+                    raise ObjectTooLarge(f"{uri} has {size:,} bytes, more than the {max_bytes:,} accepted")
+                return answer, bytes(body.read())
+
+        return self._s3.request(uri, once)
+
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        bucket, key = split(uri)
+        if length <= 0:
+            return b""
+        wanted = f"bytes={start}" if start < 0 else f"bytes={start}-{start + length - 1}"
+
+        def once() -> bytes:
+            try:
+                answer = self._s3.boto3.get_object(Bucket=bucket, Key=key, Range=wanted)
+            except ClientError as error:
+                if code_of(error) == "InvalidRange":  # it begins past the object's end
+                    return b""
+                raise
+            with closing(answer["Body"]) as body:
+                return bytes(body.read())[:length]
+
+        return self._s3.request(uri, once)
+
+    def open(self, info: ObjectInfo) -> BinaryIO:
+        version = self._version(info)
+        if info.size == 0:  # nothing will be asked for that tells
+            version.check()
+        return BufferedReader(ReadAhead(info, version.read), BUFFER_BYTES)
+
+    def download(self, info: ObjectInfo, path: Path) -> None:
+        download(self._version(info), path)
+
+    def download_range(self, info: ObjectInfo, start: int, length: int, path: Path, at: int) -> None:
+        download_range(self._version(info), start, length, path, at)
+
+    def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        return put_file(self._publication(uri, only_if), path)
+
+    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        return put_bytes(self._publication(uri, only_if), data)
+
+    def create(self, uri: str, only_if: Unchanged | None = None) -> ObjectWriter:
+        return ObjectWriter(S3Draft(self._publication(uri, only_if)))
+
+    def concatenate(self, sources: Sequence[ObjectInfo], uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        return Concatenation(self._publication(uri, only_if), self._version).of(sources)
+
+    def unfinished_uploads(self, uri: str) -> list[str]:
+        bucket, key = split(uri)
+
+        def once() -> list[str]:
+            pages = self._s3.boto3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
+            return [found["UploadId"] for page in pages for found in page.get("Uploads", []) if found["Key"] == key]
+
+        return self._s3.request(uri, once)
+
+    def discard_unfinished_uploads(self, uri: str) -> int:
+        bucket, key = split(uri)
+        unfinished = self.unfinished_uploads(uri)
+        for upload_id in unfinished:
+            with suppress(ObjectNotFound):  # another was faster
+                self._s3.request(
+                    uri,
+                    partial(self._s3.boto3.abort_multipart_upload, Bucket=bucket, Key=key, UploadId=upload_id),
+                )
+        return len(unfinished)
+
+    def delete(self, uri: str) -> None:
+        bucket, key = split(uri)
+        with suppress(ObjectNotFound):  # S3 itself makes no difference, some stores do
+            self._s3.request(uri, lambda: self._s3.boto3.delete_object(Bucket=bucket, Key=key))
+
+    def delete_folder(self, uri: str) -> None:
+        # One request each: a request for many needs a checksum that some stores do not know.
+        with ThreadPoolExecutor(_DELETING_THREADS, thread_name_prefix="clip-delete") as threads:
+            for _ in threads.map(lambda info: self.delete(info.uri), self.list(uri)):
+                pass
+
+    def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        bucket, key = split(prefix)
+        scheme = prefix.partition("://")[0]
+        page: dict[str, Any] = {}
+        while not page or page.get("IsTruncated"):
+            if page:
+                following = {"ContinuationToken": page["NextContinuationToken"]}
+            else:
+                following = {} if start_after is None else {"StartAfter": split(start_after)[1]}
+            page = self._s3.request(
+                prefix, partial(self._s3.boto3.list_objects_v2, Bucket=bucket, Prefix=key, **following)
+            )
+            for item in page.get("Contents", []):
+                uri = f"{scheme}://{bucket}/{item['Key']}"
+                yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), item.get("LastModified"))
+
+    def _version(self, info: ObjectInfo) -> S3Version:
+        return S3Version(self._s3, info, lambda: self._settled(info.uri))
+
+    def _publication(self, uri: str, only_if: Unchanged | None) -> Publication:
+        return Publication(self._s3, uri, only_if, lambda: self._found(uri))
+
+    def _found(self, uri: str) -> ObjectInfo | None:
+        try:
+            return self._settled(uri)
+        except ObjectNotFound:
+            return None
+
+    def _settled(self, uri: str) -> ObjectInfo:
+        """Return the object's version, when two answers agree on it: one alone may be garbled on the way."""
+        last = self.stat(uri)
+        for _ in range(self._s3.max_attempts):
+            info = self.stat(uri)
+            if info == last:
+                break
+            last = info
+        return last
+
+
+def _info(uri: str, answer: dict[str, Any]) -> ObjectInfo:
+    """Return the version that the headers of a HEAD's or a GET's answer name."""
+    return ObjectInfo(uri, answer["ContentLength"], answer["ETag"].strip('"'), answer.get("LastModified"))

@@ -1,0 +1,169 @@
+"""A boto3 client whose every request is bounded in time, tried again, and fails in words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import boto3
+from botocore import exceptions as botocore_exceptions
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from urllib3.exceptions import HTTPError
+
+from clip_operator.storage.backend import CredentialsError, StorageError
+from clip_operator.storage.s3.errors import code_of, in_words, is_passing, status_of
+from clip_operator.storage.s3.pace import PacedAnswer
+from clip_operator.storage.uri import display
+
+T = TypeVar("T")
+
+_MAX_ATTEMPTS = 8
+_CONNECT_SECONDS = 10
+
+# Enough connections for the threads that fetch images; boto3's default of 10 would make them queue.
+_MAX_CONNECTIONS = 64
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Return the bucket and key of ``s3://bucket/key``."""
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    if not bucket:
+        raise StorageError(f"{uri}: an S3 URI needs a bucket, as in s3://bucket/key")
+    if "@" in bucket:
+        raise StorageError(f"{display(uri)}: an S3 URI holds no credentials; set aws_conn_id or the AWS_ variables")
+    return bucket, key
+
+
+class S3Client:
+    """One boto3 client for many threads.
+
+    botocore tries a request again until its headers are there. Two things are left to do: bodies that break or trickle;
+    and botocore's quota of retries, which a burst of failures in many threads uses up, so that from then on it fails at
+    once at what a second try would mend. Both are tried again here, with the same limit to the number of tries.
+
+    :param session: the boto3 session to take credentials from; None for boto3's own chain.
+    :param endpoint_url: the endpoint, for stores other than AWS; None for ``AWS_ENDPOINT_URL(_S3)`` or AWS.
+    :param verify: TLS verification as boto3 takes it; None for its default.
+    :param timeout_seconds: how long the store may be silent, and the grace of :class:`s3_pace.Pace`.
+    :param config: settings of the user's own, which win over those made here.
+    """
+
+    def __init__(
+        self,
+        session: boto3.session.Session | None,
+        endpoint_url: str | None,
+        verify: bool | str | None,
+        timeout_seconds: float,
+        config: Config | None,
+    ) -> None:
+        try:
+            session = session or boto3.session.Session()
+            settings = _settings(session, timeout_seconds, config)
+            self.boto3: Any = session.client("s3", endpoint_url=endpoint_url, config=settings, verify=verify)
+        except (botocore_exceptions.BotoCoreError, ValueError) as error:
+            raise CredentialsError(f"cannot set up S3 access: {error}") from None
+        self.endpoint: str = self.boto3.meta.endpoint_url
+        self.timeout_seconds = timeout_seconds
+        self.max_attempts = int(self.boto3.meta.config.retries["total_max_attempts"])
+        # Only stores of the last years know the checksums that boto3 sends unless it is told not to.
+        self.sends_checksums = self.boto3.meta.config.request_checksum_calculation == "when_supported"
+        self._made = threading.local()
+        self._retrying = Retrying(
+            retry=retry_if_exception(is_passing),
+            stop=self._used_up,
+            wait=wait_random_exponential(multiplier=0.2, max=20),
+            reraise=True,
+        )
+        self.boto3.meta.events.register("before-send.s3", self._send)
+
+    def request(self, uri: str, call: Callable[[], T]) -> T:
+        """Return what ``call``, which asks boto3 for something about ``uri``, returns.
+
+        :raises StorageError: it failed at every try, or in a way that no other try would mend.
+        """
+        with self.in_words(uri):
+            return self.attempt(call)
+
+    def attempt(self, call: Callable[[], T]) -> T:
+        """Do as :meth:`request` does, but leave the errors as boto3 raises them."""
+        self._made.tries = 0
+        return self._retrying(call)
+
+    @contextmanager
+    def in_words(self, uri: str) -> Iterator[None]:
+        """Turn what boto3 raises about ``uri`` into a :class:`StorageError`."""
+        try:
+            yield
+        except (botocore_exceptions.BotoCoreError, botocore_exceptions.ClientError, ResponseParserError) as error:
+            tries = self._tries()
+            raise in_words(
+                uri,
+                self.endpoint,
+                error,
+                tries=tries,
+                sends_checksums=self.sends_checksums,
+                explain=lambda status: self._explained(uri, status),
+            ) from None
+
+    def _explained(self, uri: str, status: str) -> str:
+        """Return S3's code for an answer without a body: to a GET it gives one."""
+        bucket, key = split(uri)
+        try:
+            self.boto3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+        except botocore_exceptions.ClientError as explained:
+            return code_of(explained) if str(status_of(explained)) == status else status
+        except (botocore_exceptions.BotoCoreError, ResponseParserError):
+            return status
+        return status
+
+    def _tries(self) -> int:
+        """Return how many requests this thread has made since its last :meth:`attempt` began."""
+        return getattr(self._made, "tries", 0)
+
+    def _used_up(self, _: RetryCallState) -> bool:
+        return self._tries() >= self.max_attempts
+
+    def _send(self, request: Any, **_: Any) -> Any:
+        """Send a request in botocore's place, and return its answer with a body that cannot take for ever."""
+        self._made.tries = self._tries() + 1
+        is_streamed = request.stream_output
+        request.stream_output = True  # else the whole body would be read here, however slowly it comes
+        answer = self.boto3._endpoint.http_session.send(request)
+        answer.raw = PacedAnswer(answer.raw, self.timeout_seconds)
+        if is_streamed and answer.status_code < 300:
+            return answer
+        try:
+            received = len(answer.content)
+        except HTTPError as error:
+            raise botocore_exceptions.ConnectionClosedError(endpoint_url=request.url, error=error) from None
+        expected = answer.headers.get("Content-Length", "")
+        if request.method != "HEAD" and expected.isdigit() and int(expected) != received:
+            reason = f"{received} of {expected} bytes"  # as botocore, for bodies it hands out, compares itself
+            raise botocore_exceptions.ConnectionClosedError(endpoint_url=request.url, error=reason)
+        return answer
+
+
+def _settings(session: boto3.session.Session, timeout_seconds: float, config: Config | None) -> Config:
+    # A Config would win over the environment and the profile, so what these set is left out of it. boto3 has no door of
+    # its own to their settings.
+    known = session._session.get_config_variable
+    retries: dict[str, Any] = {}
+    if known("retry_mode") is None:
+        retries["mode"] = "standard"
+    if known("max_attempts") is None:
+        retries["total_max_attempts"] = _MAX_ATTEMPTS
+    own = dict((config and config.retries) or {})
+    if "max_attempts" in own:
+        retries.pop("total_max_attempts", None)
+    settings = Config(
+        max_pool_connections=_MAX_CONNECTIONS,
+        connect_timeout=min(_CONNECT_SECONDS, timeout_seconds),
+        read_timeout=timeout_seconds,
+    )
+    if config is not None:
+        settings = settings.merge(config)
+    return settings.merge(Config(retries=retries | own))

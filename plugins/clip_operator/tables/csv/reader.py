@@ -1,0 +1,245 @@
+"""Reads CSV records with the text of each kept: quoting, line endings and line breaks inside quotes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple
+
+from clip_operator.errors import JobError
+from clip_operator.tables import table, text_files
+from clip_operator.tables.json.members import json_string
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long, too_many_values
+from clip_operator.tables.text_table import TextReader, errors_named, in_chunks
+
+
+class _Record(NamedTuple):
+    line: int
+    text: str
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first record of a CSV file; without text and names if the file has no record at all."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def index(self, name: str) -> int | None:
+        """The position of a column, None if there is none.
+
+        :raises JobError: if several columns have the name.
+        """
+        if self.names.count(name) > 1:
+            raise JobError(
+                f"The CSV header names the column {name!r} {self.names.count(name)} times; rename all but one."
+            )
+        return self.names.index(name) if name in self.names else None
+
+
+class CsvChunk:
+    """Consecutive CSV records as raw text, with the cells of the columns that were announced.
+
+    :param first_row: the index of the first row in the table; the header is not a row.
+    :param columns: the names whose cells are kept when a record is added.
+    """
+
+    def __init__(self, first_row: int, header: Header, columns: Iterable[str]) -> None:
+        self._first_row = first_row
+        self._header = header
+        self._kept = [(header.index(name), name) for name in columns]
+        self._values: dict[str, list[object]] = {name: [] for name in columns}
+        self.texts: list[str] = []
+        self.widths: list[int] = []
+        self.size = 0
+
+    @property
+    def first_row(self) -> int:
+        """The index of the first row in the table, from 0."""
+        return self._first_row
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def add(self, row: _Record) -> None:
+        """Append a record."""
+        self.texts.append(row.text)
+        self.widths.append(len(row.cells))
+        self.size += len(row.text)
+        for index, name in self._kept:
+            self._values[name].append(_cell(row.cells, index))
+
+    def column(self, name: str) -> list[object]:
+        """The cells of one column, each a string; None where the row is too short or the table has no such column."""
+        if name in self._values:
+            return list(self._values[name])
+        index = self._header.index(name)
+        return [_cell(cells, index) for cells in csv.reader(self.texts, strict=True)]
+
+    def select(self, kept: Sequence[bool]) -> CsvChunk:
+        """The records at which ``kept``, which has a value for each record, is true."""
+        selected = CsvChunk(self._first_row, self._header, ())
+        selected._values = {name: list(compress(values, kept)) for name, values in self._values.items()}
+        selected.texts = list(compress(self.texts, kept))
+        selected.widths = list(compress(self.widths, kept))
+        selected.size = sum(map(len, selected.texts))
+        return selected
+
+    def objects(self) -> Sequence[str]:
+        """The records as JSON objects: the header's names in order, every cell a string."""
+        keys = [json_string(name) for name in self._header.names]
+        return [
+            "{" + ", ".join(f"{key}: {json_string(_cell(cells, index) or '')}" for index, key in enumerate(keys)) + "}"
+            for cells in csv.reader(self.texts, strict=True)
+        ]
+
+
+def _cell(cells: Sequence[str], index: int | None) -> str | None:
+    return cells[index] if index is not None and index < len(cells) else None
+
+
+class CsvReader(TextReader):
+    """A CSV file with a header. Blank lines are not rows and are dropped; a short row lacks its last cells.
+
+    :param columns: the names whose cells chunks hold ready; each may occur only once in the header.
+    """
+
+    def header(self) -> Header:
+        """The first record; of several files, the first one's.
+
+        :raises JobError: if it cannot be read, or it names an announced column twice; of several files, also if the
+            first one is empty.
+        """
+        if not self.joined:
+            return self._header_and_rows()[0]
+        with errors_named(self._paths[0]):
+            header = self._header_and_rows()[0]
+            if not header.names:
+                raise _no_header()
+            return header
+
+    def scan(self) -> table.TableScan:
+        """Parse every record and count the rows.
+
+        :raises JobError: at the first record that is not CSV or has more cells than the header.
+        """
+        header, rows = self._rows()
+        return table.TableScan(sum(1 for _ in rows), header.names)
+
+    def chunks(self, rows: int) -> Iterator[CsvChunk]:
+        """All rows in order, at most `rows` in a chunk.
+
+        :raises JobError: at the first record that is not CSV or has more cells than the header.
+        """
+        header, records = self._rows()
+        yield from in_chunks(records, rows, lambda first_row: CsvChunk(first_row, header, self._columns))
+
+    def _rows(self) -> tuple[Header, Iterator[_Record]]:
+        if not self.joined:
+            return self._header_and_rows()
+        header = self.header()
+        return header, self._of_all_files(lambda path: self._rows_like(header, path))
+
+    def _header_and_rows(self) -> tuple[Header, Iterator[_Record]]:
+        header, rows = header_and_rows(read_lines(self._paths[0], self._file_type.gzip))
+        for name in self._columns:
+            header.index(name)
+        return header, rows
+
+    def _rows_like(self, expected: Header, path: Path) -> Iterator[_Record]:
+        """The rows of one of several files, each with a line ending, so that others can stand behind it."""
+        header, rows = header_and_rows(read_lines(path, self._file_type.gzip))
+        if not header.names:
+            raise _no_header()
+        if header.names != expected.names:
+            raise JobError(
+                f"its header is {excerpt(header.text)!r}, but that of {self._paths[0].name} is "
+                f"{excerpt(expected.text)!r}; files that make up one table need the same columns in the same order"
+            )
+        for row in rows:
+            yield row._replace(text=with_line_break(row.text, like=header.text))
+
+
+def header_and_rows(lines: Iterator[str]) -> tuple[Header, Iterator[_Record]]:
+    """The first record of a CSV text, with a byte order mark left on its text, and the others as they are needed.
+
+    :raises JobError: here or later, at the first record that is not CSV or has more cells than the header.
+    """
+    records = _records(lines)
+    first = next(records, None)
+    header = Header(first.text, tuple(first.cells)) if first else Header("", ())
+    return header, _rows(records, header)
+
+
+def _records(texts: Iterator[str]) -> Iterator[_Record]:
+    # The limit is the whole process's, so it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), text_files.MAX_ROW_LENGTH))
+    lines: list[str] = []
+    reader = csv.reader(_fed(texts, lines), strict=True)
+    mark = ""
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise _not_csv(reader.line_num - len(lines) + 1, error, lines) from error
+        if cells is None:
+            return
+        text = lines[0] if len(lines) == 1 else "".join(lines)
+        line = reader.line_num - len(lines) + 1
+        lines.clear()
+        if line == 1 and text.startswith(BYTE_ORDER_MARK):
+            mark = BYTE_ORDER_MARK
+        if cells:
+            yield _Record(line, mark + text.removeprefix(mark), cells)
+            mark = ""
+
+
+def with_line_break(text: str, like: str = "") -> str:
+    """A record that others can stand behind: with a line feed, or what another record ends with, if it has none."""
+    if text.endswith("\n"):
+        return text
+    if text.endswith("\r"):
+        return text + "\n"
+    return text + (like[len(like.rstrip("\r\n")) :] or "\n")
+
+
+def _no_header() -> JobError:
+    return JobError("the file is empty, without even a header; leave it out of the table")
+
+
+def _rows(records: Iterator[_Record], header: Header) -> Iterator[_Record]:
+    width = len(header.names)
+    for record in records:
+        if len(record.cells) > width:
+            raise JobError(
+                f"line {record.line} has {len(record.cells)} cells, but the header has {width}: {excerpt(record.text)}"
+            )
+        yield record
+
+
+def _fed(lines: Iterator[str], remembered: list[str]) -> Iterator[str]:
+    """The lines for the parser, each also added to `remembered`, which the caller empties after every record."""
+    length = values = 0
+    for number, line in enumerate(lines, 1):
+        if not remembered:
+            length = values = 0
+        length += len(line)
+        values += line.count(",") + 1
+        remembered.append(line)
+        if length > text_files.MAX_ROW_LENGTH or values > text_files.MAX_ROW_VALUES:
+            error = row_too_long if length > text_files.MAX_ROW_LENGTH else too_many_values
+            raise error(f"the row that starts in line {number - len(remembered) + 1}", "Is a quote left open?")
+        yield line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+
+
+def _not_csv(line: int, error: csv.Error, lines: Sequence[str]) -> JobError:
+    problem = str(error)
+    if "new-line" in problem:
+        problem = "a carriage return without a line feed stands outside quotes"
+    elif "unexpected end" in problem:
+        problem = "a quote is opened and never closed"
+    return JobError(f"the row that starts in line {line} is not valid CSV ({problem}): {excerpt(''.join(lines[:3]))}")

@@ -1,0 +1,60 @@
+"""Reads JSON Lines: one object a line, each with its own white space and line ending kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clip_operator.errors import JobError
+from clip_operator.tables.json.members import WHITESPACE
+from clip_operator.tables.json.reader import JsonReader, JsonRow, parse_object
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, read_lines
+
+_OBJECT_START = ord("{")
+
+
+def is_blank(line: bytes, first: bool) -> bool:
+    """Whether a line is not a row.
+
+    :param first: it is the file's first one, at whose beginning a byte order mark is not text.
+    """
+    if line[0] == _OBJECT_START:  # nearly every row
+        return False
+    if first:
+        line = line.removeprefix(BYTE_ORDER_MARK.encode())
+    return not line.strip(WHITESPACE.encode())
+
+
+class JsonlReader(JsonReader):
+    """One JSON object a line. Blank lines are not rows and are dropped."""
+
+    def _rows(self) -> Iterator[JsonRow]:
+        rows = self._of_all_files(self._rows_of)
+        return map(_complete, rows) if self.joined else rows
+
+    def _rows_of(self, path: Path) -> Iterator[JsonRow]:
+        mark = ""
+        for number, line in enumerate(read_lines(path, self._file_type.gzip), 1):
+            if number == 1 and line.startswith(BYTE_ORDER_MARK) and (self.joined or self.fragment.first):
+                mark, line = BYTE_ORDER_MARK, line[1:]
+            from_object = line.lstrip(WHITESPACE)
+            if not from_object:
+                continue
+            text = from_object.rstrip(WHITESPACE)
+            before = mark + line[: len(line) - len(from_object)]
+            mark = ""
+            yield JsonRow(before, text, from_object[len(text) :], self._parse(text, number))
+
+    def _parse(self, text: str, number: int) -> dict[str, object]:
+        try:
+            return parse_object(text, f"line {number}")
+        except JobError as error:
+            if number == 1 and text.startswith("["):
+                raise JobError(f"{error}. If the file is one JSON array of objects, name it .json") from error
+            raise
+
+
+def _complete(row: JsonRow) -> JsonRow:
+    """The row as a line that others can stand before and behind: without a byte order mark, and with a line feed."""
+    after = row.after if row.after.endswith("\n") else row.after + "\n"
+    return row._replace(before=row.before.removeprefix(BYTE_ORDER_MARK), after=after)

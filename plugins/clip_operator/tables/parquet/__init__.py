@@ -1,0 +1,1 @@
+"""Parquet, read and written with its types, metadata and row groups kept."""

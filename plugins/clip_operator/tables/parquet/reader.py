@@ -1,0 +1,363 @@
+"""Reads Parquet in record batches, with every column, type and piece of metadata as Arrow knows it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clip_operator.errors import JobError
+from clip_operator.tables import table
+from clip_operator.tables.file_types import FileType
+from clip_operator.tables.parquet.columns import check_same_columns, column_index
+from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.parquet.validity import check_sound
+from clip_operator.tables.parquet.values import LargestValues
+
+ParquetSource = Path | BinaryIO | Callable[[], BinaryIO]
+"""A file, a stream that can seek, or what opens one."""
+
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+"""No more rows are read at once than fit into this much memory, whatever the footer says of their size."""
+
+_FOOTER_END_BYTES = 8  # its length in four bytes, and the format's mark in four
+_PROBE_BYTES = 64 * 1024
+_PADDING_BYTES = 100  # old writers understated a column by the header of its dictionary, so Arrow reads on for as much
+
+
+class ParquetChunk:
+    """Consecutive rows of all columns, in one or more record batches: row groups may be smaller than a chunk."""
+
+    def __init__(self, first_row: int, batches: Sequence[pa.RecordBatch]) -> None:
+        self._first_row = first_row
+        self._rows: int = sum(batch.num_rows for batch in batches)
+        self.batches = tuple(batches)
+
+    @property
+    def first_row(self) -> int:
+        """The index of the first row in the table, from 0."""
+        return self._first_row
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return sum(batch.nbytes for batch in self.batches)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def column(self, name: str) -> list[object]:
+        """The Python values of one column (binary as bytes, struct as dict); None where null or without the column.
+
+        :class:`UnreadableValue` where Python has no such value.
+        """
+        values: list[object] = []
+        for batch in self.batches:
+            index = column_index(batch.schema, name)
+            values += [None] * batch.num_rows if index is None else _python_values(batch.column(index))
+        return values
+
+    def select(self, kept: Sequence[bool]) -> ParquetChunk:
+        """The rows at which ``kept``, which has a value for each row, is true."""
+        start, batches = 0, []
+        for batch in self.batches:
+            of_batch = kept[start : start + batch.num_rows]
+            arrays = [_selected(array, of_batch) for array in batch.columns]
+            batches.append(pa.RecordBatch.from_arrays(arrays, schema=batch.schema))
+            start += batch.num_rows
+        return ParquetChunk(self._first_row, batches)
+
+
+def _selected(array: pa.Array, kept: Sequence[bool]) -> pa.Array:
+    try:
+        return array.filter(pa.array(kept, pa.bool_()))
+    except pa.ArrowNotImplementedError:  # of string_view, binary_view and what holds them
+        rows = [array.slice(row, 1) for row, is_kept in enumerate(kept) if is_kept]
+        return pa.concat_arrays([array.slice(0, 0), *rows])
+
+
+def _python_values(array: pa.Array) -> list[object]:
+    try:
+        return list(array.to_pylist())
+    except MemoryError:
+        raise
+    # Text that is not UTF-8, times past Python's years, time zones that nobody knows, structs with a name twice: each
+    # is said by an exception of another class.
+    except Exception:
+        return [_python_value(value) for value in array]
+
+
+def _python_value(value: pa.Scalar) -> object:
+    try:
+        return value.as_py()
+    except MemoryError:
+        raise
+    except Exception:
+        return table.UnreadableValue()
+
+
+class ParquetReader:
+    """A Parquet file, some consecutive row groups of one, or several files whose rows come one behind the other.
+
+    Of a file only the footer and the row groups that were asked for are read, so the rest of its bytes need not be
+    there.
+
+    :param source: the file, or the files; each may also be a stream that can seek.
+    :param columns: names that may each occur only once in the schema.
+    :param row_groups: of a single file, those to read; by default all.
+    :raises JobError: if a file is not readable Parquet, names one of the columns twice, or has other columns than the
+        first one.
+    """
+
+    def __init__(
+        self,
+        source: ParquetSource | Sequence[ParquetSource],
+        file_type: FileType,
+        columns: Sequence[str] | None,
+        row_groups: range | None = None,
+    ) -> None:
+        self._file_type = file_type
+        if isinstance(source, Sequence):
+            self._parts = [_opened_part(part, index) for index, part in enumerate(source)]
+        else:
+            self._parts = [_Part(source, row_groups)]
+        first = self._parts[0]
+        self.schema: pa.Schema = first.schema
+        for index, part in enumerate(self._parts):
+            check_same_columns(part.schema, _name(part.source, index), self.schema, _name(first.source, 0))
+        for name in columns or ():
+            column_index(self.schema, name)
+
+    @property
+    def file_type(self) -> FileType:
+        """The format of the file."""
+        return self._file_type
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """The number of rows of each row group."""
+        return [part.metadata.row_group(group).num_rows for part in self._parts for group in part.groups]
+
+    @property
+    def metadata(self) -> pq.FileMetaData:
+        """A footer that tells how the columns are written: that of the first file with a row group."""
+        return next((part for part in self._parts if part.metadata.num_row_groups), self._parts[0]).metadata
+
+    def scan(self) -> table.TableScan:
+        """Rows and columns as the footer states them."""
+        return table.TableScan(sum(self.group_sizes), tuple(self.schema.names))
+
+    def chunks(self, rows: int) -> Iterator[ParquetChunk]:
+        """All rows in order, at most `rows` in a chunk. Chunks and row groups end independently.
+
+        :raises JobError: if the data is damaged.
+        """
+        rows = min(rows, min(part.rows_that_fit() for part in self._parts))
+        first_row = held = size = 0
+        batches: list[pa.RecordBatch] = []
+        for batch in self._batches(rows):
+            while batch.num_rows:
+                batches.append(batch.slice(0, rows - held))
+                held += batches[-1].num_rows
+                size += batches[-1].nbytes
+                batch = batch.slice(batches[-1].num_rows)
+                if held == rows or size >= MAX_BATCH_BYTES:
+                    yield ParquetChunk(first_row, batches)
+                    first_row += held
+                    held = size = 0
+                    batches = []
+        if batches:
+            yield ParquetChunk(first_row, batches)
+
+    def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        if len(self._parts) == 1:
+            yield from self._parts[0].batches(rows)
+            return
+        for index, part in enumerate(self._parts):
+            try:
+                yield from part.batches(rows)
+            except JobError as error:
+                raise JobError(f"{_name(part.source, index)}: {error}") from error
+
+    def close(self) -> None:
+        """Nothing stays open between passes."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Part:
+    """Some row groups of one file, which is open only while it is read: a table may have thousands of files."""
+
+    def __init__(self, source: ParquetSource, row_groups: range | None = None) -> None:
+        self.source = source
+        with self._opened() as opened, _parquet_file(opened) as file:
+            with _in_words():
+                self.metadata: pq.FileMetaData = file.metadata
+                self.schema: pa.Schema = file.schema_arrow
+            groups = [self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups)]
+            if sum(groups) != self.metadata.num_rows or min(groups, default=0) < 0:
+                raise not_parquet("its footer states another number of rows than its row groups do")
+            self.groups = range(len(groups)) if row_groups is None else row_groups
+            if not set(self.groups) <= set(range(len(groups))):
+                raise JobError(f"The Parquet file has {len(groups)} row groups, so that there is no {row_groups}.")
+            if self.groups:
+                check_not_encrypted(file, self.groups[0])
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows in record batches of at most this many."""
+        # Row group by row group, because Arrow cannot put nested dictionaries of two row groups into one batch.
+        with (
+            self._opened() as opened,
+            closing(LargestValues(opened, self.metadata)) as largest_values,
+            _parquet_file(opened, metadata=self.metadata) as file,
+        ):
+            for group in self.groups:
+                self._check_int96(opened, group)
+                with _in_words():
+                    largest = largest_values.of(group)
+                yield from self._batches_of(file, group, max(1, min(rows, MAX_BATCH_BYTES // max(1, largest))))
+                # Else Arrow keeps what it has freed, and memory grows with the number of row groups.
+                pa.default_memory_pool().release_unused()
+
+    def _opened(self) -> AbstractContextManager[Path | BinaryIO]:
+        if callable(self.source):
+            return self.source()
+        return nullcontext(self.source)
+
+    def _batches_of(self, file: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+        batches = file.iter_batches(batch_size=rows, row_groups=[group])
+        rows_left: int = self.metadata.row_group(group).num_rows
+        while True:
+            with _in_words():
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                check_sound(batch)
+            rows_left -= batch.num_rows
+            if rows_left < 0:
+                break
+            yield batch
+        if rows_left:
+            raise not_parquet(f"row group {group} holds another number of rows than its footer states")
+
+    def _check_int96(self, opened: Path | BinaryIO, group: int) -> None:
+        """Refuse what Arrow alters silently: an INT96 time outside the range of 64-bit nanoseconds wraps around."""
+        leaves = [self.metadata.schema.column(index) for index in range(self.metadata.num_columns)]
+        paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+        if not paths:
+            return
+        with _in_words(), pq.ParquetFile(opened, coerce_int96_timestamp_unit="us") as in_microseconds:
+            for batch in in_microseconds.iter_batches(row_groups=[group], columns=paths):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    try:
+                        column.cast(_in_nanoseconds(column.type))
+                    except pa.ArrowInvalid as error:
+                        raise JobError(
+                            f"The Parquet column {name!r} holds times before 1677 or after 2262 in the deprecated type "
+                            "INT96, which cannot be read exactly. Write the column as TIMESTAMP(MICROS)."
+                        ) from error
+
+    def rows_that_fit(self) -> int:
+        """How many rows of the average size of the heaviest row group make up a full chunk."""
+        groups = [self.metadata.row_group(index) for index in self.groups]
+        heaviest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+        return max(1, int(table.CHUNK_BYTES / max(1.0, heaviest)))
+
+
+@contextmanager
+def _parquet_file(opened: Path | BinaryIO, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+    with _in_words():
+        file = pq.ParquetFile(opened, metadata=metadata)
+    with closing(file):
+        yield file
+
+
+def _opened_part(source: ParquetSource, index: int) -> _Part:
+    try:
+        return _Part(source)
+    except JobError as error:
+        raise JobError(f"{_name(source, index)}: {error}") from error
+
+
+def _name(source: ParquetSource, index: int) -> str:
+    return source.name if isinstance(source, Path) else f"Table {index + 1}"
+
+
+def check_not_encrypted(file: pq.ParquetFile, group: int) -> None:
+    """Read the first row of a row group, which raises where its columns are encrypted.
+
+    To ask the footer about such columns would end the whole process.
+
+    :raises JobError: if they are, or cannot be read.
+    """
+    with _in_words():
+        next(file.iter_batches(batch_size=1, row_groups=[group]), None)
+
+
+def read_parquet_layout(stream: BinaryIO) -> ParquetLayout:
+    """Where a Parquet file's row groups and footer are, of which only the footer and some first rows are read.
+
+    :raises JobError: if it is not readable Parquet.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    with _in_words():
+        # So a column's bytes are read as they are needed, and only the first of them are.
+        file = pq.ParquetFile(stream, buffer_size=_PROBE_BYTES, pre_buffer=False)
+    metadata = file.metadata
+    if metadata.num_row_groups:
+        check_not_encrypted(file, 0)
+    stream.seek(size - _FOOTER_END_BYTES)
+    footer = size - _FOOTER_END_BYTES - int.from_bytes(stream.read(4), "little")
+    groups = tuple(_row_group(metadata.row_group(index), footer) for index in range(metadata.num_row_groups))
+    return ParquetLayout(file.schema_arrow, groups, (footer, size))
+
+
+def _row_group(group: pq.RowGroupMetaData, end: int) -> RowGroup:
+    spans = []
+    for column in map(group.column, range(group.num_columns)):
+        start = column.data_page_offset
+        if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
+            start = column.dictionary_page_offset
+        spans.append((start, start + column.total_compressed_size))
+    start, stop = min((span[0] for span in spans), default=0), max((span[1] for span in spans), default=0)
+    if not 0 <= start <= stop <= end:
+        raise not_parquet("its footer places a row group outside of the file")
+    return RowGroup(group.num_rows, start, min(stop + _PADDING_BYTES, end))
+
+
+def not_parquet(problem: str) -> JobError:
+    return JobError(f"The file cannot be read as Parquet ({problem}). Write or upload it again.")
+
+
+def _in_nanoseconds(data_type: pa.DataType) -> pa.DataType:
+    """The type with nanoseconds in place of microseconds, for what INT96 columns nest in."""
+    if pa.types.is_timestamp(data_type):
+        return pa.timestamp("ns", data_type.tz)
+    if pa.types.is_struct(data_type):
+        return pa.struct([field.with_type(_in_nanoseconds(field.type)) for field in data_type])
+    if pa.types.is_list(data_type):
+        return pa.list_(data_type.value_field.with_type(_in_nanoseconds(data_type.value_type)))
+    return data_type
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        if "decrypt" in problem:
+            raise JobError(f"The Parquet file is encrypted ({problem}). Write it without encryption.") from error
+        raise not_parquet(problem) from error

@@ -1,0 +1,227 @@
+"""Writes Parquet with added columns, row group by row group as in the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clip_operator.errors import JobError
+from clip_operator.tables.added_columns import checked_columns
+from clip_operator.tables.file_types import FileType, TableFormat
+from clip_operator.tables.parquet.columns import column_index
+from clip_operator.tables.parquet.reader import ParquetChunk, ParquetReader, ParquetSource
+from clip_operator.tables.parquet.schema import ARROW_TYPES, leaf_options, with_columns
+from clip_operator.tables.table import AddedType, AddedValue, Chunk
+from clip_operator.tables.temporary_disk import written_to
+
+MAX_GROUP_BYTES = 1024**3
+"""A row group of the input that is larger in memory becomes several, because a writer holds the rows of one."""
+
+
+class ParquetLike(Protocol):
+    """What a new Parquet file takes over."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def metadata(self) -> pq.FileMetaData | None:
+        """A footer that tells how the columns are written; None for Arrow's own way."""
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """The number of rows of each row group."""
+
+
+class ParquetWriter:
+    """Parquet to Parquet. Holds the rows of one row group, as large as the input's, up to ``MAX_GROUP_BYTES``.
+
+    :param target: the file, or a stream that need not seek, which is not closed.
+    :param like: the input, whose schema, metadata, row groups and codecs the output takes over.
+    :raises JobError: if the input has several columns of an added name.
+    """
+
+    def __init__(self, target: Path | BinaryIO, added: Mapping[str, AddedType], like: ParquetLike) -> None:
+        self._target = target
+        self._added = dict(added)
+        self._schema = with_columns(like.schema, added)
+        options = leaf_options(like.metadata, like.schema) if like.metadata is not None else {}
+        with self._in_words():
+            self._file = pq.ParquetWriter(target, self._schema, **options)
+        self._group_sizes = like.group_sizes
+        self._group = 0
+        self._group_rows = 0  # of the input's row group, how many rows came already
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_bytes: int = 0
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append the chunk's rows with their new values.
+
+        :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
+        """
+        if not isinstance(chunk, ParquetChunk):
+            raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
+        columns = checked_columns(self._added, added, len(chunk))
+        start = 0
+        for batch in chunk.batches:
+            end = start + batch.num_rows
+            self._append(self._with_columns(batch, [values[start:end] for values in columns]))
+            start = end
+
+    def _with_columns(self, batch: pa.RecordBatch, columns: Sequence[Sequence[AddedValue]]) -> pa.RecordBatch:
+        arrays = list(batch.columns)
+        for (name, column_type), values in zip(self._added.items(), columns, strict=True):
+            array = pa.array(values, ARROW_TYPES[column_type])
+            index = column_index(batch.schema, name)
+            if index is None:
+                arrays.append(array)
+            else:
+                arrays[index] = array
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        while batch.num_rows:
+            self._end_full_groups()
+            taken = batch.slice(0, self._room())
+            self._pending.append(taken)
+            self._pending_bytes += taken.nbytes
+            self._group_rows += taken.num_rows
+            batch = batch.slice(taken.num_rows)
+            if self._pending_bytes > MAX_GROUP_BYTES and self._room():
+                self._write_pending()
+
+    def _room(self) -> int:
+        """How many rows the current row group still takes."""
+        return self._group_sizes[self._group] - self._group_rows
+
+    def _end_full_groups(self) -> None:
+        while self._group < len(self._group_sizes) and self._room() == 0:
+            self._write_pending()
+            self._group += 1
+            self._group_rows = 0
+
+    def _write_pending(self) -> None:
+        """Write a row group, which is a part of the input's if that is large in memory."""
+        rows = pa.Table.from_batches(self._pending, self._schema)
+        with self._in_words():
+            self._file.write_table(rows, rows.num_rows or None)
+        self._pending = []
+        self._pending_bytes = 0
+
+    def close(self) -> None:
+        """Complete the file.
+
+        :raises JobError: if not all row groups of the input were written.
+        """
+        self._end_full_groups()
+        with self._in_words():
+            self._file.close()
+        if self._group < len(self._group_sizes):
+            self._discard()
+            raise JobError("The output was closed before all row groups of the input were written.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            # Only to let go of the file: what it holds is not all.
+            with suppress(pa.ArrowException, OSError):
+                self._file.close()
+            self._discard()
+
+    def _in_words(self) -> AbstractContextManager[None]:
+        return written_to(self._target) if isinstance(self._target, Path) else nullcontext()
+
+    def _discard(self) -> None:
+        if isinstance(self._target, Path):
+            self._target.unlink(missing_ok=True)
+
+
+class ParquetSelectionWriter:
+    """Some rows of a Parquet file to Parquet, in row groups as large as the input's largest, up to ``MAX_GROUP_BYTES``.
+
+    :param like: the input, whose schema, metadata and codecs the output takes over.
+    """
+
+    def __init__(self, path: Path, like: ParquetLike) -> None:
+        self._path = path
+        self._schema = like.schema
+        options = leaf_options(like.metadata, like.schema) if like.metadata is not None else {}
+        with written_to(path):
+            self._file = pq.ParquetWriter(path, self._schema, **options)
+        self._most_rows = max(like.group_sizes, default=1)
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        """Append all rows of the chunk.
+
+        :raises ValueError: if there is an added column.
+        """
+        if not isinstance(chunk, ParquetChunk):
+            raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
+        checked_columns({}, added, len(chunk))
+        for batch in chunk.batches:
+            start = 0
+            while start < batch.num_rows:
+                taken = batch.slice(start, self._most_rows - self._pending_rows)
+                start += taken.num_rows
+                self._pending.append(taken)
+                self._pending_rows += taken.num_rows
+                self._pending_bytes += taken.nbytes
+                if self._pending_rows == self._most_rows or self._pending_bytes > MAX_GROUP_BYTES:
+                    self._write_pending()
+
+    def _write_pending(self) -> None:
+        rows = pa.Table.from_batches(self._pending, self._schema)
+        with written_to(self._path):
+            self._file.write_table(rows, rows.num_rows or None)
+        self._pending = []
+        self._pending_rows = self._pending_bytes = 0
+
+    def close(self) -> None:
+        """Complete the file."""
+        if self._pending:
+            self._write_pending()
+        with written_to(self._path):
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        # Only to let go of the file: what it holds is not all.
+        with suppress(pa.ArrowException, OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+_JOINED_ROWS = 1 << 20
+
+
+def join(sources: Sequence[ParquetSource], target: Path | BinaryIO) -> int:
+    """Write the rows of all sources to one file and return how many there are."""
+    with (
+        ParquetReader(sources, FileType(TableFormat.PARQUET), None) as reader,
+        ParquetWriter(target, {}, reader) as new,
+    ):
+        for chunk in reader.chunks(_JOINED_ROWS):
+            new.write(chunk, {})
+        return reader.scan().rows

@@ -1,0 +1,1 @@
+"""WebDataset: tars whose files make up the rows. They are only read."""

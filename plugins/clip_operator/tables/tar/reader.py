@@ -1,0 +1,281 @@
+"""Reads WebDataset tars: a row is a run of files whose names differ only behind the first dot.
+
+The convention is WebDataset's own (github.com/webdataset/webdataset): the folder belongs to the key, the ending is in
+lower case, and a key that comes again later is another row. A row's fields are ``__key__``; ``__url__``, the tar's file
+name; ``image_path``, the image's name in the tar; ``text``, the .txt file or else the field ``caption`` or ``text`` of
+the .json file; ``json``, the .json file's object; and ``members``, the names of all files that are in none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from clip_operator.errors import JobError
+from clip_operator.tables import table, text_files
+from clip_operator.tables.file_types import FileType
+from clip_operator.tables.json.members import json_string
+from clip_operator.tables.json.reader import parse_object
+from clip_operator.tables.table import UnreadableValue
+from clip_operator.tables.tar.members import TarMember, tar_members
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt
+from clip_operator.tables.text_table import errors_named, in_chunks
+
+KEY, URL, IMAGE, TEXT, JSON, MEMBERS = COLUMNS = ("__key__", "__url__", "image_path", "text", "json", "members")
+
+MAX_MEMBERS = 10_000
+"""The most files that a row may have."""
+
+_IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+_CAPTION_FIELDS = ("caption", "text")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row.
+
+    :param image: the file that is the image, if there is one; its bytes stay in the tar.
+    :param text: the caption; unreadable where its file is not UTF-8 or too long.
+    :param json: the text of the .json file, if that is a JSON object.
+    :param members: the names of the other files.
+    """
+
+    key: str
+    tar: Path
+    image: TarMember | None
+    text: str | UnreadableValue | None
+    json: str | None
+    members: Sequence[str]
+
+    @property
+    def fields(self) -> dict[str, str | list[str]]:
+        """What is written of the row: the fields that it has, in the order of ``COLUMNS``."""
+        fields: dict[str, str | list[str]] = {KEY: self.key, URL: self.tar.name}
+        if self.image is not None:
+            fields[IMAGE] = self.image.name
+        if isinstance(self.text, str):
+            fields[TEXT] = self.text
+        if self.json is not None:
+            fields[JSON] = self.json
+        if self.members:
+            fields[MEMBERS] = list(self.members)
+        return fields
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image and characters of the rest."""
+        image = self.image.size if self.image and self.image.size <= text_files.MAX_ROW_LENGTH else 0
+        text = len(self.text) if isinstance(self.text, str) else 0
+        return image + text + len(self.key) + len(self.json or "") + sum(map(len, self.members))
+
+
+class TarChunk:
+    """Consecutive rows. The bytes of their images are read when they are asked for.
+
+    :param first_row: the index of the first row in the table.
+    """
+
+    def __init__(self, first_row: int) -> None:
+        self._first_row = first_row
+        self.samples: list[Sample] = []
+        self.size = 0
+
+    @property
+    def first_row(self) -> int:
+        """The index of the first row in the table, from 0."""
+        return self._first_row
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def add(self, row: Sample) -> None:
+        """Append a row."""
+        self.samples.append(row)
+        self.size += row.size
+
+    def column(self, name: str) -> list[object]:
+        """The values of one field: of ``image_path`` the images' bytes, of ``json`` the objects; None where absent.
+
+        :class:`UnreadableValue` for a text that is not UTF-8 or too long, and an image that is larger than any row may
+        be (``MAX_ROW_LENGTH``).
+        """
+        if name == IMAGE:
+            return list(self._images())
+        if name == TEXT:
+            return [sample.text for sample in self.samples]
+        if name == JSON:
+            return [None if sample.json is None else parse_object(sample.json, "") for sample in self.samples]
+        return [sample.fields.get(name) for sample in self.samples]
+
+    def _images(self) -> Iterator[object]:
+        with ExitStack() as opened:
+            files: dict[Path, BinaryIO] = {}
+            for sample in self.samples:
+                if sample.image is None:
+                    yield None
+                elif sample.image.size > text_files.MAX_ROW_LENGTH:
+                    yield UnreadableValue()
+                else:
+                    if sample.tar not in files:
+                        files[sample.tar] = opened.enter_context(sample.tar.open("rb"))
+                    yield _read(files[sample.tar], sample.image)
+
+    def objects(self) -> Sequence[str]:
+        """The rows as JSON objects."""
+        return [_object(sample) for sample in self.samples]
+
+
+def _object(sample: Sample) -> str:
+    literals = []
+    for name, value in sample.fields.items():
+        if isinstance(value, list):
+            literal = "[" + ", ".join(map(json_string, value)) + "]"
+        else:
+            literal = value if name == JSON else json_string(value)
+        literals.append(f"{json_string(name)}: {literal}")
+    return "{" + ", ".join(literals) + "}"
+
+
+class TarReader:
+    """One WebDataset tar, or several as one table, whose errors then name the tar. Nothing is unpacked."""
+
+    def __init__(self, source: Path | Sequence[Path], file_type: FileType) -> None:
+        self._paths = (source,) if isinstance(source, Path) else tuple(source)
+        self._joined = not isinstance(source, Path)
+        self._file_type = file_type
+
+    @property
+    def file_type(self) -> FileType:
+        """The format of the file."""
+        return self._file_type
+
+    def scan(self) -> table.TableScan:
+        """Count the rows, by the tar's headers alone. Every tar has the same columns.
+
+        :raises JobError: if a tar is damaged or cut off, or a row has two files with the same ending.
+        """
+        return table.TableScan(sum(1 for path in self._paths for _ in self._files(path)), COLUMNS)
+
+    def chunks(self, rows: int) -> Iterator[TarChunk]:
+        """All rows in order, at most `rows` in a chunk.
+
+        :raises JobError: if a tar is damaged or cut off, or a row has two files with the same ending.
+        """
+        samples = (_sample(path, file, run) for path in self._paths for file, run in self._files(path))
+        return in_chunks(samples, rows, TarChunk)
+
+    def _files(self, path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
+        if not self._joined:
+            yield from _runs(path)
+            return
+        with errors_named(path):
+            yield from _runs(path)
+
+    def close(self) -> None:
+        """Nothing stays open between passes."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class _Run:
+    """Files with the same key that stand behind one another, by their endings."""
+
+    key: str
+    files: dict[str, TarMember] = field(default_factory=dict)
+
+
+def _runs(path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
+    run: _Run | None = None
+    with path.open("rb") as file:
+        for member in tar_members(file):
+            split = _key_and_ending(member.name)
+            if split is None:
+                continue
+            key, ending = split
+            if run is None or key != run.key:
+                if run is not None:
+                    yield file, run
+                run = _Run(key)
+            if ending in run.files:
+                raise JobError(
+                    f"The tar has two files {excerpt(member.name)!r} in one row: {excerpt(run.files[ending].name)!r} "
+                    "came before. Give every row a name of its own."
+                )
+            if len(run.files) == MAX_MEMBERS:
+                raise JobError(f"The row {excerpt(key)!r} has more than {MAX_MEMBERS:,} files, the most it may have.")
+            run.files[ending] = member
+        if run is not None:
+            yield file, run
+
+
+def _key_and_ending(name: str) -> tuple[str, str] | None:
+    """What rows are told apart by, and what the file is in its row; None for a file that belongs to no row."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, ending = base.partition(".")
+    if not stem or not dot or any(_is_not_data(part) for part in folder.split("/")) or _is_not_data(stem):
+        return None
+    return folder + slash + stem, ending.lower()
+
+
+def _is_not_data(name: str) -> bool:
+    """Whether the name is a hidden one, one of macOS's own, or, in WebDataset, one for what is not a row's."""
+    hidden = name.startswith(".") and name not in (".", "..")
+    return hidden or name == "__MACOSX" or (name.startswith("__") and name.endswith("__"))
+
+
+def _sample(path: Path, file: BinaryIO, run: _Run) -> Sample:
+    image = next((member for ending, member in run.files.items() if ending in _IMAGE_ENDINGS), None)
+    text_file, json_file = run.files.get("txt"), run.files.get("json")
+    text = None if text_file is None else _text(file, text_file)
+    json = None if json_file is None else _json(file, json_file)
+    told = [
+        image,
+        text_file if isinstance(text, str) else None,
+        json_file if json is not None else None,
+    ]
+    if text_file is None and json is not None:
+        fields = parse_object(json, "")
+        text = next((value for name in _CAPTION_FIELDS if isinstance(value := fields.get(name), str)), None)
+    others = [member.name for member in run.files.values() if member not in told]
+    return Sample(run.key, path, image, text, json, others)
+
+
+def _text(file: BinaryIO, member: TarMember) -> str | UnreadableValue:
+    if member.size > text_files.MAX_ROW_LENGTH:
+        return UnreadableValue()
+    try:
+        return _read(file, member).decode().removeprefix(BYTE_ORDER_MARK)
+    except UnicodeDecodeError:
+        return UnreadableValue()
+
+
+def _json(file: BinaryIO, member: TarMember) -> str | None:
+    """The text of a JSON object; None if the file holds anything else, which then stays in the tar."""
+    text = _text(file, member)
+    if not isinstance(text, str):
+        return None
+    text = text.strip()
+    try:
+        parse_object(text, member.name)
+    except JobError:
+        return None
+    return text
+
+
+def _read(file: BinaryIO, member: TarMember) -> bytes:
+    file.seek(member.offset)
+    data = file.read(member.size)
+    if len(data) < member.size:
+        raise JobError(f"The tar is cut off inside of the member {excerpt(member.name)!r}. Write or upload it again.")
+    return data

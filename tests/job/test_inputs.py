@@ -1,0 +1,132 @@
+"""Whole evaluations of inputs that are more, or something else, than one table in one object."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from clip_operator.errors import RequestError
+from clip_operator.job.evaluation import evaluate
+from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.request import EvaluationRequest, parse_request
+from clip_operator.sharding import merge_shards, plan_shards
+from clip_operator.storage import Storage
+from tests.conftest import S3, SHAPES
+
+
+def request(source: str, output: Path | str, **fields: Any) -> EvaluationRequest:
+    return parse_request({"input": source, "output": str(output), "model": SHAPES, **fields})
+
+
+def in_shards(wanted: EvaluationRequest, storage: Storage, shards: int) -> EvaluationManifest:
+    plan = plan_shards(wanted, storage, shards=shards)
+    assert len(plan.names) == shards
+    for name in plan.names:
+        evaluate(plan.shard_request(name, None), storage)
+    return merge_shards(plan.uri, storage, None)
+
+
+def picture(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tars as img2dataset writes them, beside its tables of what was downloaded."""
+    folder = tmp_path_factory.mktemp("laion")
+    for shard in range(3):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for row in range(4):
+                number = 4 * shard + row
+                key = f"{shard:05d}{row:04d}"
+                members = {
+                    "jpg": picture(number),
+                    "txt": f"a shape, number {number}".encode(),
+                    "json": json.dumps({"url": f"https://example.org/{number}.jpg", "width": 64}).encode(),
+                }
+                if number == 6:
+                    del members["jpg"]
+                for ending, data in members.items():
+                    info = tarfile.TarInfo(f"{key}.{ending}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        (folder / f"{shard:05d}_stats.json").write_text("{}")
+    return folder
+
+
+def test_webdataset_tars_become_a_table_with_scores(tars: Path, tmp_path: Path) -> None:
+    single = evaluate(request(f"{tars}/*.tar", tmp_path / "single.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "single.jsonl").read_text().splitlines()]
+    assert [row["__key__"] for row in rows] == [f"{n // 4:05d}{n % 4:04d}" for n in range(12)]
+    assert (rows[5]["image_path"], rows[5]["text"]) == ("000010001.jpg", "a shape, number 5")
+    assert rows[5]["json"] == {"url": "https://example.org/5.jpg", "width": 64}
+    assert single.rows.failures == {"image_missing": 1}
+    # The very scores of the same pictures and texts in a plain table.
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+    table = [{"image_path": f"{n}.png", "text": f"a shape, number {n}"} for n in range(12) if n != 6]
+    (tmp_path / "table.jsonl").write_text("\n".join(map(json.dumps, table)))
+    evaluate(request(f"{tmp_path}/table.jsonl", tmp_path / "scored.jsonl"))
+    plain = [json.loads(line)["clip_score"] for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert [row["clip_score"] for row in rows if row["clip_score"] is not None] == pytest.approx(plain, abs=1e-6)
+
+
+def test_tars_in_s3_are_scored_by_shards_as_by_one_task(tars: Path, s3: S3) -> None:
+    root = s3.put_folder(tars, "laion")
+    single = evaluate(request(f"{root}/*.tar", f"{root}/steps/single.jsonl"), s3.storage)
+    merged = in_shards(request(f"{root}/*.tar", f"{root}/steps/out.jsonl"), s3.storage, shards=3)
+    assert merged.rows == single.rows
+    first, second = ([json.loads(line) for line in s3.get(m.output.uri).splitlines()] for m in (single, merged))
+    for row, other in zip(first, second, strict=True):
+        assert row.pop("clip_score") == pytest.approx(other.pop("clip_score"), abs=1e-6)
+        assert row == other
+
+
+def test_part_files_are_one_table(shapes_dataset: Path, tmp_path: Path) -> None:
+    lines = (shapes_dataset / "captions.jsonl").read_text().splitlines()
+    (tmp_path / "parts").mkdir()
+    for number in range(4):
+        (tmp_path / "parts" / f"part-{number}.jsonl").write_text("\n".join(lines[16 * number : 16 * number + 16]))
+    (tmp_path / "parts" / "_SUCCESS").touch()
+    wanted = {"image_root": str(shapes_dataset)}
+    evaluate(request(f"{shapes_dataset}/captions.jsonl", tmp_path / "whole.jsonl", **wanted))
+    manifest = evaluate(request(f"{tmp_path}/parts/", tmp_path / "out.jsonl", **wanted))
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert evaluate(request(f"{tmp_path}/parts/", tmp_path / "out.jsonl", **wanted)) == manifest, "recognised"
+    (tmp_path / "parts" / "part-4.jsonl").write_text(lines[0])
+    assert evaluate(request(f"{tmp_path}/parts/", tmp_path / "out.jsonl", **wanted)).rows.total == 65
+
+
+def test_a_hugging_face_data_set_is_scored_alone_and_in_shards(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rows = [{"file_name": f"{number}.png", "text": f"a shape, number {number}"} for number in range(12)]
+    for number in range(12):
+        (folder / f"{number}.png").write_bytes(picture(number))
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fields = {"input_image_key": "image", "resume_point_rows": 4}
+    single = evaluate(request(f"hf:{folder}", tmp_path / "single.parquet", **fields))
+    merged = in_shards(request(f"hf:{folder}", tmp_path / "out.parquet", **fields), Storage(), shards=3)
+    assert (single.rows.scored, merged.rows, merged.scores) == (12, single.rows, single.scores)
+    whole, put_together = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("single", "out"))
+    assert put_together.equals(whole, check_metadata=True)
+    assert sorted(whole.column("text").to_pylist()) == sorted(row["text"] for row in rows)
+    assert whole.column("image")[0]["bytes"].as_py()[:4] == b"\x89PNG"
+
+
+def test_a_data_set_whose_types_a_text_cannot_hold_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text(json.dumps({"image_path": "x", "text": "y"}) + "\n")
+    with pytest.raises(RequestError, match="cannot be written as jsonl without loss"):
+        evaluate(request(f"hf:{tmp_path}/data", tmp_path / "out.jsonl"))
