@@ -103,7 +103,7 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "image_decoding": "reduced",
         "max_image_bytes": 5,
         "max_image_pixels": 6,
-        "piece": {"index": 0, "of": 2, "input_etag": "e", "start": 0, "stop": 10},
+        "shard": {"index": 0, "of": 2, "input_etag": "e", "start": 0, "stop": 10},
     }
     conduct = {"max_error_rate", "max_error_rates", "overwrite", "report", "requested_by", "rescore"}
     speed_only = {"batch_size", "device", "embedding_cache_bytes", "resume_point_rows", "reuse"}

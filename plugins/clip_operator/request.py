@@ -109,7 +109,7 @@ class Requester(BaseModel):
     map_index: int = -1
 
 
-class Piece(BaseModel):
+class Shard(BaseModel):
     """The part of an input that one shard scores, and its place in the whole.
 
     What ``start`` and ``stop`` count depends on the input: bytes of the text, unpacked, of one JSONL, JSON or CSV file;
@@ -127,7 +127,7 @@ class Piece(BaseModel):
     rows: int | None = Field(None, description="How many rows it has, where that is known.")
     total_rows: int | None = Field(None, description="How many rows the whole input has, where that is known.")
     standalone: bool = Field(
-        False, description="The output is a table of its own, not a stretch of the bytes of the whole one."
+        False, description="The output is a table of its own, not a span of the bytes of the whole one."
     )
 
 
@@ -210,7 +210,7 @@ class EvaluationRequest(BaseModel):
     )
     report: bool = Field(True, description="Write a page for people beside the output, with samples of the rows.")
     requested_by: Requester | None = Field(None, description="The Airflow task instance that asked.")
-    piece: Piece | None = Field(None, description="The part of the input to score; None for all of it.")
+    shard: Shard | None = Field(None, description="The part of the input to score; None for all of it.")
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:

@@ -54,8 +54,8 @@ def mutated(corpus: list[bytes], draw: random.Random) -> bytes:
             case 1 if at < len(data):
                 data[at] ^= 1 << draw.randrange(8)
             case 2:
-                piece = draw.choice(_INTERESTING)
-                data[at : at + len(piece)] = piece
+                shard = draw.choice(_INTERESTING)
+                data[at : at + len(shard)] = shard
             case 3:
                 del data[at : at + length]
             case 4:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.inputs import Input, find_input
-from clip_operator.request import Piece
+from clip_operator.request import Shard
 from clip_operator.storage import Storage
 from clip_operator.tables import TableFormat
 
@@ -61,9 +61,9 @@ def found(uri: str) -> Input:
     return find_input(Storage(), uri)
 
 
-def rows_of(given: Input, folder: Path, columns: Sequence[str], piece: Piece | None = None) -> list[tuple[object, ...]]:
+def rows_of(given: Input, folder: Path, columns: Sequence[str], shard: Shard | None = None) -> list[tuple[object, ...]]:
     folder.mkdir()
-    with given.fetch(folder, piece).open(columns) as table:
+    with given.fetch(folder, shard).open(columns) as table:
         chunks = list(table.chunks(7))
         assert sum(map(len, chunks)) == table.scan().rows
         return [row for chunk in chunks for row in zip(*map(chunk.column, columns), strict=True)]
@@ -116,15 +116,13 @@ def test_a_path_in_a_data_set_does_not_bring_files_of_this_machine_into_the_outp
 @pytest.mark.parametrize("rows_at_most", [1, 3, 10, 100])
 def test_pieces_in_order_are_the_whole(tmp_path: Path, rows_at_most: int) -> None:
     given = found(f"hf:{captions(tmp_path / 'pairs')}")
-    stretches = given.cut(rows_at_most)
-    assert [stretch.first_row for stretch in stretches] == list(range(0, 10, rows_at_most))
+    spans = given.cut(rows_at_most)
+    assert [span.first_row for span in spans] == list(range(0, 10, rows_at_most))
     rows = []
-    for index, stretch in enumerate(stretches):
-        piece = Piece(
-            index=index, of=len(stretches), input_etag=given.info.etag, start=stretch.start, stop=stretch.stop
-        )
-        part = rows_of(given, tmp_path / f"work {index}", ["image_path", "text"], piece)
-        assert len(part) == stretch.rows
+    for index, span in enumerate(spans):
+        shard = Shard(index=index, of=len(spans), input_etag=given.info.etag, start=span.start, stop=span.stop)
+        part = rows_of(given, tmp_path / f"work {index}", ["image_path", "text"], shard)
+        assert len(part) == span.rows
         rows += part
     assert rows == rows_of(given, tmp_path / "work", ["image_path", "text"])
 
@@ -211,9 +209,9 @@ def test_a_piece_is_refused_when_the_data_changed_after_the_cut(tmp_path: Path) 
     folder = captions(tmp_path / "pairs")
     etag = found(f"hf:{folder}").info.etag
     captions(folder, rows=11)
-    piece = Piece(index=0, of=2, input_etag=etag, start=0, stop=5)
+    shard = Shard(index=0, of=2, input_etag=etag, start=0, stop=5)
     with pytest.raises(JobError, match="changed since the step was planned; clear the plan task"):
-        found(f"hf:{folder}").fetch(tmp_path, piece)
+        found(f"hf:{folder}").fetch(tmp_path, shard)
 
 
 def test_code_that_comes_with_a_data_set_does_not_run(tmp_path: Path) -> None:

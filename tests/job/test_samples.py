@@ -21,7 +21,7 @@ from clip_operator.job.evaluation import evaluate
 from clip_operator.job.sampling import SampleCollector
 from clip_operator.report import report_uri
 from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Samples, merged, read_samples, samples_uri
-from clip_operator.request import EvaluationRequest, Piece, Requester, parse_request
+from clip_operator.request import EvaluationRequest, Requester, Shard, parse_request
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.sharding import merge_shards, plan_shards
 from clip_operator.storage import Storage
@@ -42,8 +42,8 @@ def drawn(rows: int) -> list[RowResult]:
 
 
 def collected(results: list[RowResult], first: int, folder: Path, chunk: int = 64) -> Samples:
-    piece = Piece(index=0, of=2, input_etag="e", start=0, stop=1, first_row=first)
-    collector = SampleCollector(piece)
+    shard = Shard(index=0, of=2, input_etag="e", start=0, stop=1, first_row=first)
+    collector = SampleCollector(shard)
     for start in range(0, len(results), chunk):
         some = results[start : start + chunk]
         names = [f"{first + start + n}.png" for n in range(len(some))]

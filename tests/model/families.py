@@ -94,7 +94,7 @@ def save_siglip2(folder: Path) -> None:
     """SigLIP 2 with images in their own shape, cut into a bounded number of patches and padded."""
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS, *(f"<0x{byte:02X}>" for byte in range(256))]
     tokenizer = transformers.Siglip2Tokenizer(
-        vocab={piece: number for number, piece in enumerate(pieces)}, merges=[], model_max_length=NO_LIMIT
+        vocab={shard: number for number, shard in enumerate(pieces)}, merges=[], model_max_length=NO_LIMIT
     )
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 32}
     vision = {**TOWER, "patch_size": 8, "num_patches": 16}
@@ -115,7 +115,7 @@ def save_chinese_clip(folder: Path) -> None:
     """Chinese CLIP: a BERT text tower, pooled at its first token."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
     tokenizer = transformers.BertTokenizer(
-        vocab={piece: number for number, piece in enumerate(pieces)}, model_max_length=40
+        vocab={shard: number for number, shard in enumerate(pieces)}, model_max_length=40
     )
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 40}
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=_vision(), projection_dim=16)
@@ -150,14 +150,14 @@ def _clip_tokenizer(model_max_length: int) -> Any:
     merges = [("r", "e"), ("re", "d</w>"), ("t", "h"), ("th", "e</w>"), ("o", "f</w>")]
     pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *(a + b for a, b in merges)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]  # the highest ids, as OpenAI's are
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    vocabulary = {shard: number for number, shard in enumerate(pieces)}
     make: Any = transformers.CLIPTokenizer  # its annotation of merges is narrower than what it takes
     return make(vocab=vocabulary, merges=merges, model_max_length=model_max_length)
 
 
 def _unigram_tokenizer() -> Any:
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *LETTERS, *(f"▁{word}" for word in WORDS), "<mask>"]
-    vocabulary = [(piece, -math.log(len(pieces)) + len(piece)) for piece in pieces]
+    vocabulary = [(shard, -math.log(len(pieces)) + len(shard)) for shard in pieces]
     return transformers.XLMRobertaTokenizer(vocab=vocabulary, model_max_length=512)
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.operators.execution.local import Subprocess
-from clip_operator.operators.plan import Plan
+from clip_operator.operators.work import Work
 from clip_operator.request import EvaluationRequest
 
-PLAN = Plan(EvaluationRequest(input="in.jsonl", output="out.jsonl"), output_step=1)
+PLAN = Work(EvaluationRequest(input="in.jsonl", output="out.jsonl"), output_step=1)
 
 
 @pytest.fixture

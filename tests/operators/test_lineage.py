@@ -101,8 +101,8 @@ def test_a_task_that_ended_without_a_step_tells_what_it_would_have_read(tmp_path
 
 
 def test_a_shard_tells_what_it_read(tmp_path: Path) -> None:
-    piece = {"index": 0, "of": 2, "input_etag": "i", "start": 0, "stop": 10}
-    event = after(tmp_path, request={"piece": piece})
+    shard = {"index": 0, "of": 2, "input_etag": "i", "start": 0, "stop": 10}
+    event = after(tmp_path, request={"shard": shard})
     assert names(event["inputs"]) == [("s3://b", "captions.jsonl")]
     assert event["outputs"] == []
 

@@ -1,4 +1,4 @@
-"""Text tables cut into stretches: what is read and written of them, put together, is what a single pass writes."""
+"""Text tables cut into spans: what is read and written of them, put together, is what a single pass writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clip_operator.errors import JobError
 from clip_operator.tables import (
     Cuts,
     Fragment,
-    Stretch,
+    Span,
     create_table,
     cut_text,
     file_type_of,
@@ -83,22 +83,22 @@ def cut(content: bytes, name: str, rows: int) -> Cuts:
 def written_in_parts(
     folder: Path, text: bytes, suffix: str, target: str, cuts: Cuts, ends: Sequence[int], chunk: int
 ) -> list[bytes]:
-    """What each of some runs of stretches becomes, each run read as a fragment and written as one.
+    """What each of some runs of spans becomes, each run read as a fragment and written as one.
 
-    :param ends: after which stretches a run ends.
+    :param ends: after which spans a run ends.
     """
     outputs = []
-    stretches = cuts.stretches
+    spans = cuts.spans
     starts = [0, *ends]
-    for start, end in zip(starts, [*ends, len(stretches)], strict=True):
-        run = stretches[start:end]
+    for start, end in zip(starts, [*ends, len(spans)], strict=True):
+        run = spans[start:end]
         part = folder / f"part.{suffix}"
         part.write_bytes(text[: cuts.header_bytes] + text[run[0].start : run[-1].stop])
-        fragment = Fragment(first=start == 0, last=end == len(stretches))
+        fragment = Fragment(first=start == 0, last=end == len(spans))
         first = run[0].first_row
         assert first is not None
         results = {name: values[first:] for name, values in RESULTS.items()}
-        added = {name: values[: sum(stretch.rows or 0 for stretch in run)] for name, values in results.items()}
+        added = {name: values[: sum(span.rows or 0 for span in run)] for name, values in results.items()}
         rewrite(part, folder / f"part-out.{target}", added, chunk, fragment)
         outputs.append((folder / f"part-out.{target}").read_bytes())
     return outputs
@@ -118,10 +118,10 @@ def test_the_outputs_of_all_stretches_are_the_output_of_a_single_pass(
 
     cuts = cut((tmp_path / f"t.{name}").read_bytes(), name, rows)
 
-    count = sum(stretch.rows or 0 for stretch in cuts.stretches)
+    count = sum(span.rows or 0 for span in cuts.spans)
     rewrite(tmp_path / f"t.{name}", tmp_path / f"out.{target}", {k: v[:count] for k, v in RESULTS.items()}, chunk)
     whole = (tmp_path / f"out.{target}").read_bytes()
-    between = range(1, len(cuts.stretches))
+    between = range(1, len(cuts.spans))
     ends = sorted(data.draw(st.sets(st.sampled_from(between)))) if between else []
     assert b"".join(written_in_parts(tmp_path, text, suffix, target, cuts, ends, chunk)) == whole
 
@@ -138,27 +138,27 @@ def test_stretches_cover_every_byte_and_end_at_multiples_of_the_rows(
     with open_table(tmp_path / f"t.{name}", file_type_of(name)) as reader:
         scanned = reader.scan().rows
     cuts = cut(text.encode(), name, rows)
-    first, last = cuts.stretches[0], cuts.stretches[-1]
+    first, last = cuts.spans[0], cuts.spans[-1]
     assert (first.start, first.first_row) == (cuts.header_bytes, 0)
     assert last.stop == len(text.encode())
-    assert sum(stretch.rows or 0 for stretch in cuts.stretches) == scanned
-    for stretch, later in zip(cuts.stretches, cuts.stretches[1:], strict=False):
-        assert (later.start, later.first_row) == (stretch.stop, (stretch.first_row or 0) + rows)
-        assert stretch.rows == rows
+    assert sum(span.rows or 0 for span in cuts.spans) == scanned
+    for span, later in zip(cuts.spans, cuts.spans[1:], strict=False):
+        assert (later.start, later.first_row) == (span.stop, (span.first_row or 0) + rows)
+        assert span.rows == rows
     assert name == "csv" or cuts.header_bytes == 0
 
 
 def test_stretches_of_csv_begin_behind_the_header() -> None:
     cuts = cut('\ufeff\r\na,"b\nb"\r\n1,"x\ny"\r\n\r\n2,é\r\n3,4'.encode(), "csv", 2)
-    assert cuts == Cuts(14, (Stretch(14, 31, 0, 2), Stretch(31, 34, 2, 1)))
+    assert cuts == Cuts(14, (Span(14, 31, 0, 2), Span(31, 34, 2, 1)))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "header"), [("jsonl", b" \n\n", 0), ("json", b"[ ]\n", 0), ("csv", b"a,b\n\n", 4)]
 )
 def test_a_table_without_rows_is_one_stretch_without_rows(name: str, content: bytes, header: int) -> None:
-    assert cut(content, name, 5) == Cuts(header, (Stretch(header, len(content), 0, 0),))
-    assert cut(b"", name, 5) == Cuts(0, (Stretch(0, 0, 0, 0),))
+    assert cut(content, name, 5) == Cuts(header, (Span(header, len(content), 0, 0),))
+    assert cut(b"", name, 5) == Cuts(0, (Span(0, 0, 0, 0),))
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
@@ -172,7 +172,7 @@ def test_a_stretch_can_become_a_table_of_its_own(tmp_path: Path, suffix: str, ta
     if target not in TARGETS[suffix]:
         return
     cuts = cut(content, suffix, 1)
-    middle = cuts.stretches[1]
+    middle = cuts.spans[1]
     source, output = tmp_path / f"t.{suffix}", tmp_path / f"out.{target}"
     source.write_bytes(content[: cuts.header_bytes] + content[middle.start : middle.stop])
     with (
@@ -252,10 +252,10 @@ def test_a_stretch_of_an_array_that_is_not_one_is_refused(tmp_path: Path, fragme
 
 def test_a_byte_order_mark_inside_a_table_is_no_start_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes('\ufeff{"a":1}\n'.encode())
-    stretch = Fragment(first=False)
+    span = Fragment(first=False)
     with (
         pytest.raises(JobError, match="line 1 is not valid JSON"),
-        open_table(tmp_path / "t.jsonl", file_type_of("jsonl"), fragment=stretch) as reader,
+        open_table(tmp_path / "t.jsonl", file_type_of("jsonl"), fragment=span) as reader,
     ):
         reader.scan()
 
@@ -296,7 +296,7 @@ def test_a_long_table_is_cut_in_little_memory(name: str, start: bytes, row: byte
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(cuts.stretches) == 4 + (name == "json")
+    assert len(cuts.spans) == 4 + (name == "json")
     assert peak < 8_000_000
 
 

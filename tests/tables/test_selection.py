@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from clip_operator.tables import create_selection, file_type_of, open_table
 from clip_operator.tables.csv.reader import CsvChunk
 from clip_operator.tables.json.reader import JsonChunk
+from tests.tables.parquet.test_parquet import codecs, row_groups
+from tests.tables.parquet.test_parquet import tables as parquet_tables
 from tests.tables.rewriting import rewrite
 from tests.tables.test_cutting import TABLES
-from tests.tables.test_parquet import codecs, row_groups
-from tests.tables.test_parquet import tables as parquet_tables
 
 QUICK = settings(
     max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

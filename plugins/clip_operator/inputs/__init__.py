@@ -6,8 +6,8 @@ pattern (``s3://b/x/part-*.parquet``), in the order of their names; or in a Hugg
 ::
 
     found = find_input(storage, "s3://bucket/pairs/")
-    stretches = found.cut(65536)                   # where shards may begin
-    with found.fetch(folder, piece).open(["image_path", "text"]) as table:   # only what the shard needs
+    spans = found.cut(65536)                   # where shards may begin
+    with found.fetch(folder, shard).open(["image_path", "text"]) as table:   # only what the shard needs
         ...
 """
 

@@ -13,9 +13,9 @@ from clip_operator.errors import JobError, RequestError
 from clip_operator.inputs.hugging_face_parquet import write_parquet
 from clip_operator.inputs.hugging_face_version import folder_version
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
-from clip_operator.request import Piece
+from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo
-from clip_operator.tables import WHOLE, FileType, Stretch, TableFormat
+from clip_operator.tables import WHOLE, FileType, Span, TableFormat
 
 _SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in the folder it is given
 _LONGEST_PROBLEM = 300
@@ -71,21 +71,21 @@ class HuggingFaceDataset:
     def files(self) -> tuple[ObjectInfo, ...]:
         return ()
 
-    def cut(self, rows_at_most: int, /) -> tuple[Stretch, ...]:
+    def cut(self, rows_at_most: int, /) -> tuple[Span, ...]:
         total = len(self.rows)
         starts = range(0, max(total, 1), rows_at_most)
         stops = [min(start + rows_at_most, total) for start in starts]
-        return tuple(Stretch(start, stop, start, stop - start) for start, stop in zip(starts, stops, strict=True))
+        return tuple(Span(start, stop, start, stop - start) for start, stop in zip(starts, stops, strict=True))
 
-    def fetch(self, folder: Path, piece: Piece | None = None) -> LocalInput:
+    def fetch(self, folder: Path, shard: Shard | None = None) -> LocalInput:
         rows = self.rows
-        if piece is not None:
-            check_version(self.info, piece)
-            rows = rows.select(range(piece.start, piece.stop))
+        if shard is not None:
+            check_version(self.info, shard)
+            rows = rows.select(range(shard.start, shard.stop))
         path = folder / "input"
-        with _in_words(self.info.uri):
+        with _errors_explained(self.info.uri):
             write_parquet(rows, path, self.image_folders)
-        return LocalInput(path, self.file_type, WHOLE if piece is None else fragment_of(piece))
+        return LocalInput(path, self.file_type, WHOLE if shard is None else fragment_of(shard))
 
 
 def find_dataset(uri: str) -> HuggingFaceDataset:
@@ -104,7 +104,7 @@ def find_dataset(uri: str) -> HuggingFaceDataset:
             f"{uri}: reading a Hugging Face data set needs the package datasets ({error}); "
             "pip install 'airflow-clip-operator[datasets]' where the scoring runs"
         ) from None
-    with _no_progress_bars(datasets), _in_words(uri):
+    with _no_progress_bars(datasets), _errors_explained(uri):
         splits = _load(datasets, named)
     split = _chosen(named, splits)
     rows = splits[split]
@@ -115,7 +115,7 @@ def find_dataset(uri: str) -> HuggingFaceDataset:
         caches = (datasets.config.HF_DATASETS_CACHE, _hub_cache(named.name))
         image_folders = tuple(Path(cache) for cache in caches)
     else:
-        with _in_words(uri):
+        with _errors_explained(uri):
             etag, size = folder_version(folder, _is_saved(folder), (named.config or "", split, str(len(rows))))
         image_folders = (folder,)
     return HuggingFaceDataset(ObjectInfo(uri, size, etag), rows, image_folders)
@@ -192,7 +192,7 @@ def _no_progress_bars(datasets: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _in_words(uri: str) -> Iterator[None]:
+def _errors_explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (RequestError, JobError, MemoryError):

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Protocol
 
 from clip_operator.errors import JobError
-from clip_operator.request import Piece
+from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, display
-from clip_operator.tables import WHOLE, FileType, Fragment, Stretch, TableReader, open_table
+from clip_operator.tables import WHOLE, FileType, Fragment, Span, TableReader, open_table
 
 
 @dataclass(frozen=True)
 class LocalInput:
-    """An input, or a piece of one, as local files.
+    """An input, or a shard of one, as local files.
 
     :param path: the file; or, of an input of many files, those that are here, as few as they may be.
-    :param file_type: the type of them all. The text of a piece of one file is unpacked, whatever the input is.
-    :param fragment: whether the piece is the start or the end of the whole input.
+    :param file_type: the type of them all. The text of a shard of one file is unpacked, whatever the input is.
+    :param fragment: whether the shard is the start or the end of the whole input.
     :param row_groups: those of a Parquet file that are here; None for all.
     """
 
@@ -48,36 +48,36 @@ class Input(Protocol):
     def files(self) -> tuple[ObjectInfo, ...]:
         """The objects it consists of, in the order of their rows; none for a Hugging Face data set."""
 
-    def cut(self, rows_at_most: int, /) -> tuple[Stretch, ...]:
-        """Return the finest stretches that it can sensibly be cut into, in order: at least one, together all of it.
+    def cut(self, rows_at_most: int, /) -> tuple[Span, ...]:
+        """Return the finest spans that it can sensibly be cut into, in order: at least one, together all of it.
 
-        What their ``start`` and ``stop`` count is what :class:`clip_operator.request.Piece` says.
+        What their ``start`` and ``stop`` count is what :class:`clip_operator.request.Shard` says.
 
-        :param rows_at_most: rows of a stretch, where the input can be cut between any two rows.
+        :param rows_at_most: rows of a span, where the input can be cut between any two rows.
         :raises JobError: it cannot be read.
         """
 
-    def fetch(self, folder: Path, piece: Piece | None = None) -> LocalInput:
+    def fetch(self, folder: Path, shard: Shard | None = None) -> LocalInput:
         """Bring it to the local disk, or what one shard needs of it.
 
         :param folder: an empty folder, or one in which nothing has a name that starts with ``input``.
-        :param piece: the shard's part; None for all.
+        :param shard: the shard's part; None for all.
         :raises JobError: the input is not the version that was cut, or it cannot be read or stored.
         """
 
 
-def check_version(info: ObjectInfo, piece: Piece) -> None:
+def check_version(info: ObjectInfo, shard: Shard) -> None:
     """Compare the version that stands there with the one that was cut into shards.
 
-    :raises JobError: it is another one, and the piece's offsets mean nothing in it.
+    :raises JobError: it is another one, and the shard's offsets mean nothing in it.
     """
-    if info.etag != piece.input_etag:
+    if info.etag != shard.input_etag:
         raise JobError(
             f"the input {display(info.uri)} changed since the step was planned; clear the plan task and those after "
             "it, so that the new input is cut and scored"
         )
 
 
-def fragment_of(piece: Piece) -> Fragment:
-    """Return which ends of the whole input a piece has."""
-    return Fragment(first=piece.index == 0, last=piece.index == piece.of - 1)
+def fragment_of(shard: Shard) -> Fragment:
+    """Return which ends of the whole input a shard has."""
+    return Fragment(first=shard.index == 0, last=shard.index == shard.of - 1)

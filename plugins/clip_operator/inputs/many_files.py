@@ -11,9 +11,9 @@ from typing import TypeVar
 from clip_operator.errors import JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.machine.disk import no_room
-from clip_operator.request import Piece
+from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display, name_of
-from clip_operator.tables import WHOLE, FileType, Stretch, TableFormat, parquet_layout
+from clip_operator.tables import WHOLE, FileType, Span, TableFormat, parquet_layout
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,20 +26,20 @@ _LONGEST_NAME_BYTES = 255
 
 @dataclass(frozen=True)
 class ManyFiles:
-    """Files of one type, whose rows follow one another in the order of the files. A piece is some of the files."""
+    """Files of one type, whose rows follow one another in the order of the files. A shard is some of the files."""
 
     storage: Storage
     info: ObjectInfo
     file_type: FileType
     files: tuple[ObjectInfo, ...]
 
-    def cut(self, _rows_at_most: int, /) -> tuple[Stretch, ...]:  # no file is cut
+    def cut(self, _rows_at_most: int, /) -> tuple[Span, ...]:  # no file is cut
         first_row: int | None = 0
-        stretches = []
+        spans = []
         for index, rows in enumerate(self._rows()):
-            stretches.append(Stretch(index, index + 1, first_row if rows is not None else None, rows))
+            spans.append(Span(index, index + 1, first_row if rows is not None else None, rows))
             first_row = first_row + rows if first_row is not None and rows is not None else None
-        return tuple(stretches)
+        return tuple(spans)
 
     def _rows(self) -> Sequence[int | None]:
         """Return how many rows each file has, where that can be told from a few small requests."""
@@ -56,10 +56,10 @@ class ManyFiles:
                 raise
             raise JobError(f"{display(info.uri)}: {error}") from error
 
-    def fetch(self, folder: Path, piece: Piece | None = None) -> LocalInput:
-        if piece is not None:
-            check_version(self.info, piece)
-        first, last = (0, len(self.files)) if piece is None else (piece.start, piece.stop)
+    def fetch(self, folder: Path, shard: Shard | None = None) -> LocalInput:
+        if shard is not None:
+            check_version(self.info, shard)
+        first, last = (0, len(self.files)) if shard is None else (shard.start, shard.stop)
         wanted = self.files[first:last]
         # A folder for each: files of different folders may have the same name, and errors are to tell it.
         paths = [folder / "input" / f"{first + index:06d}" / _local_name(info) for index, info in enumerate(wanted)]
@@ -69,7 +69,7 @@ class ManyFiles:
         except OSError as error:
             raise JobError(f"cannot write to {folder}: {no_room(error) or error.strerror or error}") from None
         _in_threads(lambda job: self.storage.download(*job), list(zip(wanted, paths, strict=True)), _DOWNLOADS)
-        return LocalInput(tuple(paths), self.file_type, WHOLE if piece is None else fragment_of(piece))
+        return LocalInput(tuple(paths), self.file_type, WHOLE if shard is None else fragment_of(shard))
 
 
 def _local_name(info: ObjectInfo) -> str:

@@ -14,18 +14,18 @@ from clip_operator.errors import JobError
 from clip_operator.inputs.csv_header import read_csv_header
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.machine.disk import no_room
-from clip_operator.request import Piece
+from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display
-from clip_operator.tables import FileType, Stretch, TableFormat, cut_text
+from clip_operator.tables import FileType, Span, TableFormat, cut_text
 
 _BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class OneText:
-    """One text file. A piece is a stretch of the bytes of its text, unpacked, which is all that is downloaded.
+    """One text file. A shard is a span of the bytes of its text, unpacked, which is all that is downloaded.
 
-    Of a gzip file all bytes up to the end of the piece are read, for there is no other way to it; none is kept.
+    Of a gzip file all bytes up to the end of the shard are read, for there is no other way to it; none is kept.
     """
 
     storage: Storage
@@ -36,35 +36,35 @@ class OneText:
     def files(self) -> tuple[ObjectInfo, ...]:
         return (self.info,)
 
-    def cut(self, rows_at_most: int, /) -> tuple[Stretch, ...]:
+    def cut(self, rows_at_most: int, /) -> tuple[Span, ...]:
         with self.storage.open(self.info) as stream:
-            return cut_text(stream, self.file_type, rows_at_most).stretches
+            return cut_text(stream, self.file_type, rows_at_most).spans
 
-    def fetch(self, folder: Path, piece: Piece | None = None) -> LocalInput:
+    def fetch(self, folder: Path, shard: Shard | None = None) -> LocalInput:
         path = folder / "input"
-        if piece is None:
+        if shard is None:
             self.storage.download(self.info, path)
             return LocalInput(path, self.file_type)
-        check_version(self.info, piece)
+        check_version(self.info, shard)
         header = self._header(folder / "input.header") if self.file_type.format is TableFormat.CSV else b""
-        with _in_words(self.info, path):
+        with _errors_explained(self.info, path):
             path.write_bytes(header)
             if self.file_type.gzip:
-                self._unpack(piece, path)
-        if not self.file_type.gzip and piece.stop > piece.start:
-            self.storage.download_range(self.info, piece.start, piece.stop - piece.start, path, at=len(header))
-        return LocalInput(path, FileType(self.file_type.format), fragment_of(piece))
+                self._unpack(shard, path)
+        if not self.file_type.gzip and shard.stop > shard.start:
+            self.storage.download_range(self.info, shard.start, shard.stop - shard.start, path, at=len(header))
+        return LocalInput(path, FileType(self.file_type.format), fragment_of(shard))
 
     def _header(self, scratch: Path) -> bytes:
-        with _in_words(self.info, scratch), self._text() as text:
+        with _errors_explained(self.info, scratch), self._text() as text:
             return read_csv_header(text, scratch)
 
-    def _unpack(self, piece: Piece, path: Path) -> None:
-        """Append the piece's text to the file."""
+    def _unpack(self, shard: Shard, path: Path) -> None:
+        """Append the shard's text to the file."""
         with self._text() as text, path.open("ab") as out:
-            _copy(text, None, piece.start)
-            if (missing := _copy(text, out, piece.stop - piece.start)) > 0:
-                raise JobError(f"{display(self.info.uri)} ends {missing:,} bytes before the end of the piece to score")
+            _copy(text, None, shard.start)
+            if (missing := _copy(text, out, shard.stop - shard.start)) > 0:
+                raise JobError(f"{display(self.info.uri)} ends {missing:,} bytes before the end of the shard to score")
 
     @contextmanager
     def _text(self) -> Iterator[BinaryIO]:
@@ -82,7 +82,7 @@ def _copy(source: BinaryIO, target: BinaryIO | None, length: int) -> int:
 
 
 @contextmanager
-def _in_words(info: ObjectInfo, path: Path) -> Iterator[None]:
+def _errors_explained(info: ObjectInfo, path: Path) -> Iterator[None]:
     """Say what is wrong with the gzip data of the object, or with the disk that ``path`` is on."""
     try:
         yield

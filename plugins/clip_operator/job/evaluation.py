@@ -32,10 +32,10 @@ from clip_operator.proof.completion import (
 )
 from clip_operator.proof.manifest import DeviceProvenance, EarlierWork, EvaluationManifest, FilteredStep, Throughput
 from clip_operator.report import publish_report
-from clip_operator.request import ErrorBudget, EvaluationRequest, Piece
+from clip_operator.request import ErrorBudget, EvaluationRequest, Shard
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers, find_leftovers
 from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
-from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns, in_words
+from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns, describe_calibration
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 from clip_operator.tables import (
     WHOLE,
@@ -97,9 +97,9 @@ def evaluate(
         return confirm(storage, done, request.requested_by) if request.requested_by else done
     check_may_write(storage, request)
     with scratch_folder() as folder, claimed(storage, request) as condition:
-        local = data.fetch(folder, request.piece)
-        with _in_its_shard(request.piece), open_checked(local.open, request) as (table, scan):
-            if request.piece is None:
+        local = data.fetch(folder, request.shard)
+        with _in_its_shard(request.shard), open_checked(local.open, request) as (table, scan):
+            if request.shard is None:
                 _check_images(table, images, storage, request, stop)
             _check_not_stopped(stop)
             scores = ScoreStore(storage, request.reuse) if request.reuse is not None else None
@@ -115,8 +115,8 @@ def evaluate(
                 with_sentences=request.sentence_key is not None,
             )
             with _continuation(storage, request, source, encoder, device, folder / "previous") as continuation:
-                fragment, added = _fragment(request.piece), _added_columns(request)
-                collector = SampleCollector(request.piece) if request.report else None
+                fragment, added = _fragment(request.shard), _added_columns(request)
+                collector = SampleCollector(request.shard) if request.report else None
                 with create_table(folder / "output", output_type, table, added, fragment=fragment) as writer:
                     tally = _score(table, scan, scorer, continuation, reuse, collector, request, writer)
             samples = None if collector is None else collector.samples(images)
@@ -207,7 +207,7 @@ def _score(
     writer: TableWriter,
 ) -> Tally:
     """Write ``table`` with the added columns, all but those that are known only when all rows are scored."""
-    outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(image_root(request)), request.piece)
+    outcomes = Outcomes(request.on_error, ErrorBudget.of(request), display(image_root(request)), request.shard)
     if continuation.previous is not None:
         outcomes.tally.fall_back_on(continuation.previous.calibration)
     with show_progress(scan.rows) as progress:
@@ -234,11 +234,11 @@ def _score(
     return outcomes.tally
 
 
-def _fragment(piece: Piece | None) -> Fragment:
-    """Return which stretch of the whole output's text is to be written."""
-    if piece is None or piece.standalone:
+def _fragment(shard: Shard | None) -> Fragment:
+    """Return which span of the whole output's text is to be written."""
+    if shard is None or shard.standalone:
         return WHOLE
-    return Fragment(first=piece.index == 0, last=piece.index == piece.of - 1)
+    return Fragment(first=shard.index == 0, last=shard.index == shard.of - 1)
 
 
 def _added_columns(request: EvaluationRequest) -> dict[str, AddedType]:
@@ -249,15 +249,15 @@ def _added_columns(request: EvaluationRequest) -> dict[str, AddedType]:
 
 
 @contextmanager
-def _in_its_shard(piece: Piece | None) -> Iterator[None]:
+def _in_its_shard(shard: Shard | None) -> Iterator[None]:
     """Say of an error which part of the whole input it speaks of: lines and elements are counted within a shard."""
     try:
         yield
     except JobError as error:
-        if piece is None or piece.of == 1 or isinstance(error, (Cancelled, StorageError)):
+        if shard is None or shard.of == 1 or isinstance(error, (Cancelled, StorageError)):
             raise
-        from_row = "" if piece.first_row is None else f", whose first row is row {piece.first_row + 1:,} of the whole"
-        raise JobError(f"{error} (in shard {piece.index + 1:,} of {piece.of:,}{from_row})") from None
+        from_row = "" if shard.first_row is None else f", whose first row is row {shard.first_row + 1:,} of the whole"
+        raise JobError(f"{error} (in shard {shard.index + 1:,} of {shard.of:,}{from_row})") from None
 
 
 def _check_not_stopped(stop: threading.Event) -> None:
@@ -294,7 +294,7 @@ def _manifest(
         throughput=throughput,
         libraries=dict(_library_versions()),
         earlier_work=earlier_work,
-        sums=None if request.piece is None else tally.sums(),
+        sums=None if request.shard is None else tally.sums(),
         request=request,
         started_at=started,
         finished_at=finished,
@@ -330,7 +330,7 @@ def _log_summary(manifest: EvaluationManifest) -> None:
         display(manifest.output.uri),
     )
     if manifest.calibration is not None:
-        log.info("%s", in_words(manifest.calibration))
+        log.info("%s", describe_calibration(manifest.calibration))
     if manifest.throughput is not None:
         _log_throughput(manifest.throughput)
     if rows.failures:

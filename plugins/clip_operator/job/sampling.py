@@ -13,7 +13,7 @@ from typing import Any
 from clip_operator.errors import RowError
 from clip_operator.images import THUMBNAIL_PIXELS, ImageLoader, shown, thumbnail
 from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Sample, Samples
-from clip_operator.request import Piece
+from clip_operator.request import Shard
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.storage import StorageError
 
@@ -40,11 +40,11 @@ class SampleCollector:
 
     Of rows with the same score the earlier ones are kept, so that it does not depend on how rows were cut into shards.
 
-    :param piece: the part of the input that the rows are, if they are not all.
+    :param shard: the part of the input that the rows are, if they are not all.
     """
 
-    def __init__(self, piece: Piece | None) -> None:
-        self._first_row = 0 if piece is None else piece.first_row
+    def __init__(self, shard: Shard | None) -> None:
+        self._first_row = 0 if shard is None else shard.first_row
         self._seen = 0
         self._best: list[_Row] = []
         self._worst: list[_Row] = []

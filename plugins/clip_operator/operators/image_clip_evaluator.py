@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clip_operator.operators.aws import AwsConnection
     from clip_operator.operators.execution import Execution
     from clip_operator.operators.execution.kubernetes import KubernetesPod
-    from clip_operator.operators.plan import Plan
+    from clip_operator.operators.work import Work
     from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.storage import Storage
 
@@ -300,13 +300,13 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         """
         # Imported when a task runs: a DAG file that imports the operator must stay cheap to parse.
         from clip_operator.operators.log_groups import log_group, log_request
-        from clip_operator.operators.plan import plan
+        from clip_operator.operators.work import work_of
 
         with told_to_airflow():
             parameters = self._parameters()
             connection = connection_of(parameters)
             self._execution = _execution(parameters, connection, context)
-            work = plan(parameters, requester_of(context), connection.storage())
+            work = work_of(parameters, requester_of(context), connection.storage())
             _label(context, work)
             if self._killed:  # when there was no execution yet to be stopped
                 self._execution.stop()
@@ -318,7 +318,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> list[str]:
         """Go on after the triggerer has waited for the pod; as :meth:`execute` otherwise.
 
-        :param event: what the triggerer saw, and the plan that :meth:`execute` had made.
+        :param event: what the triggerer saw, and the work that :meth:`execute` had begun.
         """
         from clip_operator.operators.log_groups import log_group
 
@@ -386,7 +386,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         return hand_on(context, parameters, manifest, output_step)
 
 
-def _label(context: Context, work: Plan) -> None:
+def _label(context: Context, work: Work) -> None:
     """Give ``map_index_template`` something to show: ``shard_label``, which of how many shards, and its rows.
 
     Airflow renders that template before a task, when this is not there yet, and after it, also when it failed.

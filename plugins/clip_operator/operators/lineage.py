@@ -44,7 +44,7 @@ def lineage_after(manifest: EvaluationManifest) -> OperatorLineage[Any, Any]:
     """Return what a task has read and written, by its manifest. Of a shard, what it has read: it writes no data set."""
     request = manifest.request
     source = Dataset(*_name(manifest.input.uri))
-    if request.piece is not None:
+    if request.shard is not None:
         return OperatorLineage(inputs=[source])
     outputs = [_output(manifest, manifest.output, manifest.rows.total, _quality(manifest, request))]
     if manifest.filtered is not None:

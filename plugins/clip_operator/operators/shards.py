@@ -68,12 +68,12 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         self._stop = threading.Event()
 
     def execute(self, context: Context) -> list[str]:
-        """Plan the step; see the class for what is returned and pushed.
+        """Work the step; see the class for what is returned and pushed.
 
         :raises AirflowFailException: a parameter is wrong, so another try would not help.
         :raises AirflowException: the step cannot be planned.
         """
-        from clip_operator.operators.plan import plan
+        from clip_operator.operators.work import work_of
         from clip_operator.preflight import check_before_pod
         from clip_operator.sharding import plan_shards
 
@@ -94,7 +94,7 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
                     "single task or to output_layout='parts', or set reuse= to keep scores from run to run"
                 )
             storage = connection_of(parameters).storage()
-            work = plan(parameters, requester_of(context), storage, in_parts=in_parts)
+            work = work_of(parameters, requester_of(context), storage, in_parts=in_parts)
             self._check_not_stopped()
             check_before_pod(work.request, storage, self._stop)
             self._check_not_stopped()
@@ -135,7 +135,7 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
         :raises AirflowFailException: a parameter is wrong, so another try would not help.
         :raises AirflowException: a shard is missing, or the shards cannot be merged.
         """
-        from clip_operator.operators.plan import output_step
+        from clip_operator.operators.work import output_step
         from clip_operator.sharding import merge_shards
 
         with told_to_airflow():

@@ -18,7 +18,7 @@ from clip_operator.inputs import HUGGING_FACE, Input, find_input
 from clip_operator.inputs.image_access import image_loader, image_root
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.preflight.columns import check_columns, check_free, open_checked
-from clip_operator.preflight.image_sample import draw, failures, in_words, no_image_comes
+from clip_operator.preflight.image_sample import describe_failures, draw, failures, no_image_comes
 from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
 from clip_operator.proof.completion import check_may_write, proof, read_claim
 from clip_operator.request import EvaluationRequest
@@ -54,7 +54,7 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
     if not request.input.endswith("/") and not request.input.startswith(HUGGING_FACE):
         check_conversion(file_type_of(request.input), output_type)
     images = image_loader(request, storage)
-    if request.piece is not None:
+    if request.shard is not None:
         return  # the whole input was looked at when the step was planned
     if _was_tried_before(request, storage):
         log.info("Nothing is checked before anything is started: an earlier try has begun or done the work")
@@ -173,7 +173,7 @@ class _Checks:
             return
         sample = draw([rows], request, self._images, len(rows))
         failed = failures(sample, self._look, self._stop)
-        self._conclude(in_words(failed, sample, request) if failed else None, certain=False)
+        self._conclude(describe_failures(failed, sample, request) if failed else None, certain=False)
 
     def _conclude(self, problem: str | None, *, certain: bool) -> None:
         if problem is not None:

@@ -37,8 +37,8 @@ def open_checked(
 
 
 def _all_columns(scan: TableScan, table: TableReader, request: EvaluationRequest) -> Sequence[str]:
-    """Return the columns of the table, and of a piece of JSON also those that only other pieces may have."""
-    if request.piece is None or table.file_type.format not in (TableFormat.JSON, TableFormat.JSONL):
+    """Return the columns of the table, and of a shard of JSON also those that only other shards may have."""
+    if request.shard is None or table.file_type.format not in (TableFormat.JSON, TableFormat.JSONL):
         return scan.columns
     read = (request.input_image_key, request.input_text_key)
     for key in read:

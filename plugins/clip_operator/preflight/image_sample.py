@@ -69,7 +69,7 @@ def no_image_comes(
     failed = failures(sample, look, stop)
     # Where most rows may fail, that so many fail together is no wonder.
     certain = len(failed) == sample.drawn_from or request.max_error_rate ** len(failed) < _RARE
-    return in_words(failed, sample, request) if failed and certain else None
+    return describe_failures(failed, sample, request) if failed and certain else None
 
 
 def draw(chunks: Iterable[Chunk], request: EvaluationRequest, images: ImageLoader, most: int) -> ImageSample:
@@ -121,7 +121,7 @@ def failures(sample: ImageSample, look: Look, stop: threading.Event) -> list[tup
     return sorted(failed.items())
 
 
-def in_words(failed: Sequence[tuple[int, RowError]], sample: ImageSample, request: EvaluationRequest) -> str:
+def describe_failures(failed: Sequence[tuple[int, RowError]], sample: ImageSample, request: EvaluationRequest) -> str:
     """Return what became of a sample of which nothing came."""
     counts = Counter(error.reason for _, error in failed)
     examples: dict[Reason, tuple[int, RowError]] = {}

@@ -146,7 +146,7 @@ class EarlierWork(_Record):
 
 
 class Shards(_Record):
-    """The pieces that an output was put together from."""
+    """The shards that an output was put together from."""
 
     plan: str = Field(description="Digest of the request, the input's version and how it was cut.")
     count: int

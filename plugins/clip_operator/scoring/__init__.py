@@ -1,6 +1,6 @@
 """Scores rows in order and in batches, while the images of the next ones are fetched, and none of them twice."""
 
-from clip_operator.scoring.calibration import in_words
+from clip_operator.scoring.calibration import describe_calibration
 from clip_operator.scoring.derived import derived_columns
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.outcomes import Outcomes
@@ -18,6 +18,6 @@ __all__ = [
     "Scorer",
     "Tally",
     "derived_columns",
-    "in_words",
+    "describe_calibration",
     "written_score",
 ]

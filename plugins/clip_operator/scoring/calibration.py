@@ -35,7 +35,7 @@ def calibrate(matched: Mapping[int, int], mismatched: Mapping[int, int], scores:
     )
 
 
-def in_words(calibration: Calibration) -> str:
+def describe_calibration(calibration: Calibration) -> str:
     """Return what a calibration says, as one line of a log."""
     return (
         f"Beside {calibration.mismatched.count:,} mismatched pairs, the AUC is {calibration.auc:.4f}; at the threshold "

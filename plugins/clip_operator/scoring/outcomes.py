@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from clip_operator.errors import JobError, Reason, RowError
-from clip_operator.request import ErrorBudget, Excess, OnError, Piece
+from clip_operator.request import ErrorBudget, Excess, OnError, Shard
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.tally import Tally
 
@@ -26,16 +26,16 @@ class Outcomes:
     :param on_error: what a row without a score gets: ``null``, ``zero``, or (``fail``) it ends the job.
     :param budget: how many rows may be without a score.
     :param images_from: where relative image paths start, for messages.
-    :param piece: the part of the input that the rows are, if they are not all. Its failures are too many only where
+    :param shard: the part of the input that the rows are, if they are not all. Its failures are too many only where
         they are too many for the whole; where it is not known how many rows that has, the whole alone can tell.
     """
 
-    def __init__(self, on_error: OnError, budget: ErrorBudget, images_from: str, piece: Piece | None = None) -> None:
+    def __init__(self, on_error: OnError, budget: ErrorBudget, images_from: str, shard: Shard | None = None) -> None:
         self.tally = Tally()
         self._on_error = on_error
         self._budget = budget
         self._images_from = images_from
-        self._piece = piece
+        self._shard = shard
         self._examples: dict[Reason, list[str]] = defaultdict(list)
 
     def scores(self, results: Sequence[RowResult]) -> list[float | None]:
@@ -52,7 +52,7 @@ class Outcomes:
 
     def check_so_far(self) -> None:
         """Raise :class:`JobError` if the rows seen so far are enough to judge by, and too many of them failed."""
-        if self.tally.rows >= _ROWS_THAT_SAY_SOMETHING or self._piece is not None:
+        if self.tally.rows >= _ROWS_THAT_SAY_SOMETHING or self._shard is not None:
             self._check(f"the first {self.tally.rows:,}")
 
     def check(self) -> None:
@@ -61,8 +61,8 @@ class Outcomes:
 
     def _check(self, these: str) -> None:
         rows, failures = self.tally.rows, self.tally.failures
-        if self._piece is not None:
-            rows = self._piece.total_rows or 0
+        if self._shard is not None:
+            rows = self._shard.total_rows or 0
             these = f"all {rows:,}"
         if rows and self.tally.failed == rows:
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in failures.most_common())
@@ -75,7 +75,7 @@ class Outcomes:
             return
         for line in self._table(excesses, rows):
             log.error("%s", line)
-        what = "; ".join(_in_words(excess, these, rows) for excess in excesses)
+        what = "; ".join(_described(excess, these, rows) for excess in excesses)
         raise JobError(
             f"too many rows have no score: {what}. Nothing was written; mend the data set, or allow for more errors"
         )
@@ -97,7 +97,7 @@ class Outcomes:
         yield f"{'all':<{width}}  {all_of_them}  {_percent(self._budget.rate):>7}{'!' if None in allowed else ''}"
 
     def _report(self, error: RowError) -> None:
-        before = self._piece.first_row or 0 if self._piece is not None else 0
+        before = self._shard.first_row or 0 if self._shard is not None else 0
         row = f"{before + self.tally.rows:,}"  # rows count from 1, as people and editors do
         if self._on_error == "fail":
             raise JobError(f"row {row} cannot be scored, and on_error is 'fail': {error}. Nothing was written")
@@ -108,7 +108,7 @@ class Outcomes:
             log.warning("Row %s has no score: %s%s", row, error, more)
 
 
-def _in_words(excess: Excess, these: str, rows: int) -> str:
+def _described(excess: Excess, these: str, rows: int) -> str:
     name = "max_error_rate" if excess.reason is None else "max_error_rates"
     who = f"{excess.count:,}" if excess.reason is None else f"{excess.reason.value}: {excess.count:,}"
     return f"{who} of {these} rows ({_percent(excess.count / rows)}), more than the {_percent(excess.rate)} of {name}"

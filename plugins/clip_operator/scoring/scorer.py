@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from clip_operator.errors import Cancelled, RowError
 from clip_operator.proof.manifest import Throughput
+from clip_operator.scoring.batching import BatchedChunk, BatchedImage, Batcher, ImageBatch, TextBatch
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.pairs import row_results
-from clip_operator.scoring.planning import BatchedImage, ImageBatch, PlannedChunk, Planner, TextBatch
 from clip_operator.scoring.preparation import ImageSource, Preparation, Stage
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.rows import ContentT, Rows
@@ -91,10 +91,10 @@ class Scorer:
             self._images, self._encoder, self._reduced, most_ready + _IMAGES_AHEAD, done=events.put
         )
         with preparation, self._encoder.lane_pool() as lanes:
-            planner = Planner(
+            batcher = Batcher(
                 self._encoder, self._images, self._cache_bytes, self._with_sentences, submit=preparation.submit
             )
-            self._run = _Run(self._encoder, planner, self._stop, preparation, lanes, events)
+            self._run = _Run(self._encoder, batcher, self._stop, preparation, lanes, events)
             yield from self._run.results(chunks)
 
     def throughput(self) -> Throughput:
@@ -109,14 +109,14 @@ class _Run:
     def __init__(
         self,
         encoder: ClipEncoder,
-        planner: Planner,
+        batcher: Batcher,
         stop: threading.Event,
         preparation: Preparation[BatchedImage],
         lanes: Executor,
         events: SimpleQueue[BatchedImage | _Encoded],
     ) -> None:
         self._encoder = encoder
-        self._planner = planner
+        self._planner = batcher
         self._stop = stop
         self._preparation = preparation
         self._lanes = lanes
@@ -128,7 +128,7 @@ class _Run:
 
     def results(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[tuple[Rows[ContentT], list[RowResult]]]:
         source = iter(chunks)
-        ahead: deque[PlannedChunk[ContentT]] = deque()
+        ahead: deque[BatchedChunk[ContentT]] = deque()
         while True:
             self._check_stop()
             while self._may_read(ahead):
@@ -165,13 +165,13 @@ class _Run:
             batch_size=self._encoder.image_batch,
         )
 
-    def _may_read(self, ahead: Collection[PlannedChunk[ContentT]]) -> bool:
+    def _may_read(self, ahead: Collection[BatchedChunk[ContentT]]) -> bool:
         """Tell whether there are rows to read, and room for them."""
         if self._all_read or len(ahead) >= _CHUNKS_AHEAD or self._preparation.queued >= CHUNK_ROWS:
             return False
         return sum(chunk.size for chunk in ahead) < _BYTES_AHEAD
 
-    def _read_one(self, source: Iterator[Rows[ContentT]]) -> Iterator[PlannedChunk[ContentT]]:
+    def _read_one(self, source: Iterator[Rows[ContentT]]) -> Iterator[BatchedChunk[ContentT]]:
         """Yield the next chunk, planned, if there is one."""
         for rows in source:
             yield self._planner.plan(rows)

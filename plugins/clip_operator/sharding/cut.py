@@ -1,46 +1,46 @@
-"""How an input is divided among shards: neighbouring stretches, put together until they are enough for one."""
+"""How an input is divided among shards: neighbouring spans, put together until they are enough for one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from clip_operator.tables import Stretch
+from clip_operator.tables import Span
 
-Weight = Callable[[Stretch], float]
+Weight = Callable[[Span], float]
 
 
-def into(stretches: Sequence[Stretch], shards: int, weight: Weight) -> list[Stretch]:
-    """Return at most so many shards of about equal weight; fewer where there are not as many stretches."""
-    total = sum(map(weight, stretches))
+def into(spans: Sequence[Span], shards: int, weight: Weight) -> list[Span]:
+    """Return at most so many shards of about equal weight; fewer where there are not as many spans."""
+    total = sum(map(weight, spans))
     bounds, passed, taken = [0], 0.0, 0
-    for index, stretch in enumerate(stretches):
-        left, wanted = len(stretches) - index, min(shards, len(stretches)) - len(bounds)
-        # Cut where the half of this stretch's weight passes the bound, and while there are stretches for all to come.
-        passes = passed + weight(stretch) / 2 >= total * len(bounds) / shards
+    for index, span in enumerate(spans):
+        left, wanted = len(spans) - index, min(shards, len(spans)) - len(bounds)
+        # Cut where the half of this span's weight passes the bound, and while there are spans for all to come.
+        passes = passed + weight(span) / 2 >= total * len(bounds) / shards
         if index > taken and wanted > 0 and (passes or left <= wanted):
             bounds.append(index)
             taken = index
-        passed += weight(stretch)
-    return list(_joined(stretches, [*bounds, len(stretches)]))
+        passed += weight(span)
+    return list(_joined(spans, [*bounds, len(spans)]))
 
 
-def of_size(stretches: Sequence[Stretch], most: float, weight: Weight) -> list[Stretch]:
-    """Return shards that weigh at most so much, but for single stretches that weigh more by themselves."""
+def of_size(spans: Sequence[Span], most: float, weight: Weight) -> list[Span]:
+    """Return shards that weigh at most so much, but for single spans that weigh more by themselves."""
     bounds, held = [0], 0.0
-    for index, stretch in enumerate(stretches):
-        if index > bounds[-1] and held + weight(stretch) > most:
+    for index, span in enumerate(spans):
+        if index > bounds[-1] and held + weight(span) > most:
             bounds.append(index)
             held = 0.0
-        held += weight(stretch)
-    return list(_joined(stretches, [*bounds, len(stretches)]))
+        held += weight(span)
+    return list(_joined(spans, [*bounds, len(spans)]))
 
 
-def _joined(stretches: Sequence[Stretch], bounds: Sequence[int]) -> Iterator[Stretch]:
+def _joined(spans: Sequence[Span], bounds: Sequence[int]) -> Iterator[Span]:
     for start, stop in pairwise(bounds):
-        group = stretches[start:stop]
-        rows = [stretch.rows for stretch in group]
+        group = spans[start:stop]
+        rows = [span.rows for span in group]
         known = None not in rows
-        yield Stretch(
+        yield Span(
             group[0].start, group[-1].stop, group[0].first_row, sum(r for r in rows if r is not None) if known else None
         )

@@ -31,7 +31,7 @@ from clip_operator.report import publish_report, report_uri
 from clip_operator.report.samples import Samples, merged, read_samples, samples_uri
 from clip_operator.request import ErrorBudget, Requester
 from clip_operator.resume import discard_leftovers
-from clip_operator.scoring import Outcomes, Tally, in_words
+from clip_operator.scoring import Outcomes, Tally, describe_calibration
 from clip_operator.sharding.plan import PlanNotFound, ShardPlan, read_plan
 from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
 from clip_operator.storage import (
@@ -105,7 +105,7 @@ def merge_shards(
         display(output.uri),
     )
     if manifest.calibration is not None:
-        log.info("%s", in_words(manifest.calibration))
+        log.info("%s", describe_calibration(manifest.calibration))
     return manifest
 
 

@@ -15,11 +15,11 @@ from clip_operator.errors import JobError, RequestError
 from clip_operator.inputs import Input, find_input
 from clip_operator.proof.completion import check_may_write, finished, proof, version, write_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
-from clip_operator.request import EvaluationRequest, Piece, Requester
+from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import into, of_size
 from clip_operator.steps import part_name, shards_prefix
 from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, join, parent
-from clip_operator.tables import FileType, Stretch, check_conversion, file_type_of
+from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,6 @@ _MOST_PLAN_BYTES = 64 << 20
 
 # What only the whole step can have: kept scores of an earlier output, and what needs all rows' scores.
 _LEFT_TO_THE_MERGE = {"rescore": None, "percentile_key": None, "min_score": None, "filtered_output": None}
-
-Bounds = tuple[int, int, int | None, int | None]
 
 
 class PlanNotFound(JobError):
@@ -51,7 +49,7 @@ class ShardPlan(BaseModel):
     total_rows: int | None
     standalone: bool = Field(description="Each shard writes a table of its own, and those are the output.")
     is_complete: bool = Field(False, description="The output was there already, so there is nothing to divide.")
-    shards: list[Bounds] = Field(description="start, stop, first row, rows of each, as in request.piece.")
+    shards: list[Span] = Field(description="start, stop, first row, rows of each, as in request.shard.")
     created_at: datetime
 
     @property
@@ -79,21 +77,17 @@ class ShardPlan(BaseModel):
 
     def nth_request(self, index: int, requester: Requester | None) -> EvaluationRequest:
         """Return the request that scores one shard, counted from 0."""
-        start, stop, first_row, rows = self.shards[index]
-        piece = Piece(
+        shard = Shard(
             index=index,
             of=len(self.shards),
             input_etag=self.input.etag,
-            start=start,
-            stop=stop,
-            first_row=first_row,
-            rows=rows,
+            **self.shards[index]._asdict(),
             total_rows=self.total_rows,
             standalone=self.standalone,
         )
         return self.request.model_copy(
             update={
-                "piece": piece,
+                "shard": shard,
                 "output": self.shard_output(index),
                 "requested_by": requester,
                 **_LEFT_TO_THE_MERGE,
@@ -118,14 +112,12 @@ class ShardPlan(BaseModel):
         return f"{which}, files {start + 1:,}\N{EN DASH}{stop:,}" if first_row is None else which
 
     def _index(self, name: str) -> int:
-        number = name.partition("-")[0]
-        index = int(number) - 1 if number.isdecimal() else -1
-        if not 0 <= index < len(self.shards) or part_name(index, len(self.shards)) != name:
+        if name not in self.names:
             raise RequestError(
                 f"the plan at {display(self.uri)} has no shard {name!r}; it has {len(self.shards):,}. The step was "
                 "planned anew: clear the plan task, so that the shards are mapped again"
             )
-        return index
+        return self.names.index(name)
 
 
 def plan_shards(
@@ -219,70 +211,69 @@ def _cut(
     shard_rows: int | None,
     shard_bytes: int | None,
     most: int,
-) -> list[Stretch]:
+) -> list[Span]:
     rows = request.resume_point_rows
     if shard_rows is not None:
         rows = min(rows, shard_rows)
-    stretches = data.cut(rows)
-    total_rows = _total_rows(stretches)
+    spans = data.cut(rows)
+    total_rows = _total_rows(spans)
 
-    def row_weight(stretch: Stretch) -> float:
-        return stretch.rows if total_rows is not None and stretch.rows is not None else byte_weight(stretch)
+    def row_weight(span: Span) -> float:
+        return span.rows if total_rows is not None and span.rows is not None else byte_weight(span)
 
-    def byte_weight(stretch: Stretch) -> float:
+    def byte_weight(span: Span) -> float:
         if len(data.files) > 1:
-            return sum(info.size for info in data.files[stretch.start : stretch.stop])
-        if total_rows and stretch.rows is not None:
-            return data.info.size * stretch.rows / total_rows
-        return data.info.size / max(1, len(stretches))
+            return sum(info.size for info in data.files[span.start : span.stop])
+        if total_rows and span.rows is not None:
+            return data.info.size * span.rows / total_rows
+        return data.info.size / max(1, len(spans))
 
     if shards is not None:
-        return into(stretches, shards, row_weight)
+        return into(spans, shards, row_weight)
     if shard_bytes is not None:
-        found = of_size(stretches, shard_bytes, byte_weight)
+        found = of_size(spans, shard_bytes, byte_weight)
     elif total_rows is not None:
-        found = of_size(stretches, shard_rows or DEFAULT_SHARD_ROWS, row_weight)
+        found = of_size(spans, shard_rows or DEFAULT_SHARD_ROWS, row_weight)
     elif shard_rows is not None:
         raise RequestError(
             f"shard_rows: how many rows the files of {display(request.input)} have is not known before they are read; "
             "say shard_bytes or shards"
         )
     else:
-        found = list(stretches)
+        found = list(spans)
     if len(found) > most:
         if shard_rows is not None or shard_bytes is not None:
             raise RequestError(f"that would be {len(found):,} shards, more than the {most:,} that there may be")
         log.info("Larger shards than usual are made, because there may be no more than %s", f"{most:,}")
-        return into(stretches, most, row_weight)
+        return into(spans, most, row_weight)
     return found
 
 
-def _total_rows(stretches: tuple[Stretch, ...]) -> int | None:
-    rows = [stretch.rows for stretch in stretches if stretch.rows is not None]
-    return sum(rows) if len(rows) == len(stretches) else None
+def _total_rows(spans: tuple[Span, ...]) -> int | None:
+    rows = [span.rows for span in spans if span.rows is not None]
+    return sum(rows) if len(rows) == len(spans) else None
 
 
 def _plan(
     request: EvaluationRequest,
     data: Input,
-    stretches: list[Stretch],
+    spans: list[Span],
     standalone: bool,
     *,
     is_complete: bool = False,
 ) -> ShardPlan:
     source = version(data.info)
-    shards: list[Bounds] = [(s.start, s.stop, s.first_row, s.rows) for s in stretches]
     # Whoever says overwrite wants scores that this run has made, and not those of shards that stand around.
     run = request.requested_by.run_id if request.overwrite and request.requested_by is not None else None
-    decisive = [request.fingerprint(), source.model_dump(), standalone, shards, run, is_complete]
+    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, run, is_complete]
     return ShardPlan(
         id=hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16],
         request=request,
         input=source,
-        total_rows=_total_rows(tuple(stretches)),
+        total_rows=_total_rows(tuple(spans)),
         standalone=standalone,
         is_complete=is_complete,
-        shards=shards,
+        shards=spans,
         created_at=datetime.now(UTC),
     )
 

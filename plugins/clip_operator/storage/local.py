@@ -277,7 +277,7 @@ class _LocalDraft(Draft):
     def begin(self) -> None:
         if self._only_if is not None:
             self._only_if.check(self._uri, self._backend.find(self._uri))  # before the work
-        with self._in_words():
+        with self._errors_explained():
             self._target.parent.mkdir(parents=True, exist_ok=True)
             while self._out is None or os.fstat(self._descriptor).st_nlink == 0:  # discarded before it was locked
                 if self._out is not None:
@@ -288,7 +288,7 @@ class _LocalDraft(Draft):
                     fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # tells that its writer lives
 
     def append(self, data: memoryview) -> None:
-        with self._in_words():
+        with self._errors_explained():
             done = 0
             while done < data.nbytes:
                 done += os.write(self._descriptor, data[done:])
@@ -296,7 +296,7 @@ class _LocalDraft(Draft):
     def append_file(self, source: _LocalVersion) -> None:
         """Take all the bytes of another local file, copied by the file system itself where it can."""
         done, size = 0, source.info.size
-        with self._in_words():
+        with self._errors_explained():
             try:
                 while count := os.copy_file_range(source.fileno(), self._descriptor, size - done, done):
                     done += count
@@ -311,7 +311,7 @@ class _LocalDraft(Draft):
         source.check()
 
     def publish(self) -> ObjectInfo:
-        with self._in_words():
+        with self._errors_explained():
             os.fsync(self._descriptor)
             return self._backend.publish(self._temporary, self._uri, self._only_if)
 
@@ -327,7 +327,7 @@ class _LocalDraft(Draft):
         return self._out.fileno()
 
     @contextmanager
-    def _in_words(self) -> Iterator[None]:
+    def _errors_explained(self) -> Iterator[None]:
         try:
             with writing_to(self._target):
                 yield

@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from clip_operator.tables.csv.reader import CsvReader
 from clip_operator.tables.csv.writer import CsvWriter
-from clip_operator.tables.cutting import Cuts, Stretch, cut_text
+from clip_operator.tables.cutting import Cuts, Span, cut_text
 from clip_operator.tables.file_types import FileType, TableFormat, check_conversion, file_type_of
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import JsonArrayReader
@@ -57,7 +57,7 @@ __all__ = [
     "ParquetLayout",
     "RowGroup",
     "Selection",
-    "Stretch",
+    "Span",
     "TableFormat",
     "TableReader",
     "TableScan",
@@ -92,7 +92,7 @@ def open_table(
         stays, and a JSON array is written anew. CSV headers and Parquet schemas have to be equal. Errors name the file.
     :param columns: the columns whose values will be asked for, and any others that ``scan().columns`` must not miss;
         their values are kept ready while other fields stay text. In CSV and Parquet each may occur only once.
-    :param fragment: of a single text file, which stretch of a table it is, cut as by :func:`cut_text`. A stretch of CSV
+    :param fragment: of a single text file, which span of a table it is, cut as by :func:`cut_text`. A span of CSV
         has the header in front. Of several files, where they come among all of a table's files.
     :param row_groups: of a single Parquet file, the row groups to read; nothing is read of the others.
     :raises JobError: if a Parquet file is not readable, or has other columns than the first. Text formats are read

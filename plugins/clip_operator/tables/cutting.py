@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from clip_operator.tables.csv.reader import header_and_rows
 from clip_operator.tables.file_types import FileType, TableFormat
@@ -13,8 +13,7 @@ from clip_operator.tables.json.lines import is_blank
 from clip_operator.tables.text_files import byte_lines, read_blocks, read_lines
 
 
-@dataclass(frozen=True)
-class Stretch:
+class Span(NamedTuple):
     """Consecutive rows of a table.
 
     :param start: where they begin; in bytes of the text, unpacked, where a text is cut.
@@ -31,30 +30,30 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Cuts:
-    """A text table in stretches, in order and without gaps. There is always one, if only with 0 rows.
+    """A text table in spans, in order and without gaps. There is always one, if only with 0 rows.
 
-    :param header_bytes: how much of the text comes before the first stretch: in CSV the header, with what stands
-        before it. A stretch of CSV is read with these bytes in front.
+    :param header_bytes: how much of the text comes before the first span: in CSV the header, with what stands
+        before it. A span of CSV is read with these bytes in front.
     """
 
     header_bytes: int
-    stretches: tuple[Stretch, ...]
+    spans: tuple[Span, ...]
 
 
 def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
-    """Cut a JSONL, JSON or CSV table into stretches of this many rows, and one of the rest.
+    """Cut a JSONL, JSON or CSV table into spans of this many rows, and one of the rest.
 
     What stands between two rows, such as a blank line or the comma in an array, is the start of the later one's
-    stretch; what comes behind the last row belongs to the last stretch. Memory does not grow with the table.
+    span; what comes behind the last row belongs to the last span. Memory does not grow with the table.
 
     :param stream: the table as it is stored, from its beginning; gzip is unpacked on the way. Lines and blocks are read
         from it as they are needed, so it should be buffered. It is not closed.
-    :param rows: the rows of each stretch but the last, at least 1.
+    :param rows: the rows of each span but the last, at least 1.
     :raises JobError: what ``scan()`` raises, only that the text of JSONL rows is not looked at.
     :raises ValueError: if the format is not a text.
     """
     if rows < 1:
-        raise ValueError(f"a stretch has at least one row, not {rows}")
+        raise ValueError(f"a span has at least one row, not {rows}")
     text = _Measured()
     header_bytes = 0
     if file_type.format is TableFormat.JSONL:
@@ -67,16 +66,16 @@ def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
         ends = (text.size for _ in records)
     else:
         raise ValueError(f"{file_type} is not cut as a text")
-    stretches: list[Stretch] = []
+    spans: list[Span] = []
     start = end = header_bytes
     first_row = count = 0
     for row_end in ends:
         if count == rows:
-            stretches.append(Stretch(start, end, first_row, rows))
+            spans.append(Span(start, end, first_row, rows))
             start, first_row, count = end, first_row + rows, 0
         count += 1
         end = row_end
-    return Cuts(header_bytes, (*stretches, Stretch(start, text.size, first_row, count)))
+    return Cuts(header_bytes, (*spans, Span(start, text.size, first_row, count)))
 
 
 class _Measured:

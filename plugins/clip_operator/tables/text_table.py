@@ -51,9 +51,9 @@ def in_chunks(rows: Iterable[RowT], most: int, new_chunk: Callable[[int], ChunkT
 
 
 class TextReader:
-    """A text file, a stretch of one, or several files as one table; every pass opens them for itself.
+    """A text file, a span of one, or several files as one table; every pass opens them for itself.
 
-    :param source: a file whose text is the table's, or the stretch of it that `fragment` tells; or any number of files
+    :param source: a file whose text is the table's, or the span of it that `fragment` tells; or any number of files
         that are tables each, whose rows come one behind the other.
     :param columns: the names whose values chunks hold ready.
     :param fragment: the place of the rows in the whole table.
@@ -93,12 +93,12 @@ class TextReader:
 
 
 def _with_name(path: Path, rows_of: Callable[[Path], Iterator[RowT]]) -> Iterator[RowT]:
-    with errors_named(path):
+    with errors_explained(path):
         yield from rows_of(path)
 
 
 @contextmanager
-def errors_named(path: Path) -> Iterator[None]:
+def errors_explained(path: Path) -> Iterator[None]:
     """Put the file's name in front of every :class:`JobError`: of several files, it says which."""
     try:
         yield

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.tables.test_parquet import codecs, row_groups, tables
 
 from clip_operator.errors import JobError
 from clip_operator.tables import (
@@ -27,6 +26,7 @@ from clip_operator.tables import (
     parquet_layout,
 )
 from tests.hostile.table_files import encrypted
+from tests.tables.parquet.test_parquet import codecs, row_groups, tables
 from tests.tables.rewriting import rewrite
 
 PARQUET = file_type_of("parquet")

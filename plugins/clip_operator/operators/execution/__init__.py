@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from clip_operator.operators.plan import Plan
+from clip_operator.operators.work import Work
 from clip_operator.proof.manifest import EvaluationManifest
 
 
 class Execution(Protocol):
     """One run of what one task instance does."""
 
-    def run(self, plan: Plan) -> EvaluationManifest:
-        """Carry out the plan's request.
+    def run(self, work: Work) -> EvaluationManifest:
+        """Carry out the work's request.
 
         :raises RequestError: the request is wrong.
         :raises JobError: the job failed, or was stopped.

@@ -11,9 +11,9 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from clip_operator.errors import Cancelled, ClipOperatorError, JobError
 from clip_operator.operators.execution.pod import ScoringPod, scoring_pod
-from clip_operator.operators.execution.pod_end import explain, in_words
+from clip_operator.operators.execution.pod_end import describe_trouble, explain
 from clip_operator.operators.execution.pod_settings import PodSettings
-from clip_operator.operators.plan import Plan
+from clip_operator.operators.work import Work
 from clip_operator.preflight import check_before_pod
 from clip_operator.proof.completion import proof
 from clip_operator.proof.manifest import EvaluationManifest
@@ -50,29 +50,29 @@ class KubernetesPod:
         self._pod: ScoringPod | None = None
         self._stop = threading.Event()
 
-    def run(self, plan: Plan) -> EvaluationManifest:
+    def run(self, work: Work) -> EvaluationManifest:
         """Check what can be checked without a pod, and run the pod.
 
         :raises TaskDeferred: the triggerer is to wait; :meth:`resume` then goes on.
         """
-        request = plan.request
+        request = work.request
         if scheme_of(request.output) == "file":
             log.warning("%s is a local path: it must be the same place for the pod and for this worker", request.output)
         before = self._manifest_etag(request)
-        if request.piece is None and not self._stop.is_set():  # of shards the plan has checked the whole
+        if request.shard is None and not self._stop.is_set():  # of shards the plan has checked the whole
             check_before_pod(request, self._storage, self._stop)
-        pod = self._make_pod(plan, before)
+        pod = self._make_pod(work, before)
         start = pod.execute_async if self._settings.deferrable else pod.execute_sync
         return self._watched(lambda: start(self._context), pod, request, before)
 
     @staticmethod
-    def planned(event: Mapping[str, Any]) -> Plan:
-        """Return the plan that :meth:`run` was given.
+    def planned(event: Mapping[str, Any]) -> Work:
+        """Return the work that :meth:`run` was given.
 
         :param event: what the triggerer saw, and what :meth:`run` gave it to keep.
         """
         kept = event[_KEPT]
-        return Plan(parse_request(kept["request"]), kept["output_step"], kept.get("shard_label"))
+        return Work(parse_request(kept["request"]), kept["output_step"], kept.get("shard_label"))
 
     def resume(self, event: Mapping[str, Any]) -> EvaluationManifest:
         """Go on where the triggerer left off.
@@ -80,10 +80,10 @@ class KubernetesPod:
         :param event: as for :meth:`planned`.
         :raises TaskDeferred: as :meth:`run`.
         """
-        plan, before = self.planned(event), event[_KEPT]["manifest_before"]
-        pod = self._make_pod(plan, before)
+        work, before = self.planned(event), event[_KEPT]["manifest_before"]
+        pod = self._make_pod(work, before)
         try:
-            return self._watched(lambda: pod.trigger_reentry(self._context, dict(event)), pod, plan.request, before)
+            return self._watched(lambda: pod.trigger_reentry(self._context, dict(event)), pod, work.request, before)
         except Cancelled:
             # What was killed before it looked for its pod could not delete it.
             pod.delete_as_killed(event["name"], event["namespace"])
@@ -94,15 +94,15 @@ class KubernetesPod:
         if self._pod is not None:
             self._pod.on_kill()
 
-    def _make_pod(self, plan: Plan, before: str | None) -> ScoringPod:
+    def _make_pod(self, work: Work, before: str | None) -> ScoringPod:
         task = self._context["task"]
         kept = {
-            "request": plan.request.model_dump(mode="json"),
-            "output_step": plan.output_step,
-            "shard_label": plan.shard_label,
+            "request": work.request.model_dump(mode="json"),
+            "output_step": work.output_step,
+            "shard_label": work.shard_label,
             "manifest_before": before,
         }
-        self._pod = scoring_pod(self._settings, plan.request, task.task_id, task.execution_timeout, {_KEPT: kept})
+        self._pod = scoring_pod(self._settings, work.request, task.task_id, task.execution_timeout, {_KEPT: kept})
         return self._pod
 
     def _watched(
@@ -125,7 +125,7 @@ class KubernetesPod:
             raise Cancelled("stopped before the pod ended")
         manifest = self._own_manifest(pod, request, before, trouble)
         if trouble is not None:
-            log.warning("The pod's work is done and proved, although watching it failed: %s", in_words(trouble))
+            log.warning("The pod's work is done and proved, although watching it failed: %s", describe_trouble(trouble))
         rows = f"{manifest.rows.scored:,} of {manifest.rows.total:,} rows"
         log.info("%s have a score, as %s proves", rows, display(manifest_uri(request.output)))
         return manifest

@@ -15,7 +15,7 @@ from typing import IO
 import clip_operator
 from clip_operator.errors import Cancelled, JobError, RequestError
 from clip_operator.operators.execution.log_lines import last_error, parse_log_line
-from clip_operator.operators.plan import Plan
+from clip_operator.operators.work import Work
 from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
@@ -35,11 +35,11 @@ class InProcess:
         self._storage = storage
         self._stop = threading.Event()
 
-    def run(self, plan: Plan) -> EvaluationManifest:
+    def run(self, work: Work) -> EvaluationManifest:
         try:
             from clip_operator.job.evaluation import evaluate
 
-            return evaluate(plan.request, self._storage, self._stop)
+            return evaluate(work.request, self._storage, self._stop)
         except ModuleNotFoundError as error:
             raise JobError(
                 f"Airflow's Python has no {error.name!r}, which scoring needs: pip install "
@@ -63,13 +63,13 @@ class Subprocess:
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
 
-    def run(self, plan: Plan) -> EvaluationManifest:
+    def run(self, work: Work) -> EvaluationManifest:
         with tempfile.TemporaryDirectory(prefix="clip-operator-") as folder, tempfile.TemporaryFile("w+") as stdout:
             # The child imports this package and nothing else of this interpreter's: the folder holds one link to it.
             (Path(folder) / "clip_operator").symlink_to(_PACKAGE, target_is_directory=True)
             process = self._start(folder, stdout)
             try:
-                _send(process, plan.request)
+                _send(process, work.request)
                 reason = self._relay(process)
                 code = process.wait()
             except BaseException:  # such as Airflow's execution_timeout: what it ends must not go on by itself

@@ -40,11 +40,11 @@ def explain(
         _disruption(pod)
         or _end_of_container(pod, container, request)
         or _not_started(pod)
-        or JobError(f"{_name(pod)} was {_phase(pod)} when watching it ended: {in_words(trouble)}")
+        or JobError(f"{_name(pod)} was {_phase(pod)} when watching it ended: {describe_trouble(trouble)}")
     )
 
 
-def in_words(trouble: Exception | None) -> str:
+def describe_trouble(trouble: Exception | None) -> str:
     """Return what an exception says, without the HTTP headers that the Kubernetes client puts into its own text."""
     if isinstance(trouble, ApiException):
         try:
@@ -55,7 +55,7 @@ def in_words(trouble: Exception | None) -> str:
 
 
 def _never_seen(trouble: Exception | None) -> ClipOperatorError:
-    words = in_words(trouble)
+    words = describe_trouble(trouble)
     # Not every 404 is the pod's: its namespace may be the one that is not there.
     about_pod = isinstance(trouble, ApiException) and trouble.status == 404 and words.startswith("pods ")
     if trouble is None or isinstance(trouble, PodNotFoundException) or about_pod:

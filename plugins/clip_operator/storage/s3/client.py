@@ -15,7 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from urllib3.exceptions import HTTPError
 
 from clip_operator.storage.backend import CredentialsError, StorageError
-from clip_operator.storage.s3.errors import code_of, in_words, is_passing, status_of
+from clip_operator.storage.s3.errors import code_of, explained, is_passing, status_of
 from clip_operator.storage.s3.pace import PacedAnswer
 from clip_operator.storage.uri import display
 
@@ -85,7 +85,7 @@ class S3Client:
 
         :raises StorageError: it failed at every try, or in a way that no other try would mend.
         """
-        with self.in_words(uri):
+        with self.errors_explained(uri):
             return self.attempt(call)
 
     def attempt(self, call: Callable[[], T]) -> T:
@@ -94,13 +94,13 @@ class S3Client:
         return self._retrying(call)
 
     @contextmanager
-    def in_words(self, uri: str) -> Iterator[None]:
+    def errors_explained(self, uri: str) -> Iterator[None]:
         """Turn what boto3 raises about ``uri`` into a :class:`StorageError`."""
         try:
             yield
         except (botocore_exceptions.BotoCoreError, botocore_exceptions.ClientError, ResponseParserError) as error:
             tries = self._tries()
-            raise in_words(
+            raise explained(
                 uri,
                 self.endpoint,
                 error,

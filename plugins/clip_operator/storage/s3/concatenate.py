@@ -171,7 +171,7 @@ class Concatenation:
         version = self._version(piece.source)
         s3 = self._publication.s3
         for attempt in range(s3.max_attempts):
-            with s3.in_words(piece.source.uri):
+            with s3.errors_explained(piece.source.uri):
                 try:
                     upload.copy(number, piece.source, piece.start, piece.length)
                     version.check()  # a server may ignore the condition in silence

@@ -91,7 +91,7 @@ def is_not_known(error: botocore_exceptions.ClientError) -> bool:
     return status_of(error) == 501 or code_of(error) in _NOT_KNOWN
 
 
-def in_words(
+def explained(
     uri: str,
     endpoint: str,
     error: Exception,

@@ -22,7 +22,7 @@ _GROWTH = 1_390
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of an object's bytes.
+    """A span of an object's bytes.
 
     :param number: counted from 1, as S3 does.
     :param start: its first byte.

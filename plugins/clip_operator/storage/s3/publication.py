@@ -55,7 +55,7 @@ class Publication:
         if self._only_if is not None:
             expected = self._only_if.expected
             condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": f'"{expected.etag}"'}
-        with self.s3.in_words(self.uri):
+        with self.s3.errors_explained(self.uri):
             try:
                 return self._confirmed(self.s3.attempt(lambda: publish(condition)), size)
             except ClientError as error:

@@ -60,7 +60,7 @@ class S3Version:
             return self.check()
         for _ in range(self.s3.max_attempts):
             try:
-                with self.s3.in_words(self.info.uri):
+                with self.s3.errors_explained(self.info.uri):
                     try:
                         return self.s3.attempt(lambda: self._once(start, length, put, at))
                     except ClientError as error:

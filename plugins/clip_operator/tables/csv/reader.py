@@ -13,7 +13,7 @@ from clip_operator.errors import JobError
 from clip_operator.tables import table, text_files
 from clip_operator.tables.json.members import json_string
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long, too_many_values
-from clip_operator.tables.text_table import TextReader, errors_named, in_chunks
+from clip_operator.tables.text_table import TextReader, errors_explained, in_chunks
 
 
 class _Record(NamedTuple):
@@ -116,7 +116,7 @@ class CsvReader(TextReader):
         """
         if not self.joined:
             return self._header_and_rows()[0]
-        with errors_named(self._paths[0]):
+        with errors_explained(self._paths[0]):
             header = self._header_and_rows()[0]
             if not header.names:
                 raise _no_header()

@@ -23,7 +23,7 @@ _LONGEST_CUT_TOKEN = 16
 class JsonArrayReader(JsonReader):
     """One top-level JSON array of objects. An empty file counts as an empty array.
 
-    A stretch that is not the first begins right behind an element, with the comma; one that is not the last ends there.
+    A span that is not the first begins right behind an element, with the comma; one that is not the last ends there.
     """
 
     def _rows(self) -> Iterator[JsonRow]:
@@ -44,7 +44,7 @@ class JsonArrayReader(JsonReader):
 
 
 def elements(blocks: Iterator[str], fragment: Fragment = WHOLE) -> Iterator[JsonRow]:
-    """The objects of an array's text, or of a stretch of it, with the text before each and behind the last.
+    """The objects of an array's text, or of a span of it, with the text before each and behind the last.
 
     :raises JobError: at the first element that is not an object, or where the array does not go on as it should.
     """
@@ -131,14 +131,14 @@ def _opening(window: _Window) -> str:
 
 
 def _gap_after_element(window: _Window) -> str:
-    """What stands between the element before a stretch and its first one; empty for a stretch without any text."""
-    window.more("the stretch")
-    place = "the space before the stretch's element 1"
+    """What stands between the element before a span and its first one; empty for a span without any text."""
+    window.more("the span")
+    place = "the space before the span's element 1"
     space = window.whitespace(place)
     if not window.next:
         return ""
     if window.next != ",":
-        raise _missing_delimiter(window, "the element before the stretch")
+        raise _missing_delimiter(window, "the element before the span")
     return space + window.take(1) + window.whitespace(place)
 
 

@@ -41,9 +41,9 @@ def _difference(schema: pa.Schema, like: pa.Schema) -> str:
         return ", ".join(missing[:_SHOWN_NAMES] + more[:_SHOWN_NAMES])
     for ours, theirs in zip(schema, like, strict=False):
         if ours.name == theirs.name and not ours.equals(theirs, check_metadata=False):
-            return f"the column {ours.name!r} is {_in_words(ours)}, not {_in_words(theirs)}"
+            return f"the column {ours.name!r} is {_described(ours)}, not {_described(theirs)}"
     return "the same columns stand in another order"
 
 
-def _in_words(field: pa.Field) -> str:
+def _described(field: pa.Field) -> str:
     return f"{field.type}" if field.nullable else f"{field.type} without nulls"

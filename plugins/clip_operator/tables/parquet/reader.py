@@ -1,4 +1,4 @@
-"""Reads Parquet in record batches, with every column, type and piece of metadata as Arrow knows it."""
+"""Reads Parquet in record batches, with every column, type and shard of metadata as Arrow knows it."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class _Part:
     def __init__(self, source: ParquetSource, row_groups: range | None = None) -> None:
         self.source = source
         with self._opened() as opened, _parquet_file(opened) as file:
-            with _in_words():
+            with _errors_explained():
                 self.metadata: pq.FileMetaData = file.metadata
                 self.schema: pa.Schema = file.schema_arrow
             groups = [self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups)]
@@ -225,7 +225,7 @@ class _Part:
         ):
             for group in self.groups:
                 self._check_int96(opened, group)
-                with _in_words():
+                with _errors_explained():
                     largest = largest_values.of(group)
                 yield from self._batches_of(file, group, max(1, min(rows, MAX_BATCH_BYTES // max(1, largest))))
                 # Else Arrow keeps what it has freed, and memory grows with the number of row groups.
@@ -240,7 +240,7 @@ class _Part:
         batches = file.iter_batches(batch_size=rows, row_groups=[group])
         rows_left: int = self.metadata.row_group(group).num_rows
         while True:
-            with _in_words():
+            with _errors_explained():
                 batch = next(batches, None)
                 if batch is None:
                     break
@@ -258,7 +258,7 @@ class _Part:
         paths = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
         if not paths:
             return
-        with _in_words(), pq.ParquetFile(opened, coerce_int96_timestamp_unit="us") as in_microseconds:
+        with _errors_explained(), pq.ParquetFile(opened, coerce_int96_timestamp_unit="us") as in_microseconds:
             for batch in in_microseconds.iter_batches(row_groups=[group], columns=paths):
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     try:
@@ -278,7 +278,7 @@ class _Part:
 
 @contextmanager
 def _parquet_file(opened: Path | BinaryIO, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-    with _in_words():
+    with _errors_explained():
         file = pq.ParquetFile(opened, metadata=metadata)
     with closing(file):
         yield file
@@ -302,7 +302,7 @@ def check_not_encrypted(file: pq.ParquetFile, group: int) -> None:
 
     :raises JobError: if they are, or cannot be read.
     """
-    with _in_words():
+    with _errors_explained():
         next(file.iter_batches(batch_size=1, row_groups=[group]), None)
 
 
@@ -312,7 +312,7 @@ def read_parquet_layout(stream: BinaryIO) -> ParquetLayout:
     :raises JobError: if it is not readable Parquet.
     """
     size = stream.seek(0, io.SEEK_END)
-    with _in_words():
+    with _errors_explained():
         # So a column's bytes are read as they are needed, and only the first of them are.
         file = pq.ParquetFile(stream, buffer_size=_PROBE_BYTES, pre_buffer=False)
     metadata = file.metadata
@@ -353,7 +353,7 @@ def _in_nanoseconds(data_type: pa.DataType) -> pa.DataType:
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
+def _errors_explained() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

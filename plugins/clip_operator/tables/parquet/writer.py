@@ -52,7 +52,7 @@ class ParquetWriter:
         self._added = dict(added)
         self._schema = with_columns(like.schema, added)
         options = leaf_options(like.metadata, like.schema) if like.metadata is not None else {}
-        with self._in_words():
+        with self._errors_explained():
             self._file = pq.ParquetWriter(target, self._schema, **options)
         self._group_sizes = like.group_sizes
         self._group = 0
@@ -109,7 +109,7 @@ class ParquetWriter:
     def _write_pending(self) -> None:
         """Write a row group, which is a part of the input's if that is large in memory."""
         rows = pa.Table.from_batches(self._pending, self._schema)
-        with self._in_words():
+        with self._errors_explained():
             self._file.write_table(rows, rows.num_rows or None)
         self._pending = []
         self._pending_bytes = 0
@@ -120,7 +120,7 @@ class ParquetWriter:
         :raises JobError: if not all row groups of the input were written.
         """
         self._end_full_groups()
-        with self._in_words():
+        with self._errors_explained():
             self._file.close()
         if self._group < len(self._group_sizes):
             self._discard()
@@ -140,7 +140,7 @@ class ParquetWriter:
                 self._file.close()
             self._discard()
 
-    def _in_words(self) -> AbstractContextManager[None]:
+    def _errors_explained(self) -> AbstractContextManager[None]:
         return written_to(self._target) if isinstance(self._target, Path) else nullcontext()
 
     def _discard(self) -> None:

@@ -23,7 +23,7 @@ from clip_operator.tables.json.reader import parse_object
 from clip_operator.tables.table import UnreadableValue
 from clip_operator.tables.tar.members import TarMember, tar_members
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt
-from clip_operator.tables.text_table import errors_named, in_chunks
+from clip_operator.tables.text_table import errors_explained, in_chunks
 
 KEY, URL, IMAGE, TEXT, JSON, MEMBERS = COLUMNS = ("__key__", "__url__", "image_path", "text", "json", "members")
 
@@ -172,7 +172,7 @@ class TarReader:
         if not self._joined:
             yield from _runs(path)
             return
-        with errors_named(path):
+        with errors_explained(path):
             yield from _runs(path)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from clip_operator.errors import RequestError
 from clip_operator.operators import ImageCLIPEvaluatorOperator, PlanShardsOperator
-from clip_operator.operators.plan import Plan, output_step, plan
+from clip_operator.operators.work import Work, output_step, work_of
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.sharding import ShardPlan, plan_shards
 from clip_operator.storage import Storage
@@ -27,7 +27,7 @@ def parameters_of(**parameters: Any) -> dict[str, Any]:
 
 
 def planned(**parameters: Any) -> EvaluationRequest:
-    return plan(parameters_of(**parameters), REQUESTER, Storage()).request
+    return work_of(parameters_of(**parameters), REQUESTER, Storage()).request
 
 
 def test_every_parameter_of_the_operator_is_templated() -> None:
@@ -96,12 +96,12 @@ def step_of(folder: Path, **parameters: Any) -> dict[str, Any]:
 
 
 def shards_of(folder: Path, *, in_parts: bool = False, **parameters: Any) -> ShardPlan:
-    work = plan(step_of(folder, **parameters), REQUESTER, Storage(), in_parts=in_parts)
+    work = work_of(step_of(folder, **parameters), REQUESTER, Storage(), in_parts=in_parts)
     return plan_shards(work.request, Storage(), shards=3, standalone=in_parts)
 
 
-def shard(shards: ShardPlan, folder: Path, **parameters: Any) -> Plan:
-    return plan(step_of(folder, plan=shards.uri, shard=shards.names[1], **parameters), REQUESTER, Storage())
+def shard(shards: ShardPlan, folder: Path, **parameters: Any) -> Work:
+    return work_of(step_of(folder, plan=shards.uri, shard=shards.names[1], **parameters), REQUESTER, Storage())
 
 
 @pytest.mark.parametrize("step", [0, "0", "latest"])

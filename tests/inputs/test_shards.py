@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from clip_operator.errors import JobError
 from clip_operator.inputs import Input, LocalInput, find_input
-from clip_operator.request import Piece
+from clip_operator.request import Shard
 from clip_operator.storage import S3Access, Storage
 from tests.conftest import S3
 from tests.faulty_store import FaultyStore, faulty_store
@@ -32,11 +32,11 @@ _QUIRKS = ["plain", "", "a, comma", 'a "quote"', "two\nlines", "two\r\nlines", "
 Row = tuple[object, ...]
 
 
-def pieces_of(given: Input, rows_at_most: int) -> list[Piece]:
-    """The pieces that a plan would make of every stretch."""
+def pieces_of(given: Input, rows_at_most: int) -> list[Shard]:
+    """The pieces that a plan would make of every span."""
     cuts = given.cut(rows_at_most)
     return [
-        Piece(
+        Shard(
             index=index,
             of=len(cuts),
             input_etag=given.info.etag,
@@ -56,9 +56,9 @@ def rows_in(local: LocalInput) -> list[Row]:
         return [row for chunk in chunks for row in zip(*map(chunk.column, _COLUMNS), strict=True)]
 
 
-def fetched(given: Input, piece: Piece | None = None) -> list[Row]:
+def fetched(given: Input, shard: Shard | None = None) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        return rows_in(given.fetch(Path(folder), piece))
+        return rows_in(given.fetch(Path(folder), shard))
 
 
 def text_of(ending: str, texts: Sequence[str], quirk: int = 0) -> bytes:
@@ -96,8 +96,8 @@ def test_the_pieces_of_a_text_in_order_are_the_whole(
         path.write_bytes(text_of(ending, texts, quirk))
         given = find_input(Storage(), str(path))
         pieces = pieces_of(given, rows_at_most)
-        parts = [fetched(given, piece) for piece in pieces]
-        assert [len(part) for part in parts] == [piece.rows for piece in pieces]
+        parts = [fetched(given, shard) for shard in pieces]
+        assert [len(part) for part in parts] == [shard.rows for shard in pieces]
         whole = fetched(given)
         assert [row for part in parts for row in part] == whole
         assert [text for _, text in whole] == texts
@@ -121,7 +121,7 @@ def parquet(path: Path, rows: int, group_rows: int) -> Path:
 @pytest.mark.parametrize(("rows", "group_rows"), [(10, 3), (10, 10), (1, 1)])
 def test_the_row_groups_of_a_parquet_file_in_order_are_the_whole(tmp_path: Path, rows: int, group_rows: int) -> None:
     given = find_input(Storage(), str(parquet(tmp_path / "pairs.parquet", rows, group_rows)))
-    assert [row for piece in pieces_of(given, 1) for row in fetched(given, piece)] == fetched(given)
+    assert [row for shard in pieces_of(given, 1) for row in fetched(given, shard)] == fetched(given)
     assert [cut.rows for cut in given.cut(1)] == [min(group_rows, rows - at) for at in range(0, rows, group_rows)]
 
 
@@ -129,7 +129,7 @@ def test_a_parquet_file_without_row_groups_is_one_piece_without_rows(tmp_path: P
     schema = pa.schema({"image_path": pa.string(), "text": pa.string()})
     pq.ParquetWriter(tmp_path / "pairs.parquet", schema).close()
     given = find_input(Storage(), str(tmp_path / "pairs.parquet"))
-    assert [fetched(given, piece) for piece in pieces_of(given, 1)] == [[]]
+    assert [fetched(given, shard) for shard in pieces_of(given, 1)] == [[]]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "jsonl.gz", "parquet"])
@@ -146,10 +146,10 @@ def test_the_pieces_of_many_files_in_order_are_the_whole(tmp_path: Path, ending:
     whole = fetched(given)
     assert [text for _, text in whole] == ["a", "b", "c\nd", "e"]
     pieces = pieces_of(given, 1)
-    assert [len(fetched(given, piece)) for piece in pieces] == [1, 0, 2, 1]
+    assert [len(fetched(given, shard)) for shard in pieces] == [1, 0, 2, 1]
     two = pieces[1].model_copy(update={"stop": 3})
-    assert fetched(given, two) == [row for piece in pieces[1:3] for row in fetched(given, piece)]
-    assert [row for piece in pieces for row in fetched(given, piece)] == whole
+    assert fetched(given, two) == [row for shard in pieces[1:3] for row in fetched(given, shard)]
+    assert [row for shard in pieces for row in fetched(given, shard)] == whole
 
 
 def tar(texts: Sequence[str]) -> bytes:
@@ -172,7 +172,7 @@ def test_tars_are_cut_between_them_and_keep_their_names(s3: S3, tmp_path: Path) 
     whole = fetched(given)
     assert whole == [(b"picture of a", "a"), (b"picture of b", "b"), (b"picture of c", "c")]
     pieces = pieces_of(given, 1)
-    assert [row for piece in pieces for row in fetched(given, piece)] == whole
+    assert [row for shard in pieces for row in fetched(given, shard)] == whole
     with given.fetch(tmp_path, pieces[1]).open(["__url__"]) as table:
         assert [url for chunk in table.chunks(5) for url in chunk.column("__url__")] == ["00001.tar"]
     assert fetched(find_input(s3.storage, f"s3://{s3.bucket}/laion/00001.tar")) == whole[2:]
@@ -196,10 +196,10 @@ def test_a_piece_of_a_parquet_file_reads_its_row_groups_and_the_footer(s3: S3, t
     size, footer = path.stat().st_size, int.from_bytes(path.read_bytes()[-8:-4], "little")
     with faulty_store(s3.store.endpoint_url, []) as proxy:
         given = find_input(through(proxy, s3), uri)
-        piece = pieces_of(given, 2000)[7]
+        shard = pieces_of(given, 2000)[7]
         planned = bytes_asked_for(proxy)
         assert planned < size / 10
-        local = given.fetch(tmp_path, piece)
+        local = given.fetch(tmp_path, shard)
         read = bytes_asked_for(proxy) - planned
     group = pq.read_metadata(path).row_group(7)
     assert read < sum(group.column(leaf).total_compressed_size for leaf in range(2)) + 3 * footer + (256 << 10)
@@ -228,8 +228,8 @@ def test_a_piece_of_many_files_reads_only_its_own_files(s3: S3, tmp_path: Path) 
         s3.put(f"step/part-{number}.jsonl", text_of("jsonl", [f"text {number}"]))
     with faulty_store(s3.store.endpoint_url, []) as proxy:
         given = find_input(through(proxy, s3), f"s3://{s3.bucket}/step/")
-        piece = Piece(index=1, of=3, input_etag=given.info.etag, start=2, stop=4)
-        local = given.fetch(tmp_path, piece)
+        shard = Shard(index=1, of=3, input_etag=given.info.etag, start=2, stop=4)
+        local = given.fetch(tmp_path, shard)
         assert {request.key for request in proxy.requests if request.key} == {"step/part-2.jsonl", "step/part-3.jsonl"}
     assert [text for _, text in rows_in(local)] == ["text 2", "text 3"]
 
@@ -237,11 +237,11 @@ def test_a_piece_of_many_files_reads_only_its_own_files(s3: S3, tmp_path: Path) 
 def test_the_text_of_a_gzip_piece_is_unpacked_and_no_longer_than_the_piece(s3: S3, tmp_path: Path) -> None:
     content = text_of("csv", [f"caption {number}" for number in range(1000)])
     given = find_input(s3.storage, s3.put("pairs.csv.gz", gzip.compress(content)))
-    piece = pieces_of(given, 100)[3]
-    local = given.fetch(tmp_path, piece)
+    shard = pieces_of(given, 100)[3]
+    local = given.fetch(tmp_path, shard)
     assert (str(given.file_type), str(local.file_type)) == ("csv.gz", "csv")
     header = content[: content.index(b"0.png")]
-    assert (tmp_path / "input").read_bytes() == header + content[piece.start : piece.stop]
+    assert (tmp_path / "input").read_bytes() == header + content[shard.start : shard.stop]
     assert (local.fragment.first, local.fragment.last) == (False, False)
 
 
@@ -250,7 +250,7 @@ def test_a_header_larger_than_the_first_read_is_found(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(",".join([*_COLUMNS, *columns]) + "\n" + "a.png,first\nb.png,second\n")
     given = find_input(Storage(), str(path))
-    assert [fetched(given, piece) for piece in pieces_of(given, 1)] == [[("a.png", "first")], [("b.png", "second")]]
+    assert [fetched(given, shard) for shard in pieces_of(given, 1)] == [[("a.png", "first")], [("b.png", "second")]]
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.csv.gz", "pairs.parquet", "step/"])
@@ -267,10 +267,10 @@ def test_an_input_that_was_replaced_after_the_plan_is_refused_before_anything_is
             return f"s3://{s3.bucket}/step/"
         return s3.put(name, text_of(name.partition(".")[2], texts))
 
-    (piece, *_) = pieces_of(find_input(s3.storage, put(["a", "b"])), 1)
+    (shard, *_) = pieces_of(find_input(s3.storage, put(["a", "b"])), 1)
     uri = put(["a", "c"])
     with pytest.raises(JobError, match="changed since the step was planned; clear the plan task"):
-        find_input(s3.storage, uri).fetch(tmp_path, piece)
+        find_input(s3.storage, uri).fetch(tmp_path, shard)
     assert not (tmp_path / "input").exists()
 
 
@@ -281,10 +281,10 @@ def test_an_input_that_is_replaced_while_a_piece_is_fetched_is_never_mixed(s3: S
     if name == "pairs.parquet":
         old, new = path.read_bytes(), path.read_bytes().replace(b"0.png", b"9.png")
     given = find_input(s3.storage, s3.put(name, old))
-    piece = pieces_of(given, 2)[1]
+    shard = pieces_of(given, 2)[1]
     s3.put(name, new)
     with pytest.raises(JobError, match="changed while it was being read; run the task again"):
-        given.fetch(tmp_path, piece)
+        given.fetch(tmp_path, shard)
 
 
 def test_gzip_data_that_is_cut_off_or_damaged_is_said_in_words(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_gzip_data_that_is_cut_off_or_damaged_is_said_in_words(tmp_path: Path) -
     for broken, words in (
         (whole[: len(whole) // 2], "is not whole gzip data"),
         (whole[:200] + b"\xff" * 200 + whole[400:], "is not whole gzip data"),
-        (gzip.compress(gzip.decompress(whole)[: last.stop - 10]), "ends 10 bytes before the end of the piece"),
+        (gzip.compress(gzip.decompress(whole)[: last.stop - 10]), "ends 10 bytes before the end of the shard"),
     ):
         path.write_bytes(broken)
         given = find_input(Storage(), str(path))

@@ -62,7 +62,7 @@ class TextBatch:
 
 
 @dataclass(eq=False, slots=True)
-class PlannedChunk(Generic[ContentT]):
+class BatchedChunk(Generic[ContentT]):
     """Rows that were read, and what their results wait for.
 
     :param size: bytes that all of it takes in memory, roughly.
@@ -83,7 +83,7 @@ class PlannedChunk(Generic[ContentT]):
         return True
 
 
-class Planner:
+class Batcher:
     """Says for each row which encodings it needs, and puts those that are not there into batches.
 
     What is in a batch depends on the rows alone and never on time. All methods belong to one thread.
@@ -116,7 +116,7 @@ class Planner:
         self.known_images = EncodingCache(cache_bytes // 2, encoder.dimensions)
         self.known_texts = EncodingCache(cache_bytes // 2, encoder.dimensions)
 
-    def plan(self, chunk: Rows[ContentT]) -> PlannedChunk[ContentT]:
+    def plan(self, chunk: Rows[ContentT]) -> BatchedChunk[ContentT]:
         """Say for each row which encodings it needs, and see to it that they come."""
         rows: list[Row] = []
         captions: dict[int, str] = {}
@@ -140,7 +140,7 @@ class Planner:
         if self._with_sentences:
             self._plan_sentences(rows, captions)
         held = sum(len(row.sentences) for row in rows if isinstance(row, Pair)) * self._bytes_of_sentence
-        planned = PlannedChunk(chunk, rows, chunk.size + held)
+        planned = BatchedChunk(chunk, rows, chunk.size + held)
         self._chunks_read += 1
         self._bytes_read += planned.size
         return planned

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 # The fields of the request that the operator calls otherwise. All others that it has carry the request's names.
 _CALLED = {"model": "model_name", "revision": "model_revision"}
 
+# The fields that no parameter gives. (The parameter ``shard`` is a name, of which the plan makes the field.)
+_MADE_HERE = {"input", "output", "filtered_output", "requested_by", "shard"}
+
 # How one shard goes about its work may differ from the next. Not so the rest of what a fingerprint leaves out: shards
 # are cut at resume points, and what may be replaced is for the whole step to say.
 _SHARDS_OWN = ("batch_size", "device", "embedding_cache_bytes", "max_error_rate", "max_error_rates", "reuse")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Work:
     """What one task instance does.
 
     :param shard_label: of one shard, for people: which of how many, and its rows.
@@ -38,7 +41,7 @@ class Plan:
     shard_label: str | None = None
 
 
-def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage, *, in_parts: bool = False) -> Plan:
+def work_of(parameters: Mapping[str, Any], requester: Requester, storage: Storage, *, in_parts: bool = False) -> Work:
     """Return what the task does, given the operator's parameters as templating left them; None is not set.
 
     :param in_parts: the step is written as part files.
@@ -53,7 +56,7 @@ def plan(parameters: Mapping[str, Any], requester: Requester, storage: Storage, 
     else:
         step, source = number, series.find(number, storage)
     target = series.parts_uri(step + 1) if in_parts else series.uri(step + 1)
-    return Plan(_request(parameters, series, source, target, requester, step + 1), step + 1)
+    return Work(_request(parameters, series, source, target, requester, step + 1), step + 1)
 
 
 def output_step(parameters: Mapping[str, Any], output: str) -> int:
@@ -68,7 +71,7 @@ def output_step(parameters: Mapping[str, Any], output: str) -> int:
     raise _differs(["cache_path, file_name_prefix or cache_type"])
 
 
-def _shard(parameters: Mapping[str, Any], requester: Requester, storage: Storage) -> Plan:
+def _shard(parameters: Mapping[str, Any], requester: Requester, storage: Storage) -> Work:
     """Return what a task that scores one shard does: what the step was planned with, which must be its own parameters,
     too."""
     # It knows how tables are cut and joined, which a task that scores a whole step elsewhere need not.
@@ -81,7 +84,7 @@ def _shard(parameters: Mapping[str, Any], requester: Requester, storage: Storage
     own, step = _planned(parameters, shards, requester)
     conduct = {field: getattr(own, field) for field in _SHARDS_OWN}
     request = shards.shard_request(name, requester).model_copy(update=conduct)
-    return Plan(request, step, shards.describe(name))
+    return Work(request, step, shards.describe(name))
 
 
 def _planned(parameters: Mapping[str, Any], shards: ShardPlan, requester: Requester) -> tuple[EvaluationRequest, int]:
@@ -123,6 +126,8 @@ def _request(
 ) -> EvaluationRequest:
     fields: dict[str, Any] = {}
     for name, field in EvaluationRequest.model_fields.items():
+        if name in _MADE_HERE:
+            continue
         parameter = _CALLED.get(name, name)
         value = parameters.get(parameter)
         if value is not None:
