@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clip_operator.dataflow import FileStorage, ImageCLIPEvaluator
-    from clip_operator.job import evaluate
+    from clip_operator.job.evaluation import evaluate
     from clip_operator.operators import ImageCLIPEvaluatorOperator
     from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.request import EvaluationRequest
@@ -31,7 +31,7 @@ _HOMES = {
     "FileStorage": "dataflow",
     "ImageCLIPEvaluator": "dataflow",
     "ImageCLIPEvaluatorOperator": "operators",
-    "evaluate": "job",
+    "evaluate": "job.evaluation",
 }
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
-_MOST_MANIFEST_BYTES = 4 << 20
-
 log = logging.getLogger("clip_operator")
 
 
@@ -101,7 +99,7 @@ def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> 
 
 
 def _report(manifest: str, output: str | None) -> int:
-    from clip_operator.proof.manifest import parse_manifest
+    from clip_operator.proof.manifest import read_manifest
     from clip_operator.report import render, report_uri
     from clip_operator.report.samples import read_samples
     from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
@@ -110,7 +108,7 @@ def _report(manifest: str, output: str | None) -> int:
     storage = Storage()
     uri = manifest if manifest.endswith(MANIFEST_SUFFIX) else manifest_uri(manifest)
     try:
-        found = parse_manifest(storage.read(uri, _MOST_MANIFEST_BYTES))
+        found = read_manifest(storage, uri)
     except ObjectNotFound:
         raise JobError(f"there is no manifest at {display(uri)}; name a manifest, or an output that has one") from None
     if found is None:

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from clip_operator.job.evaluation import evaluate
 from clip_operator.model import find_checkpoint
-from clip_operator.proof.completion import proof
+from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
 from tests.conftest import S3, SHAPES

@@ -24,8 +24,8 @@ from transformers import CLIPModel, CLIPProcessor
 from clip_operator import model
 from clip_operator.errors import Cancelled, ClipOperatorError, JobError
 from clip_operator.job.evaluation import evaluate
-from clip_operator.proof.completion import proof
 from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
+from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.storage import ObjectInfo, Storage, Unchanged
 from tests.conftest import S3, SHAPES

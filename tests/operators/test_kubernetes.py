@@ -20,8 +20,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from clip_operator.job.evaluation import evaluate
 from clip_operator.model import find_checkpoint
-from clip_operator.proof.completion import proof, publish_manifest
 from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.proof.publication import publish_manifest
+from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.storage import Storage, parent
 from tests.conftest import S3, SHAPES

@@ -26,8 +26,8 @@ from PIL import Image
 from clip_operator import model
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.job.evaluation import evaluate
-from clip_operator.proof.completion import proof
 from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
+from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.resume import find_leftovers
 from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, Unchanged

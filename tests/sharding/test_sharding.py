@@ -19,8 +19,8 @@ import torch
 from clip_operator.errors import Cancelled, JobError, RequestError
 from clip_operator.job.evaluation import evaluate
 from clip_operator.model import ClipEncoder
-from clip_operator.proof.completion import proof
 from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.sharding import ShardPlan, merge_shards, plan_shards, read_plan
 from clip_operator.storage import Storage

@@ -12,6 +12,6 @@ pattern (``s3://b/x/part-*.parquet``), in the order of their names; or in a Hugg
 """
 
 from clip_operator.inputs.find import HUGGING_FACE, find_input
-from clip_operator.inputs.input import Input, LocalInput
+from clip_operator.inputs.input import Input, LocalInput, fragment_of
 
-__all__ = ["HUGGING_FACE", "Input", "LocalInput", "find_input"]
+__all__ = ["HUGGING_FACE", "Input", "LocalInput", "find_input", "fragment_of"]

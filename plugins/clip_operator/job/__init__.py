@@ -1,5 +1,1 @@
-"""The job: read a step, score every row, write the next step, prove it."""
-
-from clip_operator.job.evaluation import evaluate
-
-__all__ = ["evaluate"]
+"""The job: every row is scored in a first pass, what needs all scores is done in a second, and the step is proved."""

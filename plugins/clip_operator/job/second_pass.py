@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_operator.errors import JobError
-from clip_operator.proof.completion import publish_output, version, write_claim
+from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import Calibration, FilteredStep
+from clip_operator.proof.publication import Published, publish_output
+from clip_operator.proof.standing import version
 from clip_operator.request import EvaluationRequest
 from clip_operator.scoring import CHUNK_ROWS, NullDistribution, Tally, written_score
-from clip_operator.storage import ObjectInfo, Storage, Unchanged, display
+from clip_operator.storage import Storage, Unchanged, display
 from clip_operator.tables import AddedType, Chunk, create_selection, create_table, file_type_of, open_table
 
 log = logging.getLogger(__name__)
@@ -34,19 +36,18 @@ def is_wanted(request: EvaluationRequest) -> bool:
 
 def publish_step(
     storage: Storage, output: Path, request: EvaluationRequest, condition: Unchanged, tally: Tally
-) -> tuple[ObjectInfo, FilteredStep | None]:
+) -> Published:
     """Write the output to its place and, if the request asks for it, the rows with a high score to theirs.
 
     :param output: the local file as it was written with the scores; it may be gone afterwards.
     :param tally: what all its rows came to.
-    :return: the version of the output, and what the manifest says of the filtered step.
     :raises JobError: the threshold is asked for, and there is none; or another run has written the output meanwhile.
     """
     output = _with_percentiles(output, request, tally.null_distribution())
     filtered = _filtered(output, request, tally.calibration())
-    published = publish_output(storage, output, request.output, condition)
+    published = version(publish_output(storage, output, request.output, condition))
     if filtered is None or request.filtered_output is None:
-        return published, None
+        return Published(published)
     # Its proof is the manifest of the output, which is still to come: until then no reader may take it for complete.
     write_claim(storage, request.filtered_output, request.requested_by)
     there = publish_output(storage, filtered.path, request.filtered_output, None)
@@ -56,7 +57,8 @@ def publish_step(
         filtered.min_score,
         display(request.filtered_output),
     )
-    return published, FilteredStep(output=version(there), min_score=filtered.min_score, rows=filtered.rows)
+    step = FilteredStep(output=version(there), min_score=filtered.min_score, rows=filtered.rows)
+    return Published(published, step)
 
 
 def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistribution | None) -> Path:

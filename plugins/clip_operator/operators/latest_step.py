@@ -6,7 +6,8 @@ import logging
 
 from clip_operator.errors import JobError
 from clip_operator.inputs import find_input
-from clip_operator.proof.completion import proof, read_claim
+from clip_operator.proof.claims import read_claim
+from clip_operator.proof.standing import proof
 from clip_operator.request import Requester
 from clip_operator.steps import StepSeries
 from clip_operator.storage import ObjectNotFound, Storage, display

@@ -20,7 +20,7 @@ from clip_operator.machine.scratch import scratch_folder
 from clip_operator.preflight.columns import check_columns, check_free, open_checked
 from clip_operator.preflight.image_sample import describe_failures, draw, failures, no_image_comes
 from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
-from clip_operator.proof.completion import check_may_write, proof, read_claim
+from clip_operator.proof.standing import look
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import (
     BucketNotFound,
@@ -72,13 +72,12 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
 def _was_tried_before(request: EvaluationRequest, storage: Storage) -> bool:
     """Tell whether the work may be done already, or be under way in the pod of an earlier try."""
     try:
-        manifest = proof(storage, request.output)
-        if manifest is not None:
-            return not request.overwrite and manifest.request.fingerprint() == request.fingerprint()
-        claim = read_claim(storage, request.output)
+        standing = look(storage, request)
     except StorageError:
         return False
-    return claim is not None and claim.requested_by == request.requested_by
+    if standing.proof is not None:
+        return not request.overwrite and standing.proof.request.fingerprint() == request.fingerprint()
+    return standing.claim is not None and standing.claim.requested_by == request.requested_by
 
 
 class _Checks:
@@ -110,7 +109,7 @@ class _Checks:
     def target(self) -> None:
         """Raise :class:`JobError` if the output is another's."""
         try:
-            check_may_write(self._storage, self._request)
+            look(self._storage, self._request).check_may_write()
         except BucketNotFound:
             raise
         except StorageError as error:

@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.storage import Storage
+
+_MOST_BYTES = 4 << 20
 
 
 class _Record(BaseModel):
@@ -153,18 +156,12 @@ class Shards(_Record):
     scored_by: list[EarlierWork] = Field(description="What computed the scores, and how many rows each.")
 
 
-class EvaluationManifest(_Record):
-    """What one evaluation read, did and wrote. ``status`` is there for readers of the JSON; it has one value."""
+class Scored(_Record):
+    """What scoring the rows of a step came to: by one task or, put together, by many."""
 
-    manifest_version: Literal[1] = 1
-    status: Literal["complete"] = "complete"
-    input: ObjectVersion
-    output: ObjectVersion
-    output_columns: list[str] = Field(description="Columns with scores; the reasons are in request.error_key.")
     rows: RowCounts
     scores: ScoreStatistics | None = Field(description="None where no row was scored.")
     calibration: Calibration | None = Field(None, description="None where no mismatched pair could be made.")
-    filtered: FilteredStep | None = None
     model: ModelProvenance
     device: DeviceProvenance
     throughput: Throughput | None = None
@@ -172,6 +169,20 @@ class EvaluationManifest(_Record):
     earlier_work: list[EarlierWork] = Field([], description="Where the resumed rows were scored.")
     sums: ScoreSums | None = Field(None, description="Of a shard: what it adds to the whole output's statistics.")
     shards: Shards | None = Field(None, description="Of an output that several workers scored.")
+
+
+class _Step(_Record):
+    manifest_version: Literal[1] = 1
+    status: Literal["complete"] = "complete"
+    input: ObjectVersion
+    output: ObjectVersion
+    output_columns: list[str] = Field(description="Columns with scores; the reasons are in request.error_key.")
+    filtered: FilteredStep | None = None
+
+
+class EvaluationManifest(Scored, _Step):
+    """What one evaluation read, did and wrote. ``status`` is there for readers of the JSON; it has one value."""
+
     request: EvaluationRequest
     started_at: datetime
     finished_at: datetime
@@ -206,3 +217,12 @@ def parse_manifest(data: bytes) -> EvaluationManifest | None:
         return EvaluationManifest.model_validate_json(data)
     except ValidationError:
         return None
+
+
+def read_manifest(storage: Storage, uri: str) -> EvaluationManifest | None:
+    """Return the manifest that stands at ``uri``, or None if what is there is not one of ours.
+
+    :raises ObjectNotFound: there is nothing.
+    :raises StorageError: it cannot be read, or is larger than any of ours.
+    """
+    return parse_manifest(storage.read(uri, _MOST_BYTES))

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clip_operator.proof.completion import CLAIM_SUFFIX, Claim, claim_uri, proof, read_claim
+from clip_operator.proof.claims import CLAIM_SUFFIX, Claim, claim_uri, read_claim
+from clip_operator.proof.standing import proof
 from clip_operator.report import report_uri
 from clip_operator.report.samples import samples_uri
 from clip_operator.resume.points import RESUME_FOLDER, ResumePoint, read_resume_point, resume_prefix

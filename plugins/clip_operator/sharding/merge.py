@@ -18,15 +18,9 @@ from clip_operator.errors import Cancelled, JobError
 from clip_operator.inputs.image_access import image_root
 from clip_operator.job.second_pass import is_wanted, publish_step
 from clip_operator.machine.scratch import scratch_folder
-from clip_operator.proof.completion import claimed, confirm, find_output, proof, publish_manifest, version
-from clip_operator.proof.manifest import (
-    EarlierWork,
-    EvaluationManifest,
-    FilteredStep,
-    Shards,
-    Throughput,
-    parse_manifest,
-)
+from clip_operator.proof.manifest import EarlierWork, EvaluationManifest, Scored, Shards, Throughput, read_manifest
+from clip_operator.proof.publication import Published, build_manifest, claimed, confirm, publish_manifest
+from clip_operator.proof.standing import find_manifest, find_output, look, proof, version
 from clip_operator.report import publish_report, report_uri
 from clip_operator.report.samples import Samples, merged, read_samples, samples_uri
 from clip_operator.request import ErrorBudget, Requester
@@ -37,7 +31,6 @@ from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
-    ObjectNotFound,
     Storage,
     Unchanged,
     display,
@@ -50,7 +43,6 @@ log = logging.getLogger(__name__)
 _PLAN_URI = re.compile(r"(?P<beside>.+)\.shards/(?P<id>[0-9a-f]+)/plan\.json", re.DOTALL)
 
 _THREADS = 16
-_MOST_MANIFEST_BYTES = 4 << 20
 _SHOWN_SHARDS = 5
 _COPIED_BYTES = 4 << 20
 
@@ -79,7 +71,7 @@ def merge_shards(
             raise
         log.info("%s has been merged already", display(done.output.uri))
         discard_leftovers(storage, *done.request.outputs)
-        return confirm(storage, done, requester) if requester else done
+        return confirm(storage, done, requester)
     if plan.is_complete:
         return _confirmed(plan, storage, requester)
     started = datetime.now(UTC)
@@ -87,11 +79,13 @@ def merge_shards(
     manifests = _manifests(plan, storage, stop, outcomes.tally)
     _check_model(manifests, plan)
     outcomes.check()
-    with claimed(storage, plan.request) as condition:
-        output, filtered = _assembled(plan, manifests, outcomes.tally, storage, condition)
+    with claimed(storage, look(storage, plan.request)) as condition:
+        published = _assembled(plan, manifests, outcomes.tally, storage, condition)
         if stop.is_set():
             raise Cancelled("stopped before the output was proved")
-        manifest = _manifest(plan, manifests, outcomes.tally, output, filtered, requester)
+        scored = _scored(plan, manifests, outcomes.tally)
+        begun = min(manifest.started_at for manifest in manifests)
+        manifest = build_manifest(plan.request, plan.input, published, scored, begun, confirmed_by=requester)
         if plan.request.report:
             publish_report(storage, manifest, _samples(plan, storage))
         publish_manifest(storage, manifest)
@@ -102,7 +96,7 @@ def merge_shards(
         f"{manifest.rows.total:,}",
         (datetime.now(UTC) - started).total_seconds(),
         f"{manifest.rows.scored:,}",
-        display(output.uri),
+        display(manifest.output.uri),
     )
     if manifest.calibration is not None:
         log.info("%s", describe_calibration(manifest.calibration))
@@ -115,7 +109,7 @@ def _merged_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None
     if match is None:
         raise JobError(f"{display(plan_uri)} is not where a plan stands")
     try:
-        manifest = parse_manifest(storage.read(match["beside"] + MANIFEST_SUFFIX, _MOST_MANIFEST_BYTES))
+        manifest = read_manifest(storage, match["beside"] + MANIFEST_SUFFIX)
     except ObjectNotFound:
         return None
     if manifest is None or manifest.shards is None or manifest.shards.plan != match["id"]:
@@ -128,7 +122,7 @@ def _confirmed(plan: ShardPlan, storage: Storage, requester: Requester | None) -
     if manifest is None or not manifest.proves(plan.request, plan.input, manifest.model.digest):
         raise JobError(f"{display(plan.request.output)} has changed since the step was planned; clear the plan task")
     discard_leftovers(storage, *plan.request.outputs)
-    return confirm(storage, manifest, requester) if requester else manifest
+    return confirm(storage, manifest, requester)
 
 
 def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: Tally) -> list[EvaluationManifest]:
@@ -144,10 +138,7 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
         if stop.is_set():
             raise Cancelled("stopped before the shards were merged")
         request = plan.nth_request(index, None)
-        try:
-            manifest = parse_manifest(storage.read(manifest_uri(request.output), _MOST_MANIFEST_BYTES))
-        except ObjectNotFound:
-            return None
+        manifest = find_manifest(storage, request.output)
         if manifest is None or not manifest.proves(request, plan.input, manifest.model.digest):
             return None
         found = there.get(request.output)
@@ -190,12 +181,12 @@ def _check_model(manifests: Sequence[EvaluationManifest], plan: ShardPlan) -> No
 
 def _assembled(
     plan: ShardPlan, manifests: Sequence[EvaluationManifest], tally: Tally, storage: Storage, condition: Unchanged
-) -> tuple[ObjectInfo, FilteredStep | None]:
+) -> Published:
     """Write the step, and the filtered one that belongs to it; without copying what can stay where it is."""
     if plan.standalone:
-        return _parts(plan, manifests, storage), None
+        return Published(version(_parts(plan, manifests, storage)))
     if not is_wanted(plan.request):
-        return _joined(plan, manifests, storage, plan.request.output, condition), None
+        return Published(version(_joined(plan, manifests, storage, plan.request.output, condition)))
     with scratch_folder() as folder:
         _joined(plan, manifests, storage, str(folder / "output"), None)
         return publish_step(storage, folder / "output", plan.request, condition, tally)
@@ -268,40 +259,22 @@ def _samples(plan: ShardPlan, storage: Storage) -> Samples:
         return merged(some for some in found if some is not None)
 
 
-def _manifest(
-    plan: ShardPlan,
-    manifests: Sequence[EvaluationManifest],
-    tally: Tally,
-    output: ObjectInfo,
-    filtered: FilteredStep | None,
-    requester: Requester | None,
-) -> EvaluationManifest:
-    first, finished = manifests[0], datetime.now(UTC)
-    started = min(manifest.started_at for manifest in manifests)
-    devices = Counter(manifest.device for manifest in manifests)
-    return EvaluationManifest(
-        input=plan.input,
-        output=version(output),
-        output_columns=first.output_columns,
+def _scored(plan: ShardPlan, manifests: Sequence[EvaluationManifest], tally: Tally) -> Scored:
+    """Return what the shards' manifests say together."""
+    first, devices = manifests[0], Counter(manifest.device for manifest in manifests)
+    return Scored(
         rows=tally.row_counts(
             resumed=sum(manifest.rows.resumed for manifest in manifests),
             reused=sum(manifest.rows.reused for manifest in manifests),
         ),
         scores=tally.statistics(),
         calibration=tally.calibration(),
-        filtered=filtered,
         model=first.model,
         device=devices.most_common(1)[0][0],
         throughput=_throughput(manifests),
         libraries=first.libraries,
         earlier_work=_added_up(work for manifest in manifests for work in manifest.earlier_work),
         shards=Shards(plan=plan.id, count=len(manifests), scored_by=_added_up(map(_work, manifests))),
-        request=plan.request,
-        started_at=started,
-        finished_at=finished,
-        duration_seconds=round((finished - started).total_seconds(), 3),
-        confirmed_by=requester,
-        confirmed_at=finished if requester is not None else None,
     )
 
 

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
 from clip_operator.inputs import Input, find_input
-from clip_operator.proof.completion import check_may_write, finished, proof, version, write_claim
-from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
+from clip_operator.proof.claims import write_claim
+from clip_operator.proof.manifest import ObjectVersion
+from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import into, of_size
 from clip_operator.steps import part_name, shards_prefix
-from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, join, parent
+from clip_operator.storage import ObjectNotFound, Storage, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
 log = logging.getLogger(__name__)
@@ -164,11 +165,12 @@ def plan_shards(
         )
     data = find_input(storage, request.input)
     check_conversion(data.file_type, file_type_of(request.output))
-    if not request.overwrite and _is_complete(storage, request, data.info):
+    standing = look(storage, request)
+    if _is_complete(standing, version(data.info), storage):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
         plan = _plan(request, data, [], standalone, is_complete=True)
     else:
-        check_may_write(storage, request)
+        standing.check_may_write()
         plan = _plan(request, data, _cut(data, request, shards, shard_rows, shard_bytes, most), standalone)
         if standalone:  # the shards write to the final place, under names that are nobody's yet
             write_claim(storage, request.output, request.requested_by)
@@ -278,14 +280,14 @@ def _plan(
     )
 
 
-def _is_complete(storage: Storage, request: EvaluationRequest, source: ObjectInfo) -> bool:
+def _is_complete(standing: Standing, source: ObjectVersion, storage: Storage) -> bool:
     """Tell whether the output is there and proved, as far as this machine can tell which model the request names."""
-    manifest: EvaluationManifest | None = proof(storage, request.output)
-    if manifest is None or not manifest.proves(request, version(source), manifest.model.digest):
+    if standing.proof is None or standing.finished(source, standing.proof.model.digest) is None:
         return False  # whatever the model is
+    request = standing.request
     try:
         checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     except (JobError, ModuleNotFoundError) as error:
         log.info("Whether the model is still the same cannot be told here, so the step is scored anew: %s", error)
         return False
-    return finished(storage, request, source, checkpoint.digest) is not None
+    return standing.finished(source, checkpoint.digest) is not None

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from clip_operator.errors import ClipOperatorError
 from clip_operator.operators.aws import aws_connection
-from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
+from clip_operator.proof.manifest import EvaluationManifest, read_manifest
 from clip_operator.report.samples import Samples, read_samples
 from clip_operator.request import Requester
 from clip_operator.steps import MANIFEST_SUFFIX
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _SECONDS = 4.0
 _ATTEMPTS = 2
 
-_MOST_MANIFEST_BYTES = 4 << 20
 
 # All of Airflow's pages share one set of threads. Not all of them shall wait for a store that does not answer.
 _reading = threading.BoundedSemaphore(8)
@@ -94,7 +93,7 @@ def read_evaluation(instance: TaskInstance) -> tuple[EvaluationManifest, Samples
     uri = display(location.uri)
     with _told(location):
         storage = _impatient_storage(location)
-        manifest = parse_manifest(storage.read(location.uri, _MOST_MANIFEST_BYTES))
+        manifest = read_manifest(storage, location.uri)
     if manifest is None:
         raise NothingToShow(
             "The manifest cannot be read",

@@ -15,8 +15,8 @@ from clip_operator.operators.execution.pod_end import describe_trouble, explain
 from clip_operator.operators.execution.pod_settings import PodSettings
 from clip_operator.operators.work import Work
 from clip_operator.preflight import check_before_pod
-from clip_operator.proof.completion import proof
 from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.steps import manifest_uri
 from clip_operator.storage import Storage, StorageError, display, scheme_of

@@ -1,0 +1,239 @@
+"""The first pass: every row is read, scored if its score is not known yet, and written with the added columns."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_operator import model
+from clip_operator.errors import Cancelled, JobError
+from clip_operator.images import ImageLoader
+from clip_operator.inputs import Input, fragment_of
+from clip_operator.inputs.image_access import image_root
+from clip_operator.job.progress import show_progress
+from clip_operator.job.sampling import SampleCollector
+from clip_operator.machine.libraries import library_versions
+from clip_operator.model import Checkpoint
+from clip_operator.preflight import no_image_comes, open_checked
+from clip_operator.proof.manifest import DeviceProvenance, EarlierWork, Scored
+from clip_operator.proof.standing import Standing, version
+from clip_operator.report.samples import Samples
+from clip_operator.request import ErrorBudget, EvaluationRequest, Shard
+from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, find_leftovers
+from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
+from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns
+from clip_operator.storage import AccessDenied, Storage, StorageError, display
+from clip_operator.tables import WHOLE, AddedType, TableReader, TableWriter, create_table, file_type_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that may be carried out, and what that takes.
+
+    :param standing: what stands at the output.
+    :param stop: when set, by whatever thread, the job ends soon with :class:`Cancelled`.
+    """
+
+    request: EvaluationRequest
+    storage: Storage
+    images: ImageLoader
+    data: Input
+    checkpoint: Checkpoint
+    standing: Standing
+    stop: threading.Event
+
+    def check_not_stopped(self) -> None:
+        """Raise :class:`Cancelled` if the job is to stop."""
+        if self.stop.is_set():
+            raise Cancelled("stopped before the output was written")
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """What the first pass came to.
+
+    :param table: the local file with all rows and the added columns, but for those that need all rows' scores.
+    :param tally: counts and statistics over them, of which ``scored`` has what the manifest says.
+    """
+
+    table: Path
+    tally: Tally
+    scored: Scored
+    samples: Samples | None
+
+
+def score_rows(job: Job, folder: Path) -> ScoredRows:
+    """Score every row of the input into a local file.
+
+    :param folder: an empty folder on the local disk, with room for the input and the output.
+    :raises JobError: the input cannot be scored, or too few of its rows; nothing was written but resume points.
+    """
+    request, table_path = job.request, folder / "output"
+    local = job.data.fetch(folder, request.shard)
+    with _in_its_shard(request.shard), open_checked(local.open, request) as (table, scan):
+        if request.shard is None:
+            _check_images(job, table)
+        job.check_not_stopped()
+        first_pass = _FirstPass(job)
+        fragment = WHOLE if request.shard is None or request.shard.standalone else fragment_of(request.shard)
+        added, output_type = _added_columns(request), file_type_of(request.output)
+        with (
+            first_pass.continuation(folder / "previous") as continuation,
+            create_table(table_path, output_type, table, added, fragment=fragment) as writer,
+        ):
+            first_pass.write(table, scan.rows, continuation, writer)
+        samples = first_pass.samples()
+    job.check_not_stopped()
+    return ScoredRows(table_path, first_pass.tally, first_pass.scored(continuation), samples)
+
+
+class _FirstPass:
+    """Loads the model, and has what takes part in scoring."""
+
+    def __init__(self, job: Job) -> None:
+        request = job.request
+        scores = None if request.reuse is None else ScoreStore(job.storage, request.reuse)
+        self._job = job
+        self._device = model.choose_device(request.device)
+        self._encoder = model.load_encoder(job.checkpoint, self._device, request.precision, request.batch_size)
+        self._reuse = None if scores is None else self._reuse_of(scores)
+        self._scorer = Scorer(
+            self._encoder,
+            job.images if self._reuse is None else self._reuse.images,
+            job.stop,
+            reduced=request.image_decoding == "reduced",
+            cache_bytes=request.embedding_cache_bytes,
+            with_sentences=request.sentence_key is not None,
+        )
+        images_from = display(image_root(request))
+        self._outcomes = Outcomes(request.on_error, ErrorBudget.of(request), images_from, request.shard)
+        self._collector = SampleCollector(request.shard) if request.report else None
+
+    @property
+    def tally(self) -> Tally:
+        return self._outcomes.tally
+
+    def _reuse_of(self, scores: ScoreStore) -> ScoreReuse:
+        """Prepare to take scores from the score store and to add to it."""
+        request = self._job.request
+        return ScoreReuse(
+            scores,
+            ScoreKeys(self._encoder.provenance, request),
+            self._job.storage,
+            self._job.images,
+            reads=not request.overwrite,  # who says overwrite wants scores that this run has made
+            cache_bytes=request.embedding_cache_bytes,
+            with_sentences=request.sentence_key is not None,
+        )
+
+    @contextmanager
+    def continuation(self, path: Path) -> Iterator[Continuation]:
+        """Open what earlier tries and runs have left of this work; a copy of a previous output goes to ``path``."""
+        job, provenance, source = self._job, self._encoder.provenance, version(self._job.data.info)
+        here = EarlierWork(rows=0, device=self._device.name, libraries=library_versions())
+        points = ResumePoints(job.storage, job.request, source, provenance.digest, provenance.precision, here)
+        with ExitStack() as stack:
+            previous = None
+            if manifest := job.standing.rescorable(source, provenance.digest, provenance.precision):
+                previous = stack.enter_context(PreviousOutput(job.storage, manifest, path))
+                self.tally.fall_back_on(manifest.calibration)
+            try:
+                yield Continuation(points, previous, job.request.resume_point_rows)
+            except Exception:
+                if points.saved_rows:
+                    log.info("The results of %s rows are kept for the next try", f"{points.saved_rows:,}")
+                raise
+
+    def write(self, table: TableReader, rows_in_all: int, continuation: Continuation, writer: TableWriter) -> None:
+        """Write ``table`` with the added columns, all but those that are known only when all rows are scored."""
+        request, outcomes, reuse = self._job.request, self._outcomes, self._reuse
+        with show_progress(rows_in_all) as progress:
+            chunks = continuation.rows(table, request.input_image_key, request.input_text_key)
+            for rows, results in self._scorer.score(chunks if reuse is None else reuse.rows(chunks)):
+                scores = outcomes.scores(results)
+                writer.write(rows.content, {request.output_key: scores, **derived_columns(request, results)})
+                progress.update(outcomes.tally.rows, outcomes.tally.failed)
+                if self._collector is not None:
+                    self._collector.add(rows, results)
+                if reuse is not None:
+                    reuse.save(rows, results)
+                continuation.save(rows, results)
+                if rows.ends_segment:
+                    outcomes.check_so_far()
+            if outcomes.tally.rows != rows_in_all:
+                raise JobError(
+                    f"{outcomes.tally.rows:,} rows were read but the input has {rows_in_all:,}; nothing was written"
+                )
+            if reuse is not None:
+                reuse.save_last()
+            continuation.save_last()
+            outcomes.check()
+
+    def samples(self) -> Samples | None:
+        """Return rows that stand for the others; None if the request wants no report."""
+        return None if self._collector is None else self._collector.samples(self._job.images)
+
+    def scored(self, continuation: Continuation) -> Scored:
+        """Return what the manifest says of the scores and of what gave them."""
+        earlier_work = continuation.earlier_work()
+        return Scored(
+            rows=self.tally.row_counts(
+                resumed=sum(work.rows for work in earlier_work),
+                reused=0 if self._reuse is None else self._reuse.reused,
+                truncated_texts=continuation.truncated_texts,
+            ),
+            scores=self.tally.statistics(),
+            calibration=self.tally.calibration(),
+            model=self._encoder.provenance,
+            device=DeviceProvenance(name=self._device.name, reason=self._device.reason),
+            throughput=self._scorer.throughput(),
+            libraries=library_versions(),
+            earlier_work=earlier_work,
+            sums=None if self._job.request.shard is None else self.tally.sums(),
+        )
+
+
+def _check_images(job: Job, table: TableReader) -> None:
+    """Raise :class:`JobError` if, as far as can be told at small cost, no image of the table can be had."""
+    if job.request.rescore is not None and job.standing.output is not None:
+        return  # most rows have their scores, and need no image any more
+    problem = no_image_comes(table, job.request, job.images, job.images.fetch, job.stop)
+    if problem is None:
+        return
+    if _may_resume(job):
+        log.warning("Rows that an earlier try has scored keep their scores, but %s", problem)
+        return
+    raise JobError(f"{display(job.request.input)}: {problem}. Nothing was scored or written")
+
+
+def _may_resume(job: Job) -> bool:
+    """Tell whether an earlier try may have scored rows, so that their images need not be there any more."""
+    try:
+        return any(left.resume_points for left in find_leftovers(job.storage, job.request.output))
+    except AccessDenied:  # it cannot be told
+        return True
+
+
+def _added_columns(request: EvaluationRequest) -> dict[str, AddedType]:
+    """Return the columns that are written with the rows, in the order of ``request.added_columns``."""
+    texts = (request.error_key, request.sentence_key)
+    written = (key for key in request.added_columns if key != request.percentile_key)
+    return {key: AddedType.STRING if key in texts else AddedType.FLOAT64 for key in written}
+
+
+@contextmanager
+def _in_its_shard(shard: Shard | None) -> Iterator[None]:
+    """Say of an error which part of the whole input it speaks of: lines and elements are counted within a shard."""
+    try:
+        yield
+    except JobError as error:
+        if shard is None or shard.of == 1 or isinstance(error, (Cancelled, StorageError)):
+            raise
+        from_row = "" if shard.first_row is None else f", whose first row is row {shard.first_row + 1:,} of the whole"
+        raise JobError(f"{error} (in shard {shard.index + 1:,} of {shard.of:,}{from_row})") from None

@@ -1,0 +1,41 @@
+"""Claims: who has begun to write an output. One is written before it, and removed after the manifest."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clip_operator.request import Requester
+from clip_operator.steps import beside
+from clip_operator.storage import ObjectNotFound, Storage
+
+CLAIM_SUFFIX = ".claim.json"
+
+
+class Claim(BaseModel):
+    """Who is about to write an output."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requested_by: Requester | None
+    claimed_at: datetime
+
+
+def claim_uri(output: str) -> str:
+    """Return where the claim on an output stands."""
+    return beside(output) + CLAIM_SUFFIX
+
+
+def write_claim(storage: Storage, output: str, requester: Requester | None) -> None:
+    """Say beside an output who is about to write it."""
+    claim = Claim(requested_by=requester, claimed_at=datetime.now(UTC))
+    storage.write(claim.model_dump_json().encode(), claim_uri(output))
+
+
+def read_claim(storage: Storage, output: str) -> Claim | None:
+    """Return the claim on an output, or None if there is none."""
+    try:
+        return Claim.model_validate_json(storage.read(claim_uri(output), max_bytes=1 << 20))
+    except (ObjectNotFound, ValidationError):
+        return None

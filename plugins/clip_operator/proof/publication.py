@@ -1,0 +1,141 @@
+"""How an output is claimed, written, and proved by a manifest, so that whatever happens in between can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clip_operator.errors import JobError
+from clip_operator.proof.claims import claim_uri, write_claim
+from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, Scored
+from clip_operator.proof.standing import Standing, find_output, version
+from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.steps import manifest_uri
+from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, StorageError, Unchanged, display
+
+# Each time that a manifest cannot be written, another run has written one. So many do not come at once.
+_MOST_PUBLICATIONS = 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """A step as it stands in the store.
+
+    :param output: its version.
+    :param filtered: the step of its rows with a high score, if that was asked for.
+    """
+
+    output: ObjectVersion
+    filtered: FilteredStep | None = None
+
+
+@contextmanager
+def claimed(storage: Storage, before: Standing) -> Iterator[Unchanged]:
+    """Claim the output while it is written. Also the first proof that the place can be written at all.
+
+    The claim goes if nothing was written. Else it stays until the manifest is there and the caller removes it.
+
+    :param before: what stood there when the job was found free to write.
+    :return: the condition under which the output may be written: that nothing else has written it meanwhile.
+    """
+    request = before.request
+    write_claim(storage, request.output, request.requested_by)
+    try:
+        yield Unchanged(before.output)
+    except BaseException:
+        # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm. The filtered
+        # output tells it, too: an output may be replaced by one with the same ETag.
+        with suppress(StorageError):
+            filtered = None if request.filtered_output is None else storage.find(request.filtered_output)
+            if (find_output(storage, request.output), filtered) == (before.output, before.filtered):
+                storage.delete(claim_uri(request.output))
+        raise
+
+
+def publish_output(storage: Storage, path: Path, uri: str, condition: Unchanged | None) -> ObjectInfo:
+    """Write an output, whole and at once.
+
+    :param condition: what :func:`claimed` gave for it; None for a filtered output, which follows the output it is of.
+    :raises JobError: another run has written it while this one was scoring.
+    """
+    try:
+        return storage.upload(path, uri, condition)
+    except ObjectChanged:
+        raise JobError(
+            f"another run has written {display(uri)} while this one was scoring. What it wrote stands, and "
+            "this run has written nothing; the next try finds the work done, if that was the same"
+        ) from None
+
+
+def build_manifest(
+    request: EvaluationRequest,
+    source: ObjectVersion,
+    published: Published,
+    scored: Scored,
+    started: datetime,
+    confirmed_by: Requester | None = None,
+) -> EvaluationManifest:
+    """Return the manifest of a step that stands complete in its place.
+
+    :param source: the version of the input.
+    :param started: when the work on it began.
+    :param confirmed_by: who asked for the step, where that is not who asked for the scores.
+    """
+    finished = datetime.now(UTC)
+    return EvaluationManifest(
+        **dict(scored),
+        input=source,
+        output=published.output,
+        output_columns=[request.output_key],
+        filtered=published.filtered,
+        request=request,
+        started_at=started,
+        finished_at=finished,
+        duration_seconds=round((finished - started).total_seconds(), 3),
+        confirmed_by=confirmed_by,
+        confirmed_at=None if confirmed_by is None else finished,
+    )
+
+
+def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
+    """Write the manifest beside its output. The last act of a job.
+
+    Another run may have taken this one for dead and replaced the output. Then the manifest that belongs there is that
+    run's, also where it is still to come.
+
+    :raises JobError: the output is not this run's any more, or the store refuses the manifest again and again.
+    """
+    uri = manifest_uri(manifest.output.uri)
+    data = manifest.model_dump_json(indent=2).encode() + b"\n"
+    for _ in range(_MOST_PUBLICATIONS):
+        before = storage.find(uri)
+        standing = find_output(storage, manifest.output.uri)
+        if standing is None or version(standing) != manifest.output:
+            raise JobError(
+                f"another run has replaced {display(manifest.output.uri)} before this one had proved it. What that run "
+                "wrote stands, and the next try finds the work done, if it was the same"
+            )
+        try:
+            storage.write(data, uri, Unchanged(before))
+        except ObjectChanged:
+            continue  # another run has proved the output that it wrote: is that the one which stands there?
+        return
+    raise JobError(
+        f"{display(uri)} cannot be written: {_MOST_PUBLICATIONS} times the store has said that another run wrote it "
+        "meanwhile. Either many runs write there, or the store does not keep to the conditions of writes (If-Match)"
+    )
+
+
+def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester | None) -> EvaluationManifest:
+    """Write into the manifest that this task instance, too, has asked for the work and found it done.
+
+    :return: the manifest as it stands then; without a task instance, as it was.
+    """
+    if requester is None:
+        return manifest
+    confirmed = manifest.model_copy(update={"confirmed_by": requester, "confirmed_at": datetime.now(UTC)})
+    publish_manifest(storage, confirmed)
+    return confirmed

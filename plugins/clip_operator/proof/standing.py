@@ -1,0 +1,170 @@
+"""What stands at an output: whether it is complete, whose it is, and what a job may do there.
+
+A manifest is written after its output and proves it. A claim is written before an output and removed after the
+manifest: where a job died in between, it tells the next try that the output is this job's own. Where a manifest matches
+the object that stands there, it decides, and a claim that was left behind is not asked. A filtered step is proved by
+the manifest of the output it is of, and has a claim of its own for as long.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from clip_operator.errors import JobError, Reason
+from clip_operator.proof.claims import Claim, read_claim
+from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion, read_manifest
+from clip_operator.request import ErrorBudget, EvaluationRequest, Requester
+from clip_operator.steps import manifest_uri, part_files
+from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, name_of
+
+log = logging.getLogger(__name__)
+
+
+def version(info: ObjectInfo) -> ObjectVersion:
+    """Return the object's version as the manifest records it."""
+    return ObjectVersion(uri=info.uri, size=info.size, etag=info.etag)
+
+
+def find_output(storage: Storage, output: str) -> ObjectInfo | None:
+    """Return the version of an output, of one object or of part files, or None if there is none."""
+    if "*" not in name_of(output):
+        return storage.find(output)
+    parts = part_files(storage, output)
+    return ObjectInfo.of_many(output, parts) if parts else None
+
+
+def find_manifest(storage: Storage, output: str) -> EvaluationManifest | None:
+    """Return the manifest beside an output, whatever it proves, or None if there is none of ours."""
+    try:
+        return read_manifest(storage, manifest_uri(output))
+    except ObjectNotFound:
+        return None
+
+
+def proof(storage: Storage, output: str) -> EvaluationManifest | None:
+    """Return the manifest of the object that stands at ``output``, or None.
+
+    None also where there is a manifest, but of another version of the object: it says nothing of this one.
+    """
+    found = find_output(storage, output)
+    return None if found is None else _of(find_manifest(storage, output), found)
+
+
+def _of(manifest: EvaluationManifest | None, found: ObjectInfo | None) -> EvaluationManifest | None:
+    """Return the manifest if it is of this version of the output."""
+    proves = manifest is not None and found is not None and manifest.output == version(found)
+    return manifest if proves else None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands where a request writes, at the moment when it was looked at.
+
+    :param output: the version of the output; None where there is none.
+    :param filtered: the version of the filtered output; None where there is none, or none is asked for.
+    :param manifest: what stands beside the output, whatever it proves.
+    :param claim: who has begun to write the output; looked up where no manifest proves what stands there.
+    """
+
+    request: EvaluationRequest
+    output: ObjectInfo | None
+    filtered: ObjectInfo | None
+    manifest: EvaluationManifest | None
+    claim: Claim | None
+
+    @property
+    def proof(self) -> EvaluationManifest | None:
+        """The manifest of the output that stands there."""
+        return _of(self.manifest, self.output)
+
+    @property
+    def is_filtered_proved(self) -> bool:
+        """Whether the manifest names the filtered output that stands there."""
+        named = None if self.manifest is None else self.manifest.filtered
+        return named is not None and self.filtered is not None and named.output == version(self.filtered)
+
+    def finished(self, source: ObjectVersion, digest: str) -> EvaluationManifest | None:
+        """Return the manifest that proves that the request's work is done already, or None if it must be done."""
+        manifest = self.proof
+        if self.request.overwrite or manifest is None or not manifest.proves(self.request, source, digest):
+            return None
+        if manifest.filtered is not None and not self.is_filtered_proved:
+            return None
+        failures = manifest.rows.failures
+        if ErrorBudget.of(self.request).excesses(failures, manifest.rows.total):
+            return None  # it was made when more errors were allowed
+        if self.request.rescore == "failed" and any(reason.retryable and reason in failures for reason in Reason):
+            return None
+        return manifest
+
+    def rescorable(self, source: ObjectVersion, digest: str, precision: str) -> EvaluationManifest | None:
+        """Return the manifest of the output whose scores the request wants to keep, or None if there is none.
+
+        Its scores must be those that the request would give the same rows; what may be read, and how many errors are
+        too many, may be another matter.
+        """
+        if self.request.rescore is None:
+            return None
+        manifest = self.proof
+        if manifest is None:
+            log.info("There is no output to rescore; all rows are scored")
+            return None
+        alike = (
+            manifest.input == source
+            and manifest.model.digest == digest
+            and manifest.model.precision == precision
+            and manifest.request.score_fingerprint() == self.request.score_fingerprint()
+        )
+        if not alike:
+            log.warning(
+                "%s was made of another input, by another model or by a request that scores otherwise, so none of its "
+                "scores can be kept; all rows are scored",
+                display(self.request.output),
+            )
+        return manifest if alike else None
+
+    def check_may_write(self) -> None:
+        """Raise :class:`JobError` if the output, or the filtered one, exists and is another's.
+
+        An output is a job's own if the same task of the same DAG wrote it, in whatever run, or, without Airflow, if the
+        package's command line or Python interface wrote it. A filtered output is whose the manifest is that names it.
+        """
+        if self.request.overwrite:
+            return
+        if self.output is not None:
+            self._check_own(self.output, self.proof)
+        if self.filtered is not None:
+            self._check_own(self.filtered, self.manifest if self.is_filtered_proved else None)
+
+    def _check_own(self, found: ObjectInfo, manifest: EvaluationManifest | None) -> None:
+        """Raise :class:`JobError` unless the manifest, or where there is none the claim, is this job's."""
+        whose = "no manifest says that this job wrote it"
+        if manifest is not None:
+            writer = manifest.request.requested_by
+            own = _task(writer) == _task(self.request.requested_by)
+            whose = "it was written outside Airflow"
+            if writer is not None:
+                whose = f"task {writer.task_id!r} of DAG {writer.dag_id!r} wrote it"
+        else:
+            own = self.claim is not None and _task(self.claim.requested_by) == _task(self.request.requested_by)
+        if not own:
+            raise JobError(
+                f"{display(found.uri)} exists already and is not this job's: {whose}. "
+                "Set overwrite=True to replace it, or write to another place"
+            )
+
+
+def look(storage: Storage, request: EvaluationRequest) -> Standing:
+    """Look at what stands where a request writes."""
+    output = find_output(storage, request.output)
+    filtered = None if request.filtered_output is None else storage.find(request.filtered_output)
+    manifest = None if output is None and filtered is None else find_manifest(storage, request.output)
+    standing = Standing(request, output, filtered, manifest, claim=None)
+    if standing.proof is not None and (filtered is None or standing.is_filtered_proved):
+        return standing
+    return replace(standing, claim=read_claim(storage, request.output))
+
+
+def _task(requester: Requester | None) -> tuple[str, str] | None:
+    return None if requester is None else (requester.dag_id, requester.task_id)
