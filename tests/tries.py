@@ -15,7 +15,7 @@ from unittest.mock import patch
 import boto3
 
 from clip_operator.errors import ClipOperatorError
-from clip_operator.job import evaluation
+from clip_operator.job import evaluation, first_pass
 from clip_operator.request import EvaluationRequest
 from clip_operator.scoring import Scorer
 from clip_operator.storage import ObjectInfo, S3Access, Storage
@@ -132,7 +132,7 @@ def _try(request: EvaluationRequest, access: Access | None, notes: Path, death: 
 
     tempfile.tempdir = str(notes.parent)
     s3 = None if access is None else access.s3()
-    with patch.object(evaluation, "Scorer", NotedScorer):
+    with patch.object(first_pass, "Scorer", NotedScorer):
         try:
             evaluation.evaluate(request, Storage(s3) if death is None else _DeadlyStorage(s3, death))
         except ClipOperatorError as error:

@@ -29,7 +29,7 @@ _PASSWORD = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@|https?://[^/
 
 
 def _without_password(uri: str) -> str:
-    """A request is logged, and stands in the manifest and in the pod's specification for all to read."""
+    """Refuse a password: a request is logged, and stands in the manifest and in the pod's specification."""
     if _PASSWORD.match(uri):
         raise ValueError("a URI must not hold a password; give the credentials to the environment or a connection")
     return uri

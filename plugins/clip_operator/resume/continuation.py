@@ -97,11 +97,6 @@ class Continuation:
         self._points.end_segment()
 
     @property
-    def previous(self) -> EvaluationManifest | None:
-        """The manifest of the output that is rescored; None if all rows are to be scored."""
-        return None if self._previous is None else self._previous.manifest
-
-    @property
     def truncated_texts(self) -> int:
         """How many of the rows known from a previous output have texts that were cut: their results do not say it."""
         return 0 if self._previous is None else self._previous.manifest.rows.truncated_texts

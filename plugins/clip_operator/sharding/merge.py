@@ -31,6 +31,7 @@ from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
+    ObjectNotFound,
     Storage,
     Unchanged,
     display,
