@@ -50,7 +50,7 @@ class Command:
 
 def pages() -> list[str]:
     """Return the paths of all pages, relative to the repository."""
-    found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "benchmarks" / "README.md"]
+    found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), REPOSITORY / "benchmarks" / "README.md"]
     others = sorted(str(path.relative_to(REPOSITORY)) for path in found)
     return [*FIRST, *(page for page in others if page not in FIRST)]
 

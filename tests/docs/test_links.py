@@ -31,8 +31,9 @@ def test_every_link_leads_somewhere(page: str) -> None:
     assert [link for link in links(page) if dead(page, link)] == []
 
 
-def test_every_page_is_found_from_the_index() -> None:
-    linked = {path_beside("docs/README.md", link.partition("#")[0]).resolve() for link in links("docs/README.md")}
+def test_every_page_is_found_from_the_indexes() -> None:
+    indexes = ("docs/README.md", "docs/decisions/README.md")
+    linked = {path_beside(index, link.partition("#")[0]).resolve() for index in indexes for link in links(index)}
     own = [page for page in pages() if page.startswith("docs/") and page != "docs/README.md"]
     assert [page for page in own if path_beside("README.md", page).resolve() not in linked] == []
 
