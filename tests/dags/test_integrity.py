@@ -121,7 +121,7 @@ def test_importing_the_operator_loads_nothing_heavy() -> None:
 
 
 def test_a_task_that_scores_elsewhere_needs_nothing_of_the_scoring_side_but_its_storage() -> None:
-    modules = ["plan", "execution.local", "execution.kubernetes"]
+    modules = ["work", "execution.local", "execution.kubernetes"]
     loaded = loads(f"import {', '.join(f'clip_operator.operators.{name}' for name in modules)}")
     assert "clip_operator.proof.completion" in loaded
     absent = ("torch", "transformers", "PIL", "pyarrow", "numpy", "pandas")
