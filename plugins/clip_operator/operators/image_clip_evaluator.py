@@ -11,7 +11,13 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.operators.links import ReportLink, ScoredStepLink
-from clip_operator.operators.task_instance import connection_of, parameters_of, requester_of, told_to_airflow
+from clip_operator.operators.task_instance import (
+    connection_of,
+    own_parameters,
+    parameters_of,
+    requester_of,
+    told_to_airflow,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -131,54 +137,6 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         ``[operators] default_deferrable``.
     """
 
-    template_fields: Sequence[str] = (
-        "first_entry_file_name",
-        "cache_path",
-        "file_name_prefix",
-        "cache_type",
-        "step",
-        "input_image_key",
-        "input_text_key",
-        "output_key",
-        "model_name",
-        "model_revision",
-        "device",
-        "image_root",
-        "image_hosts",
-        "image_buckets",
-        "on_error",
-        "error_key",
-        "cosine_key",
-        "clipscore_key",
-        "sentence_key",
-        "percentile_key",
-        "min_score",
-        "report",
-        "min_mean_score",
-        "min_auc",
-        "max_below_threshold",
-        "on_gate",
-        "max_error_rate",
-        "max_error_rates",
-        "rescore",
-        "resume_point_rows",
-        "batch_size",
-        "precision",
-        "image_decoding",
-        "embedding_cache_bytes",
-        "max_image_bytes",
-        "max_image_pixels",
-        "overwrite",
-        "reuse",
-        "shard",
-        "plan",
-        "aws_conn_id",
-        "execution_mode",
-        "python",
-        "pod",
-        "gpus",
-        "deferrable",
-    )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "image_hosts": "json",
         "image_buckets": "json",
@@ -240,56 +198,15 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         deferrable: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
+        given = locals()
         super().__init__(**kwargs)
-        self.first_entry_file_name = first_entry_file_name
-        self.cache_path = cache_path
-        self.file_name_prefix = file_name_prefix
-        self.cache_type = cache_type
-        self.step = step
-        self.input_image_key = input_image_key
-        self.input_text_key = input_text_key
-        self.output_key = output_key
-        self.model_name = model_name
-        self.model_revision = model_revision
-        self.device = device
-        self.image_root = image_root
-        self.image_hosts = image_hosts
-        self.image_buckets = image_buckets
-        self.on_error = on_error
-        self.error_key = error_key
-        self.cosine_key = cosine_key
-        self.clipscore_key = clipscore_key
-        self.sentence_key = sentence_key
-        self.percentile_key = percentile_key
-        self.min_score = min_score
-        self.report = report
-        self.min_mean_score = min_mean_score
-        self.min_auc = min_auc
-        self.max_below_threshold = max_below_threshold
-        self.on_gate = on_gate
-        self.max_error_rate = max_error_rate
-        self.max_error_rates = max_error_rates
-        self.rescore = rescore
-        self.resume_point_rows = resume_point_rows
-        self.batch_size = batch_size
-        self.precision = precision
-        self.image_decoding = image_decoding
-        self.embedding_cache_bytes = embedding_cache_bytes
-        self.max_image_bytes = max_image_bytes
-        self.max_image_pixels = max_image_pixels
-        self.overwrite = overwrite
-        self.reuse = reuse
-        self.shard = shard
-        self.plan = plan
-        self.aws_conn_id = aws_conn_id
-        self.execution_mode = execution_mode
-        self.python = python
-        self.pod = pod
-        self.gpus = gpus
-        self.deferrable = deferrable
+        for name in ImageCLIPEvaluatorOperator.template_fields:  # a subclass has more, and sets them itself
+            setattr(self, name, given[name])
         self._execution: Execution | None = None
         self._manifest: EvaluationManifest | None = None
         self._killed = False
+
+    template_fields: Sequence[str] = own_parameters(__init__)
 
     def execute(self, context: Context) -> list[str]:
         """Score the step; see the class for what is returned and pushed.

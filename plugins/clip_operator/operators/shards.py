@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from clip_operator.errors import Cancelled, RequestError
 from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
-from clip_operator.operators.task_instance import connection_of, requester_of, told_to_airflow
+from clip_operator.operators.task_instance import connection_of, own_parameters, requester_of, told_to_airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -48,7 +48,6 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         shard's table stays as it is, ``{file_name_prefix}_step{n}/part-*.{cache_type}``. Default: ``file``.
     """
 
-    template_fields: Sequence[str] = (*ImageCLIPEvaluatorOperator.template_fields, *_SIZES, "output_layout")
     operator_extra_links = ()  # it scores nothing that a page could show
 
     def __init__(
@@ -66,6 +65,8 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         self.shard_bytes = shard_bytes
         self.output_layout = output_layout
         self._stop = threading.Event()
+
+    template_fields: Sequence[str] = (*ImageCLIPEvaluatorOperator.template_fields, *own_parameters(__init__))
 
     def execute(self, context: Context) -> list[str]:
         """Work the step; see the class for what is returned and pushed.

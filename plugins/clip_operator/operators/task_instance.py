@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ def told_to_airflow() -> Iterator[None]:
         raise AirflowFailException(str(error)) from None
     except ClipOperatorError as error:
         raise AirflowException(str(error)) from None
+
+
+def own_parameters(init: Callable[..., None]) -> tuple[str, ...]:
+    """Return the names of the parameters that an operator's ``__init__`` spells out: those that are templated."""
+    parameters = inspect.signature(init).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
 
 def parameters_of(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any]:
