@@ -53,8 +53,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
         the format: ``jsonl``, ``json``, ``csv`` (each also ``.gz``) or ``parquet``. May be left out for ``step >= 1``.
     :param cache_path: URI of the folder that holds the steps from 1 on.
-    :param file_name_prefix: what their names start with.
-    :param cache_type: their format, by suffix.
+    :param file_name_prefix: what their names start with. Default: ``dataflow_cache_step``.
+    :param cache_type: their format, by suffix. Default: ``jsonl``.
     :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task instance has
         not written itself. Default: 0.
     :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
