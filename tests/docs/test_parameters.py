@@ -99,7 +99,10 @@ def test_a_docstring_explains_every_parameter_in_the_order_of_the_signature(oper
     assert list(told_in_docstring(operator)) == list(parameters(operator))
 
 
-@pytest.mark.parametrize(("name", "text"), told_in_docstring(ImageCLIPEvaluatorOperator).items())
+DOCSTRING = told_in_docstring(ImageCLIPEvaluatorOperator)
+
+
+@pytest.mark.parametrize(("name", "text"), DOCSTRING.items(), ids=DOCSTRING)
 def test_a_default_is_the_one_that_the_docstring_tells(name: str, text: str) -> None:
     real, told = parameters()[name], text.partition("Default: ")[2]
     if real in (None, "", (), inspect.Parameter.empty):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
-from clip_operator.errors import JobError, RequestError
+from clip_operator.errors import JobError
 from clip_operator.operators.links import ReportLink, ScoredStepLink
 from clip_operator.operators.task_instance import (
+    choice_of,
     connection_of,
     own_parameters,
     parameters_of,
@@ -145,6 +147,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "pod": "json",
     }
     operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(), ScoredStepLink())
+    shallow_copy_attrs: Sequence[str] = ("_stop",)  # a lock cannot be copied otherwise
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -204,8 +207,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             setattr(self, name, given[name])
         self._execution: Execution | None = None
         self._manifest: EvaluationManifest | None = None
-        self._killed = False
+        self._stop = threading.Event()
 
+    # Behind the signature that it is read from.
     template_fields: Sequence[str] = own_parameters(__init__)
 
     def execute(self, context: Context) -> list[str]:
@@ -225,7 +229,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             self._execution = _execution(parameters, connection, context)
             work = work_of(parameters, requester_of(context), connection.storage())
             _label(context, work)
-            if self._killed:  # when there was no execution yet to be stopped
+            if self._stop.is_set():  # when there was no execution yet to be stopped
                 self._execution.stop()
             log_request(work.request)
             with log_group("Scoring"):
@@ -244,7 +248,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             self._execution = execution = _pod(parameters, connection_of(parameters).storage(), context)
             work = execution.planned(event)
             _label(context, work)
-            if self._killed:
+            if self._stop.is_set():
                 execution.stop()
             with log_group("Scoring"):
                 manifest = execution.resume(event)
@@ -252,7 +256,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
-        self._killed = True
+        self._stop.set()
         if self._execution is not None:
             self._execution.stop()
 
@@ -315,12 +319,8 @@ def _label(context: Context, work: Work) -> None:
 def _execution(parameters: Mapping[str, Any], connection: AwsConnection, context: Context) -> Execution:
     from clip_operator.operators.execution.local import InProcess, Subprocess
 
-    mode = parameters["execution_mode"]
-    if mode == "kubernetes":
+    if choice_of(parameters, "execution_mode", EXECUTION_MODES) == "kubernetes":
         return _pod(parameters, connection.storage(), context)
-    if mode != "local":
-        modes = " or ".join(map(repr, EXECUTION_MODES))
-        raise RequestError(f"execution_mode must be {modes}, not {mode!r}")
     if parameters["python"]:
         return Subprocess(parameters["python"], connection.environment())
     return InProcess(connection.storage())
