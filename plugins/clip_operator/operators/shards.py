@@ -147,7 +147,7 @@ def _in_parts(parameters: Mapping[str, Any]) -> bool:
 
     :raises RequestError: something is asked for that its layout does not allow.
     """
-    in_parts = choice_of(parameters, "output_layout", OUTPUT_LAYOUTS) == "parts"
+    in_parts: bool = choice_of(parameters, "output_layout", OUTPUT_LAYOUTS) == "parts"
     for name in _WHOLE_FILE:
         if in_parts and parameters[name] is not None:
             raise RequestError(
