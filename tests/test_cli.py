@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from clip_operator.cli import main
 from clip_operator.proof.manifest import parse_manifest
-from clip_operator.request import parse_request
+from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import plan_shards
 from clip_operator.storage import Storage
 from tests.conftest import S3, SHAPES
@@ -65,6 +66,19 @@ def test_flags_make_the_request_and_the_manifest_is_the_only_output(shapes_datas
     assert manifest.rows.failures == {"image_not_found": 1, "image_unreadable": 1}
     assert "WARNING: Row 14 has no score: image_unreadable" in stderr
     assert s3.store.secret_key not in stdout + stderr
+
+
+def test_every_field_of_the_request_has_a_flag_that_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = "".join(capsys.readouterr().out.split())  # as wide as the terminal is
+    for name, field in EvaluationRequest.model_fields.items():
+        is_flag = name not in ("requested_by", "shard")
+        assert ("--" + name.replace("_", "-") in told) == is_flag, name
+        assert ("".join((field.description or "").split()) in told) == is_flag, name
+    assert "--report,--no-report" in told
+    assert "--on-error{null,zero,fail}" in told
+    assert "--image-hostsHOST[HOST...]" in told
 
 
 def test_a_request_comes_as_json_from_a_file_or_standard_input(shapes_dataset: Path, tmp_path: Path) -> None:

@@ -10,20 +10,16 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
-from clip_operator.request import (
-    EvaluationRequest,
-    ImageDecoding,
-    OnError,
-    Precision,
-    Rescore,
-    parse_request,
-)
+from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.storage import Storage, display
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from clip_operator.resume import Leftovers
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
@@ -169,8 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--termination-log", metavar="FILE", help="write the error that ends the job there too, as Kubernetes wants it"
     )
-    for flag, options in _FLAGS.items():
-        evaluate.add_argument(flag, help=_help(_field(flag)), **options)
+    for name, field in EvaluationRequest.model_fields.items():
+        if name not in _NOT_FLAGS:
+            evaluate.add_argument(_flag(name), **_flag_options(name, field))
     leftovers = commands.add_parser(
         "leftovers",
         help="show what a run that died has left beside its output, and remove it",
@@ -199,50 +196,45 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_FLAGS: dict[str, dict[str, Any]] = {
-    "--input": {"metavar": "URI"},
-    "--output": {"metavar": "URI"},
-    "--input-image-key": {"metavar": "COLUMN"},
-    "--input-text-key": {"metavar": "COLUMN"},
-    "--output-key": {"metavar": "COLUMN"},
-    "--error-key": {"metavar": "COLUMN"},
-    "--cosine-key": {"metavar": "COLUMN"},
-    "--clipscore-key": {"metavar": "COLUMN"},
-    "--sentence-key": {"metavar": "COLUMN"},
-    "--percentile-key": {"metavar": "COLUMN"},
-    "--min-score": {"metavar": "SCORE"},
-    "--filtered-output": {"metavar": "URI"},
-    "--model": {"metavar": "NAME"},
-    "--revision": {"metavar": "REVISION"},
-    "--device": {"metavar": "DEVICE"},
-    "--image-root": {"metavar": "URI"},
-    "--image-hosts": {"metavar": "HOST", "nargs": "+"},
-    "--image-buckets": {"metavar": "BUCKET", "nargs": "+"},
-    "--on-error": {"choices": get_args(OnError)},
-    "--max-error-rate": {"metavar": "SHARE"},
-    "--max-error-rates": {"metavar": "REASON=SHARE"},
-    "--rescore": {"choices": get_args(Rescore)},
-    "--resume-point-rows": {"metavar": "ROWS", "type": int},
-    "--batch-size": {"metavar": "IMAGES"},
-    "--precision": {"choices": get_args(Precision)},
-    "--image-decoding": {"choices": get_args(ImageDecoding)},
-    "--embedding-cache-bytes": {"metavar": "BYTES", "type": int},
-    "--max-image-bytes": {"metavar": "BYTES", "type": int},
-    "--max-image-pixels": {"metavar": "PIXELS", "type": int},
-    "--reuse": {"metavar": "URI"},
-    "--overwrite": {"action": "store_true"},
-    "--report": {"action": argparse.BooleanOptionalAction},
+# The request's fields that no flag sets: who asks, and for which shard, is for Airflow to say.
+_NOT_FLAGS = ("requested_by", "shard")
+
+# What the help calls a flag's value, by the last word of its name; otherwise that word itself.
+_METAVARS = {
+    "buckets": "BUCKET",
+    "hosts": "HOST",
+    "input": "URI",
+    "key": "COLUMN",
+    "model": "NAME",
+    "output": "URI",
+    "rate": "SHARE",
+    "rates": "REASON=SHARE",
+    "reuse": "URI",
+    "root": "URI",
+    "size": "IMAGES",
 }
 
 
-def _field(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def _help(name: str) -> str:
-    field = EvaluationRequest.model_fields[name]
+def _flag_options(name: str, field: FieldInfo) -> dict[str, Any]:
+    """Return what argparse is to know of the flag of a field: its help, and how its value looks.
+
+    Whether the value is right is for the request to say.
+    """
     default = "" if field.is_required() or field.default in (None, False, (), {}) else f" Default: {field.default}."
-    return f"{field.description}{default}".replace("%", "%%")
+    options = {"help": f"{field.description}{default}".replace("%", "%%")}
+    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
+    kind, *others = (kind for kind in kinds if kind is not NoneType)
+    if kind is bool:
+        return {**options, "action": argparse.BooleanOptionalAction if field.default else "store_true"}
+    if get_origin(kind) is Literal and not others:
+        return {**options, "choices": get_args(kind)}
+    word = name.rpartition("_")[2]
+    several = {"nargs": "+"} if get_origin(kind) is tuple else {}
+    return {**options, **several, "metavar": _METAVARS.get(word, word.upper())}
 
 
 def _request(options: Mapping[str, Any]) -> EvaluationRequest:
@@ -251,11 +243,9 @@ def _request(options: Mapping[str, Any]) -> EvaluationRequest:
     if not whole:
         return parse_request(given)
     if len(given) > 1:
-        flag, *others = sorted(given, key=lambda name: name not in whole)
-        flags = ", ".join("--" + name.replace("_", "-") for name in others)
-        raise RequestError(
-            f"--{flag.replace('_', '-')} holds the whole request, so it goes with no other flag ({flags})"
-        )
+        whole_request, *others = sorted(given, key=lambda name: name not in whole)
+        flags = ", ".join(map(_flag, others))
+        raise RequestError(f"{_flag(whole_request)} holds the whole request, so it goes with no other flag ({flags})")
     if "request_json" in given:
         return parse_request(str(given["request_json"]))
     if given["request"] == "-":

@@ -45,6 +45,13 @@ def test_a_dag_says_whose_it_is_and_what_it_does(bag: DagBag, dag_id: str) -> No
 
 
 @pytest.mark.parametrize("dag_id", IDS)
+def test_a_part_of_a_dag_can_be_taken_which_copies_its_tasks(bag: DagBag, dag_id: str) -> None:
+    dag: Any = bag.dags[dag_id]
+    task_id = dag.task_ids[0]
+    assert task_id in dag.partial_subset(task_id, include_downstream=True).task_ids
+
+
+@pytest.mark.parametrize("dag_id", IDS)
 def test_the_form_explains_every_parameter_and_its_default_is_valid(bag: DagBag, dag_id: str) -> None:
     params: Any = bag.dags[dag_id].params
     for name, param in params.items():
@@ -121,7 +128,7 @@ def test_importing_the_operator_loads_nothing_heavy() -> None:
 
 
 def test_a_task_that_scores_elsewhere_needs_nothing_of_the_scoring_side_but_its_storage() -> None:
-    modules = ["plan", "execution.local", "execution.kubernetes"]
+    modules = ["work", "execution.local", "execution.kubernetes"]
     loaded = loads(f"import {', '.join(f'clip_operator.operators.{name}' for name in modules)}")
     assert "clip_operator.proof.standing" in loaded
     absent = ("torch", "transformers", "PIL", "pyarrow", "numpy", "pandas")

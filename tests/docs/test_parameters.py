@@ -1,16 +1,21 @@
-"""What the documentation says of parameters is what the code takes."""
+"""What the documentation and the forms say of parameters is what the code takes."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from airflow.models import DagBag
 from airflow.sdk import BaseOperator
 
-from clip_operator.operators import ImageCLIPEvaluatorOperator, clip_evaluation_group
+from clip_operator.operators import ImageCLIPEvaluatorOperator, PlanShardsOperator, clip_evaluation_group
+from clip_operator.operators.image_clip_evaluator import EXECUTION_MODES
+from clip_operator.operators.result import ON_GATE
+from clip_operator.operators.shards import OUTPUT_LAYOUTS
 from clip_operator.request import EvaluationRequest
+from clip_operator.tables import file_type_of
 from demo.airflow_home import REPOSITORY
 from tests.docs.pages import inline_code, pages, table_under, text_of
 
@@ -32,14 +37,44 @@ TOLD: dict[str, Any] = {
 OTHERS = {"max_active_runs": "a DAG's"}
 
 
-def parameters() -> dict[str, Any]:
-    """The operator's own parameters and their defaults."""
-    found = inspect.signature(ImageCLIPEvaluatorOperator.__init__).parameters
-    return {name: found[name].default for name in found if name not in ("self", "kwargs")}
+# What the names of the steps give, or Airflow, or the parameters `model_name` and `model_revision`.
+GIVEN_OTHERWISE = {"input", "output", "filtered_output", "requested_by", "model", "revision"}
+
+# What the forms ask for the pod, each an argument of ``pod``.
+OF_THE_POD = {"image", "namespace", "service_account_name", "secret"}
+
+# What the forms fill in for the demo, where the operator has another default or none.
+FILLED_IN = {"first_entry_file_name", "cache_path", "file_name_prefix", "model_name", "error_key"}
+FILLED_IN_FOR_SHARDS = {"shards", "resume_point_rows"}
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "execution_mode": EXECUTION_MODES,
+    "gpus": (0, 1),
+    "on_gate": ON_GATE,
+    "output_layout": OUTPUT_LAYOUTS,
+    "rescore": ("none", "failed"),  # a form's choice must not be empty
+}
+
+
+def parameters(operator: type[BaseOperator] = ImageCLIPEvaluatorOperator) -> dict[str, Any]:
+    """Return an operator's own parameters and their defaults."""
+    found = inspect.signature(operator).parameters
+    return {name: found[name].default for name in found if name != "kwargs"}
+
+
+def as_filled_in(value: object) -> str:
+    """Return what stands for a value in a form."""
+    return "none" if value in (None, "", ()) else str(value)
+
+
+def told_in_docstring(operator: type[BaseOperator]) -> dict[str, str]:
+    """Return the parameters in an operator's docstring, and what is said of each."""
+    found = re.findall(r"^:param (\w+): (.*?)(?=^:|\Z)", inspect.getdoc(operator) or "", re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 def documented() -> dict[str, str]:
-    """The parameters in the tables, and their defaults there."""
+    """Return the parameters in the tables, and their defaults there."""
     before_xcoms = text_of(PAGE).partition("## What the task hands on")[0]
     headings = re.findall(r"^## .+$", before_xcoms, re.MULTILINE)
     rows = [row for heading in headings for row in table_under(PAGE, heading) if row[0] != "Parameter"]
@@ -57,6 +92,52 @@ def test_a_default_is_the_one_that_is_documented(name: str, default: str) -> Non
         assert real in TOLD[default]
     else:
         assert str(real) == default.strip("`")
+
+
+@pytest.mark.parametrize("operator", [ImageCLIPEvaluatorOperator, PlanShardsOperator])
+def test_a_docstring_explains_every_parameter_in_the_order_of_the_signature(operator: type[BaseOperator]) -> None:
+    assert list(told_in_docstring(operator)) == list(parameters(operator))
+
+
+DOCSTRING = told_in_docstring(ImageCLIPEvaluatorOperator)
+
+
+@pytest.mark.parametrize(("name", "text"), DOCSTRING.items(), ids=DOCSTRING)
+def test_a_default_is_the_one_that_the_docstring_tells(name: str, text: str) -> None:
+    real, told = parameters()[name], text.partition("Default: ")[2]
+    if real in (None, "", (), inspect.Parameter.empty):
+        assert not re.match(r"``|\d|True|False", told)
+    else:
+        words = [words for words, values in TOLD.items() if real in values]
+        assert told.startswith(tuple(f"{word}." for word in (f"``{real}``", str(real), *words)))
+
+
+def test_the_group_takes_what_divides_a_step_with_the_defaults_of_the_task_that_does_it() -> None:
+    of_the_group = inspect.signature(clip_evaluation_group).parameters
+    sizes = parameters(PlanShardsOperator)
+    assert {name: of_the_group[name].default for name in sizes} == sizes
+
+
+def test_every_field_of_the_request_is_a_parameter() -> None:
+    assert EvaluationRequest.model_fields.keys() - parameters().keys() == GIVEN_OTHERWISE
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "filled_in"),
+    [("clip_evaluation", FILLED_IN), ("clip_in_shards", FILLED_IN | FILLED_IN_FOR_SHARDS)],
+)
+def test_a_form_asks_for_parameters_and_has_their_defaults_and_choices(dag_id: str, filled_in: set[str]) -> None:
+    known = {**parameters(), **parameters(PlanShardsOperator)}
+    form: Any = DagBag(REPOSITORY / "dags" / f"{dag_id}.py", safe_mode=False).dags[dag_id].params
+    asked = {name: param for name, param in form.items() if name not in OF_THE_POD}
+    assert asked.keys() - known.keys() == set()
+    differ = {name for name, param in asked.items() if as_filled_in(param.value) != as_filled_in(known[name])}
+    assert differ == filled_in
+    choices = {name: param.schema["enum"] for name, param in asked.items() if "enum" in param.schema}
+    for suffix in choices.pop("cache_type"):
+        file_type_of(f"step.{suffix}")  # raises for one that there is not
+    for name, values in choices.items():
+        assert set(values) == set(CHOICES.get(name) or get_args(EvaluationRequest.model_fields[name].annotation)), name
 
 
 @pytest.mark.parametrize("page", pages())

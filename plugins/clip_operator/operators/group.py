@@ -83,7 +83,7 @@ def clip_evaluation_group(
                 **{name: value for name, value in unfinished.items() if name not in _WHERE},
             },
         )
-        plan_uri = XComArg(plan, key="plan")
+        plan_uri: Any = XComArg(plan, key="plan")  # in place of the text that a parameter is
         scoring = {
             "doc_md": "Scores one shard.",
             "map_index_template": _MAP_INDEX_TEMPLATE,

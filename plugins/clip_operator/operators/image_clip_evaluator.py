@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
-from clip_operator.errors import JobError, RequestError
+from clip_operator.errors import JobError
 from clip_operator.operators.links import ReportLink, ScoredStepLink
-from clip_operator.operators.task_instance import connection_of, parameters_of, requester_of, told_to_airflow
+from clip_operator.operators.task_instance import (
+    choice_of,
+    connection_of,
+    own_parameters,
+    parameters_of,
+    requester_of,
+    told_to_airflow,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -47,8 +55,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
         the format: ``jsonl``, ``json``, ``csv`` (each also ``.gz``) or ``parquet``. May be left out for ``step >= 1``.
     :param cache_path: URI of the folder that holds the steps from 1 on.
-    :param file_name_prefix: what their names start with.
-    :param cache_type: their format, by suffix.
+    :param file_name_prefix: what their names start with. Default: ``dataflow_cache_step``.
+    :param cache_type: their format, by suffix. Default: ``jsonl``.
     :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task instance has
         not written itself. Default: 0.
     :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
@@ -131,54 +139,6 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         ``[operators] default_deferrable``.
     """
 
-    template_fields: Sequence[str] = (
-        "first_entry_file_name",
-        "cache_path",
-        "file_name_prefix",
-        "cache_type",
-        "step",
-        "input_image_key",
-        "input_text_key",
-        "output_key",
-        "model_name",
-        "model_revision",
-        "device",
-        "image_root",
-        "image_hosts",
-        "image_buckets",
-        "on_error",
-        "error_key",
-        "cosine_key",
-        "clipscore_key",
-        "sentence_key",
-        "percentile_key",
-        "min_score",
-        "report",
-        "min_mean_score",
-        "min_auc",
-        "max_below_threshold",
-        "on_gate",
-        "max_error_rate",
-        "max_error_rates",
-        "rescore",
-        "resume_point_rows",
-        "batch_size",
-        "precision",
-        "image_decoding",
-        "embedding_cache_bytes",
-        "max_image_bytes",
-        "max_image_pixels",
-        "overwrite",
-        "reuse",
-        "shard",
-        "plan",
-        "aws_conn_id",
-        "execution_mode",
-        "python",
-        "pod",
-        "gpus",
-        "deferrable",
-    )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "image_hosts": "json",
         "image_buckets": "json",
@@ -187,6 +147,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         "pod": "json",
     }
     operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(), ScoredStepLink())
+    shallow_copy_attrs: Sequence[str] = ("_stop",)  # a lock cannot be copied otherwise
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -240,56 +201,16 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         deferrable: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
+        given = locals()
         super().__init__(**kwargs)
-        self.first_entry_file_name = first_entry_file_name
-        self.cache_path = cache_path
-        self.file_name_prefix = file_name_prefix
-        self.cache_type = cache_type
-        self.step = step
-        self.input_image_key = input_image_key
-        self.input_text_key = input_text_key
-        self.output_key = output_key
-        self.model_name = model_name
-        self.model_revision = model_revision
-        self.device = device
-        self.image_root = image_root
-        self.image_hosts = image_hosts
-        self.image_buckets = image_buckets
-        self.on_error = on_error
-        self.error_key = error_key
-        self.cosine_key = cosine_key
-        self.clipscore_key = clipscore_key
-        self.sentence_key = sentence_key
-        self.percentile_key = percentile_key
-        self.min_score = min_score
-        self.report = report
-        self.min_mean_score = min_mean_score
-        self.min_auc = min_auc
-        self.max_below_threshold = max_below_threshold
-        self.on_gate = on_gate
-        self.max_error_rate = max_error_rate
-        self.max_error_rates = max_error_rates
-        self.rescore = rescore
-        self.resume_point_rows = resume_point_rows
-        self.batch_size = batch_size
-        self.precision = precision
-        self.image_decoding = image_decoding
-        self.embedding_cache_bytes = embedding_cache_bytes
-        self.max_image_bytes = max_image_bytes
-        self.max_image_pixels = max_image_pixels
-        self.overwrite = overwrite
-        self.reuse = reuse
-        self.shard = shard
-        self.plan = plan
-        self.aws_conn_id = aws_conn_id
-        self.execution_mode = execution_mode
-        self.python = python
-        self.pod = pod
-        self.gpus = gpus
-        self.deferrable = deferrable
+        for name in ImageCLIPEvaluatorOperator.template_fields:  # a subclass has more, and sets them itself
+            setattr(self, name, given[name])
         self._execution: Execution | None = None
         self._manifest: EvaluationManifest | None = None
-        self._killed = False
+        self._stop = threading.Event()
+
+    # Behind the signature that it is read from.
+    template_fields: Sequence[str] = own_parameters(__init__)
 
     def execute(self, context: Context) -> list[str]:
         """Score the step; see the class for what is returned and pushed.
@@ -308,7 +229,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             self._execution = _execution(parameters, connection, context)
             work = work_of(parameters, requester_of(context), connection.storage())
             _label(context, work)
-            if self._killed:  # when there was no execution yet to be stopped
+            if self._stop.is_set():  # when there was no execution yet to be stopped
                 self._execution.stop()
             log_request(work.request)
             with log_group("Scoring"):
@@ -327,7 +248,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             self._execution = execution = _pod(parameters, connection_of(parameters).storage(), context)
             work = execution.planned(event)
             _label(context, work)
-            if self._killed:
+            if self._stop.is_set():
                 execution.stop()
             with log_group("Scoring"):
                 manifest = execution.resume(event)
@@ -335,7 +256,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
-        self._killed = True
+        self._stop.set()
         if self._execution is not None:
             self._execution.stop()
 
@@ -398,12 +319,8 @@ def _label(context: Context, work: Work) -> None:
 def _execution(parameters: Mapping[str, Any], connection: AwsConnection, context: Context) -> Execution:
     from clip_operator.operators.execution.local import InProcess, Subprocess
 
-    mode = parameters["execution_mode"]
-    if mode == "kubernetes":
+    if choice_of(parameters, "execution_mode", EXECUTION_MODES) == "kubernetes":
         return _pod(parameters, connection.storage(), context)
-    if mode != "local":
-        modes = " or ".join(map(repr, EXECUTION_MODES))
-        raise RequestError(f"execution_mode must be {modes}, not {mode!r}")
     if parameters["python"]:
         return Subprocess(parameters["python"], connection.environment())
     return InProcess(connection.storage())

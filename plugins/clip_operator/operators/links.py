@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
 PREFIX = "clip-scores"
-"""Of the plugin's pages, below Airflow's own address."""
+"""The address of the plugin's pages, below Airflow's own."""
 
 
 class ReportLink(BaseOperatorLink):
-    """To the report on what the task instance has scored."""
+    """The way to the report on what the task instance has scored."""
 
     name = "CLIP report"
 
@@ -29,7 +29,7 @@ class ReportLink(BaseOperatorLink):
 
 
 class ScoredStepLink(ReportLink):
-    """To where the report says which object was written, and of what it was made."""
+    """The way to where the report says which object was written, and of what it was made."""
 
     name = "Scored step"
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from clip_operator.errors import RequestError
 from clip_operator.operators.asset_events import add_asset_events
 from clip_operator.operators.gates import Gates
 from clip_operator.operators.metrics import send_metrics
+from clip_operator.operators.task_instance import choice_of
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.report import report_uri
 from clip_operator.steps import manifest_uri
@@ -28,8 +28,7 @@ ON_GATE = ("fail", "mark")
 def check_gates(parameters: Mapping[str, Any]) -> None:
     """Raise :class:`RequestError` if what a task says of its gates is wrong, which nobody wants to learn at the end."""
     Gates.of(parameters)
-    if parameters["on_gate"] not in ON_GATE:
-        raise RequestError(f"on_gate must be {' or '.join(map(repr, ON_GATE))}, not {parameters['on_gate']!r}")
+    choice_of(parameters, "on_gate", ON_GATE)
 
 
 def hand_on(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,13 @@ from airflow.providers.common.compat.sdk import conf
 
 from clip_operator.errors import Cancelled, RequestError
 from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
-from clip_operator.operators.task_instance import connection_of, requester_of, told_to_airflow
+from clip_operator.operators.task_instance import (
+    choice_of,
+    connection_of,
+    own_parameters,
+    requester_of,
+    told_to_airflow,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -48,7 +53,6 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         shard's table stays as it is, ``{file_name_prefix}_step{n}/part-*.{cache_type}``. Default: ``file``.
     """
 
-    template_fields: Sequence[str] = (*ImageCLIPEvaluatorOperator.template_fields, *_SIZES, "output_layout")
     operator_extra_links = ()  # it scores nothing that a page could show
 
     def __init__(
@@ -65,7 +69,8 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         self.shard_rows = shard_rows
         self.shard_bytes = shard_bytes
         self.output_layout = output_layout
-        self._stop = threading.Event()
+
+    template_fields: Sequence[str] = (*ImageCLIPEvaluatorOperator.template_fields, *own_parameters(__init__))
 
     def execute(self, context: Context) -> list[str]:
         """Work the step; see the class for what is returned and pushed.
@@ -80,19 +85,7 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         with told_to_airflow():
             parameters = self._parameters()
             sizes = {name: _count(name, parameters[name]) for name in _SIZES}
-            in_parts = _in_parts(parameters["output_layout"])
-            most = _most_mapped(sizes)
-            for name in _WHOLE_FILE:
-                if in_parts and parameters[name] is not None:
-                    raise RequestError(
-                        f"{name} takes all rows' scores, which are known when the part files are written already: "
-                        "leave it out, or take output_layout='file'"
-                    )
-            if parameters["rescore"] is not None and not in_parts:
-                raise RequestError(
-                    "rescore keeps scores of a whole output, which shards do not have before them: leave it to a "
-                    "single task or to output_layout='parts', or set reuse= to keep scores from run to run"
-                )
+            most, in_parts = _most_mapped(sizes), _in_parts(parameters)
             storage = connection_of(parameters).storage()
             work = work_of(parameters, requester_of(context), storage, in_parts=in_parts)
             self._check_not_stopped()
@@ -107,10 +100,6 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         context["ti"].xcom_push(key="plan", value=shards.uri)
         return list(shards.names)
 
-    def on_kill(self) -> None:
-        """Stop planning; ``execute`` then raises, so that the task does not end as a success."""
-        self._stop.set()
-
     def _check_not_stopped(self) -> None:
         if self._stop.is_set():
             raise Cancelled("stopped before the shards were planned")
@@ -124,10 +113,6 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
 
     Returns and pushes what :class:`ImageCLIPEvaluatorOperator` does, for the whole step.
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._stop = threading.Event()
 
     def execute(self, context: Context) -> list[str]:
         """Merge the shards; see the class for what is returned and pushed.
@@ -147,10 +132,6 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
             step = output_step(parameters, manifest.output.uri)
         return self._hand_on(context, parameters, manifest, step)
 
-    def on_kill(self) -> None:
-        """Stop the merge; ``execute`` then raises, so that the task does not end as a success."""
-        self._stop.set()
-
 
 def _count(name: str, value: object) -> int | None:
     """Return a number that templating may have made a string."""
@@ -161,10 +142,24 @@ def _count(name: str, value: object) -> int | None:
     return int(str(value))
 
 
-def _in_parts(layout: object) -> bool:
-    if layout not in OUTPUT_LAYOUTS:
-        raise RequestError(f"output_layout must be {' or '.join(map(repr, OUTPUT_LAYOUTS))}, not {layout!r}")
-    return layout == "parts"
+def _in_parts(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether the step is written as part files.
+
+    :raises RequestError: something is asked for that its layout does not allow.
+    """
+    in_parts: bool = choice_of(parameters, "output_layout", OUTPUT_LAYOUTS) == "parts"
+    for name in _WHOLE_FILE:
+        if in_parts and parameters[name] is not None:
+            raise RequestError(
+                f"{name} takes all rows' scores, which are known when the part files are written already: "
+                "leave it out, or take output_layout='file'"
+            )
+    if parameters["rescore"] is not None and not in_parts:
+        raise RequestError(
+            "rescore keeps scores of a whole output, which shards do not have before them: leave it to a "
+            "single task or to output_layout='parts', or set reuse= to keep scores from run to run"
+        )
+    return in_parts
 
 
 def _most_mapped(sizes: Mapping[str, int | None]) -> int:

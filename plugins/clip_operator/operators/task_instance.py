@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,26 @@ def told_to_airflow() -> Iterator[None]:
         raise AirflowException(str(error)) from None
 
 
+def own_parameters(init: Callable[..., None]) -> tuple[str, ...]:
+    """Return the names of the parameters that an operator's ``__init__`` spells out: those that are templated."""
+    parameters = inspect.signature(init).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+
+
 def parameters_of(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any]:
     """Return an operator's rendered parameters. A blank string is what a template leaves of one that is not set."""
     values = {name: getattr(operator, name) for name in names}
     return {name: None if isinstance(v, str) and not v.strip() else v for name, v in values.items()}
+
+
+def choice_of(parameters: Mapping[str, Any], name: str, choices: Sequence[str]) -> Any:
+    """Return a parameter that takes one of a few values.
+
+    :raises RequestError: it has none of them.
+    """
+    if parameters[name] not in choices:
+        raise RequestError(f"{name} must be {' or '.join(map(repr, choices))}, not {parameters[name]!r}")
+    return parameters[name]
 
 
 def connection_of(parameters: Mapping[str, Any]) -> AwsConnection:

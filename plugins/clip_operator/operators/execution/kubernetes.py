@@ -32,7 +32,7 @@ _KEPT = "clip_operator"
 
 
 class KubernetesPod:
-    """Runs a request in a pod, waiting for it here or, if deferrable, in the triggerer.
+    """Run a request in a pod, waiting for it here or, if deferrable, in the triggerer.
 
     The run is a success if, when the pod has ended, there is a manifest that was not there before, that answers this
     request, and that is this task instance's. Nothing else counts: a pod may be deleted, evicted, watched by two tries,

@@ -29,7 +29,7 @@ _GRACE_SECONDS = 15.0
 
 
 class InProcess:
-    """Scores in this process, which must have torch and the rest of the scoring side's packages."""
+    """Score in this process, which must have torch and the rest of the scoring side's packages."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -51,7 +51,7 @@ class InProcess:
 
 
 class Subprocess:
-    """Scores under another interpreter: the command line as a child process, its log lines in this process's log.
+    """Score under another interpreter: the command line as a child process, its log lines in this process's log.
 
     :param python: path of the interpreter. It runs this very package's files, with its own third-party packages.
     :param variables: environment variables to add, such as credentials.

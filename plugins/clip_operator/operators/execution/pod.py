@@ -41,7 +41,7 @@ _LOGS_KEPT = timedelta(days=7)  # after which nobody expects a deferred task to 
 
 
 class ScoringPod(KubernetesPodOperator):
-    """Runs one request in a pod, within another operator's ``execute``. Made by :func:`scoring_pod`.
+    """Run one request in a pod, within another operator's ``execute``. Made by :func:`scoring_pod`.
 
     Use ``execute_sync``, ``execute_async`` and ``trigger_reentry``, which say nothing reliable of success: whatever
     they do, ``last_seen`` and the manifest in the store tell what became of the pod.

@@ -62,6 +62,8 @@ _STRUCTURES = {
     "configmaps",
 } | (_IN_SPEC.keys() | _IN_CONTAINER.keys()) - {"image_pull_secrets"}
 
+_WHOLE_PODS = ("full_pod_spec", "pod_template_dict", "pod_template_file")
+
 # A node with a GPU often has to be started first, and an image with CUDA in it is several GB.
 _SECONDS_TO_SCHEDULE = 900
 _SECONDS_TO_START = 900
@@ -139,28 +141,19 @@ def _check_name(name: str, known: Mapping[str, inspect.Parameter]) -> None:
 
 def _value(name: str, value: Any, annotation: str) -> Any:
     """Return the value with the type that KubernetesPodOperator takes, where a template or JSON gave another one."""
-    plain = {"bool": bool, "int": int, "float": float}.get(str(annotation).partition(" |")[0])
-    if isinstance(value, str) and plain is not None:
-        return _read(f"pod[{name!r}]", plain, value)
-    if isinstance(value, str) and name in _STRUCTURES:
-        value = _from_json(f"pod[{name!r}]", value)
+    if isinstance(value, str):
+        plain = {"bool": bool, "int": int, "float": float}.get(str(annotation).partition(" |")[0])
+        if plain is not None:
+            return _read(f"pod[{name!r}]", plain, value)
+        if name in _STRUCTURES:
+            value = _from_json(f"pod[{name!r}]", value)
     if name == "secrets":
-        if not isinstance(value, (list, tuple)):
-            raise RequestError(f"pod['secrets'] must be a list, not {type(value).__name__}")
-        return [_secret(item) for item in value]
-    if name == "full_pod_spec" and isinstance(value, Mapping):
-        return _model(name, value)
-    if name == "pod_template_dict":
-        _model(name, value)
-    if name == "pod_template_file":
-        _model(name, _yaml(name, value))
+        return _secrets(value)
+    if name in _WHOLE_PODS:
+        return _whole_pod(name, value)
     if name == "env_vars" and isinstance(value, Mapping):
         return {key: _environment_text(key, text) for key, text in value.items()}
-    if name in _IN_SPEC or name in _IN_CONTAINER:
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return [_part(name, [item])[0] if isinstance(item, Mapping) else item for item in value]
-        return _part(name, value) if isinstance(value, Mapping) else value
-    return value
+    return _parts(name, value) if name in _IN_SPEC or name in _IN_CONTAINER else value
 
 
 def _from_json(name: str, text: str) -> Any:
@@ -186,13 +179,21 @@ def _read(name: str, kind: type[Any], value: object) -> Any:
         raise RequestError(f"{name}: {error.errors(include_url=False)[0]['msg']}, not {value!r}") from None
 
 
-def _secret(item: Any) -> Any:
-    if not isinstance(item, Mapping):
-        return item
+def _secrets(value: Any) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise RequestError(f"pod['secrets'] must be a list, not {type(value).__name__}")
     try:
-        return Secret(**item)
+        return [Secret(**item) if isinstance(item, Mapping) else item for item in value]
     except Exception as error:  # TypeError for its signature, Airflow's own for its values
         raise RequestError(f"pod['secrets']: {error}") from None
+
+
+def _whole_pod(name: str, value: Any) -> Any:
+    """Return what is given as a whole pod, checked; its file is read when the pod is made."""
+    if name == "full_pod_spec":
+        return _model(name, value) if isinstance(value, Mapping) else value
+    _model(name, _yaml(name, value) if name == "pod_template_file" else value)
+    return value
 
 
 def _environment_text(name: str, value: object) -> str:
@@ -201,20 +202,20 @@ def _environment_text(name: str, value: object) -> str:
     return str(value)
 
 
+def _parts(name: str, value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_part(name, [item])[0] if isinstance(item, Mapping) else item for item in value]
+    return _part(name, value) if isinstance(value, Mapping) else value
+
+
 def _part(name: str, value: Any) -> Any:
     """Return the Kubernetes object of one argument that is given as JSON."""
-    if name in _IN_SPEC:
-        place = _IN_SPEC[name]
-        pod = _model(name, {"spec": {"containers": [], place: value}})
-        return getattr(pod.spec, _attribute(pod.spec, place))
-    place = _IN_CONTAINER[name]
-    pod = _model(name, {"spec": {"containers": [{"name": "base", place: value}]}})
-    container = pod.spec.containers[0]
-    return getattr(container, _attribute(container, place))
-
-
-def _attribute(model: Any, place: str) -> str:
-    return next(str(attribute) for attribute, key in model.attribute_map.items() if key == place)
+    if place := _IN_SPEC.get(name):
+        model = _model(name, {"spec": {"containers": [], place: value}}).spec
+    else:
+        place = _IN_CONTAINER[name]
+        model = _model(name, {"spec": {"containers": [{"name": "base", place: value}]}}).spec.containers[0]
+    return getattr(model, next(attribute for attribute, key in model.attribute_map.items() if key == place))
 
 
 def _model(name: str, manifest: object) -> Any:
