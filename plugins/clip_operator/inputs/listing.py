@@ -8,14 +8,11 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 from clip_operator.errors import JobError, RequestError
+from clip_operator.steps import is_beside_output
 from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, name_of, parent
 from clip_operator.tables import FileType, file_type_of
 
 WILDCARDS = re.compile(r"[*?]")
-
-# What this package itself puts beside an output.
-_OWN_FILES = (".manifest.json", ".claim.json")
-_OWN_FOLDERS = (".resume", ".shards")
 
 
 def files_in_folder(storage: Storage, uri: str) -> list[ObjectInfo]:
@@ -94,8 +91,8 @@ def _type_of(uri: str) -> FileType | str:
 
 
 def _is_part(inner: str, info: ObjectInfo) -> bool:
-    *folders, name = inner.split("/")
-    if not name or name.endswith(_OWN_FILES) or any(folder.endswith(_OWN_FOLDERS) for folder in folders):
+    name = name_of(inner)
+    if not name or is_beside_output(inner):
         return False
     return info.size > 0 or isinstance(_type_of(name), FileType)  # a part file may be empty, a marker always is
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,11 +63,10 @@ def output_step(parameters: Mapping[str, Any], output: str) -> int:
 
     :raises RequestError: none of them is called so.
     """
-    series, numbers = _series(parameters), re.findall(r"_step([1-9][0-9]*)", output)
-    for number in map(int, reversed(numbers)):
-        if output in (series.uri(number), series.parts_uri(number)):
-            return number
-    raise _differs(["cache_path, file_name_prefix or cache_type"])
+    number = _series(parameters).number(output)
+    if number is None:
+        raise _differs(["cache_path, file_name_prefix or cache_type"])
+    return number
 
 
 def _shard(parameters: Mapping[str, Any], requester: Requester, storage: Storage) -> Work:

@@ -22,6 +22,7 @@ from clip_operator.preflight.image_sample import describe_failures, draw, failur
 from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
 from clip_operator.proof.completion import check_may_write, proof, read_claim
 from clip_operator.request import EvaluationRequest
+from clip_operator.steps import beside
 from clip_operator.storage import (
     BucketNotFound,
     ObjectInfo,
@@ -207,6 +208,6 @@ class _Checks:
     def _may_take_over(self) -> bool:
         """Tell whether the pod may find scores of earlier runs, so that images need not be there any more."""
         try:
-            return any(True for _ in self._storage.list(f"{self._request.output}."))
+            return any(True for _ in self._storage.list(f"{beside(self._request.output)}."))
         except StorageError:
             return True

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clip_operator.errors import JobError, Reason
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion, parse_manifest
 from clip_operator.request import ErrorBudget, EvaluationRequest, Requester
-from clip_operator.steps import beside, manifest_uri, part_files
+from clip_operator.steps import claim_uri, is_in_parts, manifest_uri, part_files
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
@@ -28,10 +28,7 @@ from clip_operator.storage import (
     StorageError,
     Unchanged,
     display,
-    name_of,
 )
-
-CLAIM_SUFFIX = ".claim.json"
 
 # Each time that a manifest cannot be written, another run has written one. So many do not come at once.
 _MOST_PUBLICATIONS = 20
@@ -55,7 +52,7 @@ def version(info: ObjectInfo) -> ObjectVersion:
 
 def find_output(storage: Storage, output: str) -> ObjectInfo | None:
     """Return the version of an output, of one object or of part files, or None if there is none."""
-    if "*" not in name_of(output):
+    if not is_in_parts(output):
         return storage.find(output)
     parts = part_files(storage, output)
     return ObjectInfo.of_many(output, parts) if parts else None
@@ -249,11 +246,6 @@ def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester
     confirmed = manifest.model_copy(update={"confirmed_by": requester, "confirmed_at": datetime.now(UTC)})
     publish_manifest(storage, confirmed)
     return confirmed
-
-
-def claim_uri(output: str) -> str:
-    """Return where the claim on an output stands."""
-    return beside(output) + CLAIM_SUFFIX
 
 
 def read_claim(storage: Storage, output: str) -> Claim | None:

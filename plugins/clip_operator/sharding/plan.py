@@ -17,7 +17,7 @@ from clip_operator.proof.completion import check_may_write, finished, proof, ver
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import into, of_size
-from clip_operator.steps import part_name, shards_prefix
+from clip_operator.steps import part_name, plan_uri
 from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 DEFAULT_SHARD_ROWS = 131_072
 """Rows of a shard where nothing else is asked for: minutes of work for a GPU, beside which starting it is little."""
 
-_PLAN_NAME = "plan.json"
 _MOST_PLAN_BYTES = 64 << 20
 
 # What only the whole step can have: kept scores of an earlier output, and what needs all rows' scores.
@@ -55,12 +54,12 @@ class ShardPlan(BaseModel):
     @property
     def uri(self) -> str:
         """Where the plan stands."""
-        return f"{self.folder}{_PLAN_NAME}"
+        return plan_uri(self.request.output, self.id)
 
     @property
     def folder(self) -> str:
         """The folder of what the shards leave for the merge, with a slash at its end."""
-        return f"{shards_prefix(self.request.output)}{self.id}/"
+        return f"{parent(self.uri)}/"
 
     @property
     def names(self) -> tuple[str, ...]:
