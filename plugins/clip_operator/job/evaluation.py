@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from clip_operator import model
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader
-from clip_operator.inputs import find_input
+from clip_operator.inputs import check_outputs_apart, find_input
 from clip_operator.inputs.image_access import image_loader, image_root
 from clip_operator.job.progress import show_progress
 from clip_operator.job.sampling import SampleCollector
@@ -89,6 +89,7 @@ def evaluate(
     images = image_loader(request, storage)
     data = find_input(storage, request.input)
     check_conversion(data.file_type, output_type)
+    check_outputs_apart(storage, request, data)
     source = data.info
     checkpoint = model.find_checkpoint(request.model, request.revision, storage)
     if not request.overwrite and (done := finished(storage, request, source, checkpoint.digest)):

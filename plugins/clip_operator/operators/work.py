@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clip_operator.errors import RequestError
-from clip_operator.inputs import HUGGING_FACE
+from clip_operator.inputs import default_image_root
 from clip_operator.operators.latest_step import latest_step
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
-from clip_operator.storage import Storage, parent
+from clip_operator.storage import Storage
 from clip_operator.tables import file_type_of
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def _request(
     if "min_score" in fields:
         fields["filtered_output"] = series.filtered_uri(output_step)
     first = series.first_entry_file_name
-    if "image_root" not in fields and first and not first.startswith(HUGGING_FACE):
+    if "image_root" not in fields and first:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
-        fields["image_root"] = parent(first)
+        fields["image_root"] = default_image_root(first)
     return parse_request(fields, _CALLED)
 
 

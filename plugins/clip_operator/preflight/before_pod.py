@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError, Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation
-from clip_operator.inputs import HUGGING_FACE, Input, find_input
+from clip_operator.inputs import Input, check_outputs_apart, find_input
 from clip_operator.inputs.image_access import image_loader, image_root
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.preflight.columns import check_columns, check_free, open_checked
@@ -29,6 +29,7 @@ from clip_operator.storage import (
     ObjectNotFound,
     Storage,
     StorageError,
+    dataset_name,
     display,
     scheme_of,
 )
@@ -52,7 +53,7 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
     :raises Cancelled: ``stop`` was set.
     """
     output_type = file_type_of(request.output)
-    if not request.input.endswith("/") and not request.input.startswith(HUGGING_FACE):
+    if not request.input.endswith("/") and dataset_name(request.input) is None:
         check_conversion(file_type_of(request.input), output_type)
     images = image_loader(request, storage)
     if request.shard is not None:
@@ -64,6 +65,7 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
     source = checks.source()
     if source is not None:
         check_conversion(source.file_type, output_type)
+        check_outputs_apart(storage, request, source)
     checks.target()
     if source is not None and source.files:
         checks.content(source)

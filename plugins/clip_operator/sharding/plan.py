@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
-from clip_operator.inputs import Input, find_input
+from clip_operator.inputs import Input, check_outputs_apart, find_input
 from clip_operator.proof.completion import check_may_write, finished, proof, version, write_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester, Shard
@@ -163,6 +163,7 @@ def plan_shards(
         )
     data = find_input(storage, request.input)
     check_conversion(data.file_type, file_type_of(request.output))
+    check_outputs_apart(storage, request, data)
     if not request.overwrite and _is_complete(storage, request, data.info):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
         plan = _plan(request, data, [], standalone, is_complete=True)

@@ -168,3 +168,6 @@ class Backend(Protocol):
 
         :param start_after: a whole URI, of an object or not; only those that sort behind it are wanted.
         """
+
+    def canonical(self, uri: str) -> str:
+        """Return one spelling for all URIs that may lead to the same object, to compare and not to read or write."""
