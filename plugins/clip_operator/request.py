@@ -71,6 +71,9 @@ _CONDUCT = {
     "reuse",
 }
 
+# However they are spelled, they are the same.
+_PLACES = ("input", "output", "filtered_output")
+
 # What decides the score of a row that has one.
 _DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding"}
 
@@ -269,7 +272,8 @@ class EvaluationRequest(BaseModel):
         Left out: who asks, what may be replaced or taken over, how many errors are too many, and what changes only the
         speed.
         """
-        return _digest(self.model_dump(mode="json", exclude=_CONDUCT))
+        spelled = {name: canonical(uri) for name in _PLACES if (uri := getattr(self, name)) is not None}
+        return _digest(self.model_dump(mode="json", exclude=_CONDUCT) | spelled)
 
     def score_fingerprint(self) -> str:
         """Return a digest of all that decides the score of a row that has one, beside the input and the model.

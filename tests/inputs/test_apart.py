@@ -186,3 +186,16 @@ def test_dataflows_steps_are_not_written_over_the_first_entry(folder: Path) -> N
     with pytest.raises(RequestError, match="never written over the one it is read from"):
         ImageCLIPEvaluator(SHAPES, overwrite=True).run(storage, input_text_key="alt_text")
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("spelling", ["./{0}", "{1}//{0}", "file://{1}/{0}"])
+def test_work_that_is_done_is_done_by_any_spelling(folder: Path, spelling: str) -> None:
+    def request(spelling: str) -> EvaluationRequest:
+        where = {name: spelling.format(f"{name}.jsonl", folder) for name in ("x", "out", "kept")}
+        fields = {"input": where["x"], "output": where["out"], "filtered_output": where["kept"], "min_score": 0.5}
+        return parse_request({**fields, "model": SHAPES, "input_text_key": "alt_text", "image_root": str(folder)})
+
+    first = evaluate(request("{0}" if spelling.startswith(".") else "{1}/{0}"))
+    before = contents(folder)
+    assert evaluate(request(spelling)) == first
+    assert contents(folder) == before
