@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from clip_operator.proof.standing import find_output
 
 from clip_operator.errors import RequestError
 from clip_operator.steps import StepSeries, manifest_uri, part_name
@@ -67,6 +68,32 @@ def test_what_belongs_to_an_output_and_is_no_data_stands_where_readers_of_the_da
         manifest_uri("s3://b/x_step1/part-00001-of-00002.parquet")
         == "s3://b/x_step1/_part-00001-of-00002.parquet.manifest.json"
     )
+
+
+def test_an_output_whose_name_has_a_star_is_one_object(tmp_path: Path) -> None:
+    output = f"{tmp_path}/a*b.jsonl"
+    assert manifest_uri(output) == f"{output}.manifest.json"
+    Storage().write(b"{}\n", output)
+    Storage().write(b"", f"{tmp_path}/a and b.jsonl")
+    found = find_output(Storage(), output)
+    assert found is not None
+    assert (found.uri, found.size) == (output, 3)
+
+
+@pytest.mark.parametrize(
+    ("uri", "number"),
+    [
+        ("s3://b/x_step12.jsonl", 12),
+        ("s3://b/x_step3/part-*.jsonl", 3),
+        ("s3://b/x_step3/part-00001-of-00002.jsonl", 3),
+        ("s3://b/x_step03.jsonl", None),
+        ("s3://b/x_step3.csv", None),
+        ("s3://b/x_step3.jsonl.manifest.json", None),
+        ("s3://b/x_filtered_step3.jsonl", None),
+    ],
+)
+def test_a_step_is_known_by_its_uri(uri: str, number: int | None) -> None:
+    assert StepSeries("", "s3://b", "x", "jsonl").number(uri) == number
 
 
 @pytest.mark.parametrize(("index", "of", "name"), [(2, 7, "00003-of-00007"), (99_999, 100_000, "100000-of-100000")])

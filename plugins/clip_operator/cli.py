@@ -96,9 +96,9 @@ def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> 
 
 def _report(manifest: str, output: str | None) -> int:
     from clip_operator.proof.manifest import read_manifest
-    from clip_operator.report import render, report_uri
+    from clip_operator.report import render
     from clip_operator.report.samples import read_samples
-    from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
+    from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri, report_uri
     from clip_operator.storage import ObjectNotFound
 
     storage = Storage()

@@ -10,11 +10,12 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
 from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.inputs import default_image_root
 from clip_operator.job.evaluation import evaluate
 from clip_operator.request import ErrorBudget, OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
-from clip_operator.storage import Storage, parent
+from clip_operator.storage import Storage
 
 
 class FileStorage:
@@ -125,7 +126,7 @@ class ImageCLIPEvaluator:
         if storage.operator_step < 0:
             raise RequestError("call storage.step() first: it moves to step 0, the first entry")
         series = storage.series
-        root = self._settings["image_root"] or parent(series.first_entry_file_name)
+        root = self._settings["image_root"] or default_image_root(series.first_entry_file_name)
         steps = {"input": series.uri(storage.operator_step), "output": series.uri(storage.operator_step + 1)}
         return evaluate(parse_request({**self._settings, **columns, **steps, "image_root": root})).output_columns
 

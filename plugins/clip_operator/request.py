@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from clip_operator.errors import Reason, RequestError
+from clip_operator.storage import canonical
 
 # With http a name alone may be a token; with abfs it is the container.
 _PASSWORD = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@|https?://[^/@]*@)", re.IGNORECASE)
@@ -69,6 +70,9 @@ _CONDUCT = {
     "resume_point_rows",
     "reuse",
 }
+
+# However they are spelled, they are the same.
+_PLACES = ("input", "output", "filtered_output")
 
 # What decides the score of a row that has one.
 _DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding"}
@@ -218,7 +222,7 @@ class EvaluationRequest(BaseModel):
         twice = next((key for index, key in enumerate(added) if key in added[:index]), None)
         if twice is not None:
             raise ValueError(f"two of the columns to add are both called {twice!r}; give them different names")
-        if self.input == self.output:
+        if canonical(self.input) == canonical(self.output):
             raise ValueError(
                 "input and output are the same object; a step is never written over the one it is read from"
             )
@@ -231,7 +235,8 @@ class EvaluationRequest(BaseModel):
     def _filter_is_whole(self) -> Self:
         if (self.min_score is None) != (self.filtered_output is None):
             raise ValueError("min_score and filtered_output go together: which rows, and where to write them")
-        if self.filtered_output is not None and self.filtered_output in (self.input, self.output):
+        others = (canonical(self.input), canonical(self.output))
+        if self.filtered_output is not None and canonical(self.filtered_output) in others:
             raise ValueError("filtered_output must be another object than input and output")
         return self
 
@@ -267,7 +272,8 @@ class EvaluationRequest(BaseModel):
         Left out: who asks, what may be replaced or taken over, how many errors are too many, and what changes only the
         speed.
         """
-        return _digest(self.model_dump(mode="json", exclude=_CONDUCT))
+        spelled = {name: canonical(uri) for name in _PLACES if (uri := getattr(self, name)) is not None}
+        return _digest(self.model_dump(mode="json", exclude=_CONDUCT) | spelled)
 
     def score_fingerprint(self) -> str:
         """Return a digest of all that decides the score of a row that has one, beside the input and the model.

@@ -1,4 +1,4 @@
-"""How the versioned steps of a data set are named: step 0 is the first entry, step n is written by a task.
+"""How the steps of a data set are named, and all that stands beside them: made and recognised here, and nowhere else.
 
 DataFlow's convention: step 0 is ``first_entry_file_name``; step n >= 1 is
 ``{cache_path}/{file_name_prefix}_step{n}.{cache_type}``.
@@ -18,9 +18,25 @@ if TYPE_CHECKING:
 
 MANIFEST_SUFFIX = ".manifest.json"
 
-SHARDS_FOLDER = ".shards/"
+_CLAIM_SUFFIX = ".claim.json"
+_SAMPLES_SUFFIX = ".samples.json"
+_REPORT_SUFFIX = ".report.html"
+_RESUME_FOLDER = ".resume/"
+_SHARDS_FOLDER = ".shards/"
+_PLAN_NAME = "plan.json"
 
 _PART = re.compile(r"part-[0-9]+-of-[0-9]+\..+")
+_PARTS = re.compile(r"part-\*\.[^*]+")
+
+# An output has the ending of its type; one in part files is a step, and its folder has none. Another's data may well be
+# called such as train.samples.json.
+_BESIDE = re.compile(
+    r"(?P<output>.+?(?:\.[A-Za-z]+|_step[0-9]+))"
+    rf"(?:(?P<left>{re.escape(_CLAIM_SUFFIX)}|{re.escape(_RESUME_FOLDER)}.+|{re.escape(_SHARDS_FOLDER)}.+)"
+    rf"|{re.escape(MANIFEST_SUFFIX)}|{re.escape(_SAMPLES_SUFFIX)}|{re.escape(_REPORT_SUFFIX)})",
+    re.DOTALL,
+)
+_PLAN = re.compile(rf"(.+){re.escape(_SHARDS_FOLDER)}([0-9a-f]+)/{re.escape(_PLAN_NAME)}", re.DOTALL)
 
 
 def beside(output: str) -> str:
@@ -30,9 +46,30 @@ def beside(output: str) -> str:
     with an underscore, which readers of such folders pass over.
     """
     folder, name = parent(output), name_of(output)
-    if "*" in name:
+    if is_in_parts(output):
         return folder
     return join(folder, f"_{name}") if _PART.fullmatch(name) else output
+
+
+def is_beside_output(uri: str) -> bool:
+    """Tell whether an object belongs to an output and is no data, by its name."""
+    return _BESIDE.fullmatch(uri) is not None
+
+
+def output_left_beside(uri: str) -> str | None:
+    """Return what :func:`beside` gives for the output of which an object is left when its run has died; or None."""
+    match = _BESIDE.fullmatch(uri)
+    return match["output"] if match is not None and match["left"] else None
+
+
+def objects_beside(output: str) -> tuple[str, ...]:
+    """Return where the objects stand that belong to an output and are no data, but for what has a folder of its own."""
+    return claim_uri(output), manifest_uri(output), samples_uri(output), report_uri(output)
+
+
+def claim_uri(output: str) -> str:
+    """Return where the claim on an output stands."""
+    return beside(output) + _CLAIM_SUFFIX
 
 
 def manifest_uri(output: str) -> str:
@@ -40,15 +77,46 @@ def manifest_uri(output: str) -> str:
     return beside(output) + MANIFEST_SUFFIX
 
 
+def samples_uri(output: str) -> str:
+    """Return where the samples of an output stand."""
+    return beside(output) + _SAMPLES_SUFFIX
+
+
+def report_uri(output: str) -> str:
+    """Return where the report on an output stands."""
+    return beside(output) + _REPORT_SUFFIX
+
+
+def resume_prefix(output: str) -> str:
+    """Return what the URIs of all resume points of an output start with."""
+    return beside(output) + _RESUME_FOLDER
+
+
 def shards_prefix(output: str) -> str:
     """Return what the URIs of all that shards leave for each other, until an output is put together, start with."""
-    return beside(output) + SHARDS_FOLDER
+    return beside(output) + _SHARDS_FOLDER
+
+
+def plan_uri(output: str, plan: str) -> str:
+    """Return where the plan of this id stands, which divides the step that is written to an output."""
+    return f"{shards_prefix(output)}{plan}/{_PLAN_NAME}"
+
+
+def planned_manifest(uri: str) -> tuple[str, str] | None:
+    """Return where the manifest of the planned output stands, and the plan's id; None where no plan can stand."""
+    match = _PLAN.fullmatch(uri)
+    return None if match is None else (match[1] + MANIFEST_SUFFIX, match[2])
 
 
 def part_name(index: int, of: int) -> str:
     """Return what one of so many shards is called: ``00003-of-00007`` for index 2, in the order of the rows."""
     width = max(5, len(str(of)))
     return f"{index + 1:0{width}}-of-{of:0{width}}"
+
+
+def is_in_parts(output: str) -> bool:
+    """Tell whether an output is the pattern of part files that :meth:`StepSeries.parts_uri` gives."""
+    return _PARTS.fullmatch(name_of(output)) is not None
 
 
 def part_files(storage: Storage, pattern: str) -> list[ObjectInfo]:
@@ -97,18 +165,22 @@ class StepSeries:
         """Return the URI of the kept rows of a step (1 and up): a step of the series ``{prefix}_filtered``."""
         return join(self.cache_path, f"{self.file_name_prefix}_filtered_step{step}.{self.cache_type}")
 
+    def number(self, uri: str) -> int | None:
+        """Return which step (1 and up) is kept in the file, or the part files, that a URI names; None for none."""
+        start = re.escape(join(self.cache_path, f"{self.file_name_prefix}_step"))
+        ending = re.escape(self.cache_type)
+        match = re.fullmatch(rf"{start}([1-9][0-9]*)(?:\.{ending}|/part-[^/]*\.{ending})", uri)
+        return None if match is None else int(match[1])
+
     def existing(self, storage: Storage) -> dict[int, str]:
         """Return the written steps (1 and up) that stand in the store, the highest first, and their URIs.
 
         The URI of a step in part files is a pattern. Where there is one file, too, that one counts.
         """
-        start = join(self.cache_path, f"{self.file_name_prefix}_step")
-        ending = re.escape(self.cache_type)
-        name = re.compile(re.escape(start) + rf"([1-9][0-9]*)(\.{ending}|/part-[^/]*\.{ending})")
         found: dict[int, str] = {}
-        for info in storage.list(start):
-            if match := name.fullmatch(info.uri):
-                step, is_file = int(match[1]), match[2][0] == "."
+        for info in storage.list(join(self.cache_path, f"{self.file_name_prefix}_step")):
+            if (step := self.number(info.uri)) is not None:
+                is_file = info.uri == self.uri(step)
                 if is_file or step not in found:
                     found[step] = self.uri(step) if is_file else self.parts_uri(step)
         return dict(sorted(found.items(), reverse=True))

@@ -63,6 +63,9 @@ def test_a_folder_is_read_to_any_depth_without_what_is_hidden_or_our_own(tmp_pat
         "day=1/_part-9.jsonl",
         "scores.jsonl.manifest.json",
         "scores.jsonl.claim.json",
+        "scores.jsonl.samples.json",
+        "scores.jsonl.report.html",
+        "day=1/rows_step1.samples.json",
         "scores.jsonl.resume/abc/0.json",
         "scores.jsonl.shards/abc/plan.json",
     )
@@ -107,6 +110,19 @@ def test_a_pattern_takes_the_files_in_one_folder_whose_names_match(
     uri = put(tmp_path, *files)
     put(tmp_path, "other.jsonl.manifest.json", "part-1.jsonl.claim.json")
     assert names(find_input(Storage(), uri + pattern), uri) == found
+
+
+def test_what_stands_beside_an_output_is_no_part_file_for_a_pattern(tmp_path: Path) -> None:
+    beside = ("samples.json", "manifest.json", "claim.json", "report.html", "resume/abc/0.json", "shards/abc/1.json")
+    uri = put(tmp_path, "x_step1.json", "y_step1/part-1.json", *(f"x_step1.json.{name}" for name in beside))
+    put(tmp_path, *(f"y_step1.{name}" for name in beside))
+    assert names(find_input(Storage(), uri + "*.json"), uri) == ["x_step1.json"]
+    assert names(find_input(Storage(), uri), uri) == ["x_step1.json", "y_step1/part-1.json"]
+
+
+def test_data_of_others_may_be_called_samples(tmp_path: Path) -> None:
+    uri = put(tmp_path, "test.samples.json", "train.samples.json")
+    assert names(find_input(Storage(), uri), uri) == ["test.samples.json", "train.samples.json"]
 
 
 def test_a_pattern_with_the_scheme_of_files_matches_names_as_they_are_on_the_disk(tmp_path: Path) -> None:

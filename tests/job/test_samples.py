@@ -19,11 +19,11 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy, thumbnail
 from clip_operator.job.evaluation import evaluate
 from clip_operator.job.sampling import SampleCollector
-from clip_operator.report import report_uri
-from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Samples, merged, read_samples, samples_uri
+from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Samples, merged, read_samples
 from clip_operator.request import EvaluationRequest, Requester, Shard, parse_request
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.sharding import merge_shards, plan_shards
+from clip_operator.steps import report_uri, samples_uri
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES
 

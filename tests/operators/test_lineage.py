@@ -115,6 +115,7 @@ def test_a_shard_tells_what_it_read(tmp_path: Path) -> None:
         ("gs://b/a/in.jsonl", ("gs://b", "a/in.jsonl")),
         ("s3://b/a/part-*.parquet", ("s3://b", "a")),
         ("hf:org/captions", ("hf", "org/captions")),
+        ("hf://datasets/org/captions.jsonl", ("hf://datasets", "org/captions.jsonl")),
     ],
 )
 def test_data_sets_are_named_as_openlineage_names_them(uri: str, name: tuple[str, str], tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_hosts_are_a_list_or_a_text_with_commas() -> None:
 def test_images_are_found_from_the_data_sets_folder_at_every_step() -> None:
     assert planned(step=5).image_root == "/no/raw"
     assert planned(step=5, first_entry_file_name="").image_root is None
+    assert planned(step=5, first_entry_file_name="hf:/data/pairs:train").image_root == "/data/pairs"
+    assert planned(step=5, first_entry_file_name="hf://datasets/a/x.jsonl").image_root == "hf://datasets/a"
     assert planned(step=5, image_root="s3://images").image_root == "s3://images"
 
 

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from clip_operator.job.evaluation import evaluate
 from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion
-from clip_operator.report import render, report_uri
+from clip_operator.report import render
 from clip_operator.report.histogram import HEIGHT, WIDTH, histogram
 from clip_operator.report.samples import Sample, Samples, read_samples
 from clip_operator.report.templates import percent
 from clip_operator.request import Requester, parse_request
+from clip_operator.steps import report_uri
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clip_operator.storage import display, join, name_of, parent, scheme_of
+from clip_operator.storage import canonical, display, join, name_of, parent, scheme_of
 
 roots = st.one_of(
     st.sampled_from(["s3://bucket", "gs://bucket/a", "/data", "data", "file:///data", "s3://bucket/a b/c%20d"]),
@@ -62,6 +62,8 @@ def test_join_by_example(root: str, relative: str, expected: str) -> None:
     [
         ("s3://b/x", "s3"),
         ("S3://b/x", "s3"),
+        ("S3A://b/x", "s3"),
+        ("gcs://b/x", "gs"),
         ("git+ssh://h/x", "git+ssh"),
         ("/data/x", "file"),
         ("x:y", "file"),
@@ -97,3 +99,23 @@ def test_any_uri_can_be_displayed_and_shows_no_secret(scheme: str, path: str, ho
     shown = display(f"{scheme}://user:{secret}@{host}/{path}?{query}&signature={secret}")
     assert secret not in shown
     assert shown.startswith(f"{scheme}://")
+
+
+@pytest.mark.parametrize(
+    ("uri", "spelled"),
+    [
+        ("S3A://Bucket/a//./x", "s3://Bucket/a//./x"),
+        ("gcs://b/x", "gs://b/x"),
+        ("././a//b/./x", "a/b/x"),
+        ("//a///x/", "/a/x/"),
+        ("a/../x", "a/../x"),
+        ("a./.b/x", "a./.b/x"),
+        ("FILE://localhost/a%20b//x", "/a b/x"),
+        ("file://host/x", "file:/host/x"),
+        ("hf:org//name", "hf:org//name"),
+        ("hf://datasets/a", "hf://datasets/a"),
+    ],
+)
+def test_what_names_the_same_object_by_its_text_alone_has_one_spelling(uri: str, spelled: str) -> None:
+    assert canonical(uri) == spelled
+    assert canonical(spelled) == spelled

@@ -18,10 +18,9 @@ import pytest
 
 from clip_operator.job.evaluation import evaluate
 from clip_operator.proof.manifest import EvaluationManifest
-from clip_operator.report import report_uri
-from clip_operator.report.samples import Sample, Samples, samples_uri
+from clip_operator.report.samples import Sample, Samples
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import manifest_uri
+from clip_operator.steps import manifest_uri, report_uri, samples_uri
 from demo.object_store import ObjectStore
 from tests.conftest import S3, SHAPES, own_bucket
 from tests.web.api_server import ApiServer, Instance, api_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from clip_operator.errors import RequestError
-from clip_operator.storage import display, scheme_of
+from clip_operator.storage import canonical, display
 
 # Stores in which a URI names a bucket and nothing else: who may read it, permissions decide. Other drivers put hosts,
 # accounts or local disks into their URIs, and are followed only below the root.
@@ -13,14 +13,6 @@ BUCKET_STORES = frozenset({"s3", "gs"})
 
 # The naming rule of S3 and GCS, which excludes access-point ARNs: they name other accounts and regions to call.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
-
-_ALIASES = {"s3a": "s3", "gcs": "gs"}
-
-
-def canonical(uri: str) -> str:
-    """Return the URI of an object in one spelling of its scheme: ``S3A://b/k`` → ``s3://b/k``."""
-    scheme = scheme_of(uri)
-    return f"{_ALIASES.get(scheme, scheme)}://{uri.partition('://')[2]}"
 
 
 def bucket_of(uri: str) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clip_operator.errors import Reason, RowError
-from clip_operator.images.buckets import BUCKET_STORES, bucket_of, canonical, parse_bucket
+from clip_operator.images.buckets import BUCKET_STORES, bucket_of, parse_bucket
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.paths import resolve
-from clip_operator.storage import join, scheme_of
+from clip_operator.storage import canonical, join, scheme_of
 
 _MAX_KEY_BYTES = 1024  # in S3 and GCS; they answer a longer one with an error that is not "not found"
 

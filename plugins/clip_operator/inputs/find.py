@@ -10,10 +10,17 @@ from clip_operator.inputs.listing import WILDCARDS, files_in_folder, files_match
 from clip_operator.inputs.many_files import ManyFiles
 from clip_operator.inputs.one_parquet import OneParquet
 from clip_operator.inputs.one_text import OneText
-from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, Storage, display, name_of, parent
+from clip_operator.storage import (
+    AccessDenied,
+    ObjectInfo,
+    ObjectNotFound,
+    Storage,
+    dataset_name,
+    display,
+    name_of,
+    parent,
+)
 from clip_operator.tables import TableFormat, file_type_of
-
-HUGGING_FACE = "hf:"
 
 
 def find_input(storage: Storage, uri: str) -> Input:
@@ -25,7 +32,7 @@ def find_input(storage: Storage, uri: str) -> Input:
     :raises RequestError: the URI names no table, or has wildcards where they are not understood.
     :raises JobError: there is nothing, or what is there is not one table.
     """
-    if uri.startswith(HUGGING_FACE) and not uri.startswith(f"{HUGGING_FACE}//"):
+    if dataset_name(uri) is not None:
         # Imported here: nobody else needs the package behind it, which takes seconds to import.
         from clip_operator.inputs.hugging_face import find_dataset
 
@@ -49,6 +56,14 @@ def find_input(storage: Storage, uri: str) -> Input:
         hint = "" if "." in name_of(uri) else " To read all files of a folder, let the input end with a slash."
         raise RequestError(f"{error}{hint}") from None
     return _one(storage, _stat(storage, uri))
+
+
+def default_image_root(uri: str) -> str:
+    """Return the folder that relative image paths in an input start from, where nothing else is said."""
+    if (dataset := dataset_name(uri)) is not None:
+        # A folder, or a name at the hub, where there is none: images then stand in the rows.
+        return dataset.partition(":")[0]
+    return parent(uri)
 
 
 def _stat(storage: Storage, uri: str) -> ObjectInfo:

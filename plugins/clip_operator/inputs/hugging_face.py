@@ -14,7 +14,7 @@ from clip_operator.inputs.hugging_face_parquet import write_parquet
 from clip_operator.inputs.hugging_face_version import folder_version
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.request import Shard
-from clip_operator.storage import ObjectInfo
+from clip_operator.storage import ObjectInfo, dataset_name
 from clip_operator.tables import WHOLE, FileType, Span, TableFormat
 
 _SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in the folder it is given
@@ -36,7 +36,7 @@ class DatasetName:
 
         :raises RequestError: it has too many parts, or an empty one.
         """
-        name, *parts = uri.removeprefix("hf:").split(":")
+        name, *parts = (dataset_name(uri) or "").split(":")
         if len(parts) > 2 or not all((name, *parts)):
             raise RequestError(f"{uri!r} names no data set; write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
         config, split = parts if len(parts) == 2 else (None, parts[0] if parts else None)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from clip_operator.images import ImageLoader, ImagePolicy, bucket_of
-from clip_operator.inputs import HUGGING_FACE
+from clip_operator.inputs import default_image_root
 from clip_operator.request import EvaluationRequest
-from clip_operator.storage import Storage, parent
+from clip_operator.storage import Storage
 
 
 def image_root(request: EvaluationRequest) -> str:
     """Return the folder that relative image paths start from."""
-    if request.image_root is None and request.input.startswith(HUGGING_FACE):
-        # A folder, or a name at the hub, where there is none: images then stand in the rows.
-        return request.input.removeprefix(HUGGING_FACE).partition(":")[0]
-    return request.image_root or parent(request.input)
+    return request.image_root or default_image_root(request.input)
 
 
 def image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 from clip_operator.errors import JobError, RequestError
-from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, name_of, parent
+from clip_operator.steps import is_beside_output
+from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, canonical, display, name_of, parent
 from clip_operator.tables import FileType, file_type_of
 
 WILDCARDS = re.compile(r"[*?]")
-
-# What this package itself puts beside an output.
-_OWN_FILES = (".manifest.json", ".claim.json")
-_OWN_FOLDERS = (".resume", ".shards")
+_WILD = {"*": ".*", "?": "."}
 
 
 def files_in_folder(storage: Storage, uri: str) -> list[ObjectInfo]:
@@ -29,7 +27,7 @@ def files_in_folder(storage: Storage, uri: str) -> list[ObjectInfo]:
     files = [
         info
         for info in storage.list(uri)
-        if _is_part(inner := info.uri.removeprefix(uri), info) and not _is_hidden(inner.split("/"))
+        if _is_part(inner := info.uri.removeprefix(uri), info) and not is_hidden(inner.split("/"))
     ]
     if not files:
         raise ObjectNotFound(f"{display(uri)} is an empty folder, or there is none: no file to read was found in it")
@@ -44,24 +42,26 @@ def files_matching(storage: Storage, pattern: str) -> list[ObjectInfo]:
     :raises ObjectNotFound: there is no such file.
     """
     wanted = name_of(pattern)
-    shows_hidden = wanted[0] in "._"
     folder = pattern.removesuffix(wanted)
-    plain = unquote if pattern.lower().startswith("file://") else str
-    matches = re.compile(
-        "".join({"*": ".*", "?": "."}.get(part, re.escape(plain(part))) for part in re.split(r"([*?])", wanted)),
-        re.DOTALL,
-    )
     files = [
         info
         for info in storage.list(folder + re.split(WILDCARDS, wanted, maxsplit=1)[0])
         if "/" not in (name := info.uri.removeprefix(folder))
-        and matches.fullmatch(plain(name))
+        and matches(name_of(canonical(info.uri)), pattern)
         and _is_part(name, info)
-        and (shows_hidden or not _is_hidden([name]))
     ]
     if not files:
         raise ObjectNotFound(f"{display(pattern)} matches no file in {display(folder)}")
     return sorted(files, key=lambda info: info.uri)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Tell whether an object's name, with the letters that it has on the disk, matches the last part of a pattern."""
+    wanted = name_of(pattern)
+    plain = unquote if pattern.lower().startswith("file://") else str
+    parts = (_WILD.get(part) or re.escape(plain(part)) for part in re.split(r"([*?])", wanted))
+    shown = wanted[0] in "._" or not is_hidden([name])
+    return shown and re.fullmatch("".join(parts), name, re.DOTALL) is not None
 
 
 def one_type_of(uri: str, files: Sequence[ObjectInfo]) -> FileType:
@@ -94,11 +94,12 @@ def _type_of(uri: str) -> FileType | str:
 
 
 def _is_part(inner: str, info: ObjectInfo) -> bool:
-    *folders, name = inner.split("/")
-    if not name or name.endswith(_OWN_FILES) or any(folder.endswith(_OWN_FOLDERS) for folder in folders):
+    name = name_of(inner)
+    if not name or is_beside_output(inner):
         return False
     return info.size > 0 or isinstance(_type_of(name), FileType)  # a part file may be empty, a marker always is
 
 
-def _is_hidden(segments: Iterable[str]) -> bool:
+def is_hidden(segments: Iterable[str]) -> bool:
+    """Tell whether a file is one that readers of folders pass over, by its name or those of its folders."""
     return any(segment.startswith((".", "_")) for segment in segments)

@@ -6,7 +6,7 @@ import logging
 import threading
 from datetime import UTC, datetime
 
-from clip_operator.inputs import find_input
+from clip_operator.inputs import check_outputs_apart, find_input
 from clip_operator.inputs.image_access import image_loader
 from clip_operator.job.first_pass import Job, score_rows
 from clip_operator.job.second_pass import publish_step
@@ -44,6 +44,7 @@ def evaluate(
     images = image_loader(request, storage)
     data = find_input(storage, request.input)
     check_conversion(data.file_type, output_type)
+    check_outputs_apart(storage, request, data)
     source = version(data.info)
     checkpoint = find_checkpoint(request.model, request.revision, storage)
     standing = look(storage, request)

@@ -89,7 +89,7 @@ def aws_connection(aws_conn_id: str | None, uris: Iterable[str]) -> AwsConnectio
 
 
 def _is_s3(uri: str) -> bool:
-    return scheme_of(uri) in ("s3", "s3a")
+    return scheme_of(uri) == "s3"
 
 
 def _variables(config: Config) -> dict[str, str]:

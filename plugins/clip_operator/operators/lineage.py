@@ -17,11 +17,10 @@ from openlineage.client.facet_v2 import (
     output_statistics_output_dataset,
 )
 
-from clip_operator.inputs import HUGGING_FACE
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.request import EvaluationRequest
 from clip_operator.steps import StepSeries
-from clip_operator.storage import name_of, parent, scheme_of
+from clip_operator.storage import dataset_name, name_of, parent, scheme_of
 
 
 def lineage_before(parameters: Mapping[str, Any]) -> OperatorLineage[Any, Any]:
@@ -105,8 +104,8 @@ def _name(uri: str) -> tuple[str, str]:
     if "*" in name_of(uri):
         uri = parent(uri)
     scheme = scheme_of(uri)
-    if uri.startswith(HUGGING_FACE):
-        return "hf", uri.removeprefix(HUGGING_FACE).strip("/")
+    if (dataset := dataset_name(uri)) is not None:
+        return "hf", dataset.strip("/")
     if scheme == "file":
         return "file", str(Path(uri.removeprefix("file://")).absolute())
     authority, _, path = uri.partition("://")[2].partition("/")

@@ -13,8 +13,7 @@ from clip_operator.operators.gates import Gates
 from clip_operator.operators.metrics import send_metrics
 from clip_operator.operators.task_instance import choice_of
 from clip_operator.proof.manifest import EvaluationManifest
-from clip_operator.report import report_uri
-from clip_operator.steps import manifest_uri
+from clip_operator.steps import manifest_uri, report_uri
 from clip_operator.storage import display
 
 if TYPE_CHECKING:

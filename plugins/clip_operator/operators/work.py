@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clip_operator.errors import RequestError
-from clip_operator.inputs import HUGGING_FACE
+from clip_operator.inputs import default_image_root
 from clip_operator.operators.latest_step import latest_step
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
-from clip_operator.storage import Storage, parent
+from clip_operator.storage import Storage
 from clip_operator.tables import file_type_of
 
 if TYPE_CHECKING:
@@ -64,11 +63,10 @@ def output_step(parameters: Mapping[str, Any], output: str) -> int:
 
     :raises RequestError: none of them is called so.
     """
-    series, numbers = _series(parameters), re.findall(r"_step([1-9][0-9]*)", output)
-    for number in map(int, reversed(numbers)):
-        if output in (series.uri(number), series.parts_uri(number)):
-            return number
-    raise _differs(["cache_path, file_name_prefix or cache_type"])
+    number = _series(parameters).number(output)
+    if number is None:
+        raise _differs(["cache_path, file_name_prefix or cache_type"])
+    return number
 
 
 def _shard(parameters: Mapping[str, Any], requester: Requester, storage: Storage) -> Work:
@@ -139,9 +137,9 @@ def _request(
     if "min_score" in fields:
         fields["filtered_output"] = series.filtered_uri(output_step)
     first = series.first_entry_file_name
-    if "image_root" not in fields and first and not first.startswith(HUGGING_FACE):
+    if "image_root" not in fields and first:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
-        fields["image_root"] = parent(first)
+        fields["image_root"] = default_image_root(first)
     return parse_request(fields, _CALLED)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError, Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation
-from clip_operator.inputs import HUGGING_FACE, Input, find_input
+from clip_operator.inputs import Input, check_outputs_apart, find_input
 from clip_operator.inputs.image_access import image_loader, image_root
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.preflight.columns import check_columns, check_free, open_checked
@@ -22,12 +22,14 @@ from clip_operator.preflight.image_sample import describe_failures, draw, failur
 from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
 from clip_operator.proof.standing import look
 from clip_operator.request import EvaluationRequest
+from clip_operator.steps import beside
 from clip_operator.storage import (
     BucketNotFound,
     ObjectInfo,
     ObjectNotFound,
     Storage,
     StorageError,
+    dataset_name,
     display,
     scheme_of,
 )
@@ -51,7 +53,7 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
     :raises Cancelled: ``stop`` was set.
     """
     output_type = file_type_of(request.output)
-    if not request.input.endswith("/") and not request.input.startswith(HUGGING_FACE):
+    if not request.input.endswith("/") and dataset_name(request.input) is None:
         check_conversion(file_type_of(request.input), output_type)
     images = image_loader(request, storage)
     if request.shard is not None:
@@ -63,6 +65,7 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
     source = checks.source()
     if source is not None:
         check_conversion(source.file_type, output_type)
+        check_outputs_apart(storage, request, source)
     checks.target()
     if source is not None and source.files:
         checks.content(source)
@@ -206,6 +209,6 @@ class _Checks:
     def _may_take_over(self) -> bool:
         """Tell whether the pod may find scores of earlier runs, so that images need not be there any more."""
         try:
-            return any(True for _ in self._storage.list(f"{self._request.output}."))
+            return any(True for _ in self._storage.list(f"{beside(self._request.output)}."))
         except StorageError:
             return True

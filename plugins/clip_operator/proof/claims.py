@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clip_operator.request import Requester
-from clip_operator.steps import beside
+from clip_operator.steps import claim_uri
 from clip_operator.storage import ObjectNotFound, Storage
-
-CLAIM_SUFFIX = ".claim.json"
 
 
 class Claim(BaseModel):
@@ -20,11 +18,6 @@ class Claim(BaseModel):
 
     requested_by: Requester | None
     claimed_at: datetime
-
-
-def claim_uri(output: str) -> str:
-    """Return where the claim on an output stands."""
-    return beside(output) + CLAIM_SUFFIX
 
 
 def write_claim(storage: Storage, output: str, requester: Requester | None) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.storage import Storage
+from clip_operator.storage import Storage, canonical
 
 _MOST_BYTES = 4 << 20
 
@@ -19,11 +19,20 @@ class _Record(BaseModel):
 
 
 class ObjectVersion(_Record):
-    """One version of one object in the store."""
+    """One version of one object in the store. Two spellings of its URI are equal."""
 
     uri: str
     size: int = Field(description="Bytes.")
     etag: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectVersion) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[str, int, str]:
+        return canonical(self.uri), self.size, self.etag
 
 
 class RowCounts(_Record):

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clip_operator.errors import JobError
-from clip_operator.proof.claims import claim_uri, write_claim
+from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, Scored
 from clip_operator.proof.standing import Standing, find_output, version
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import manifest_uri
+from clip_operator.steps import claim_uri, manifest_uri
 from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, StorageError, Unchanged, display
 
 # Each time that a manifest cannot be written, another run has written one. So many do not come at once.

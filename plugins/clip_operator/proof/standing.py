@@ -15,8 +15,8 @@ from clip_operator.errors import JobError, Reason
 from clip_operator.proof.claims import Claim, read_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion, read_manifest
 from clip_operator.request import ErrorBudget, EvaluationRequest, Requester
-from clip_operator.steps import manifest_uri, part_files
-from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display, name_of
+from clip_operator.steps import is_in_parts, manifest_uri, part_files
+from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def version(info: ObjectInfo) -> ObjectVersion:
 
 def find_output(storage: Storage, output: str) -> ObjectInfo | None:
     """Return the version of an output, of one object or of part files, or None if there is none."""
-    if "*" not in name_of(output):
+    if not is_in_parts(output):
         return storage.find(output)
     parts = part_files(storage, output)
     return ObjectInfo.of_many(output, parts) if parts else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clip_operator.steps import beside
+from clip_operator.steps import samples_uri
 from clip_operator.storage import ObjectNotFound, Storage
 
 MOST_PAIRS = 8
@@ -43,11 +43,6 @@ class Samples(BaseModel):
     best: list[Sample] = Field([], description="The highest score first.")
     worst: list[Sample] = Field([], description="The lowest score first.")
     failures: dict[str, list[Sample]] = Field({}, description="By reason, in the order of the rows.")
-
-
-def samples_uri(output: str) -> str:
-    """Return where the samples of an output stand."""
-    return beside(output) + ".samples.json"
 
 
 def read_samples(storage: Storage, output: str) -> Samples | None:

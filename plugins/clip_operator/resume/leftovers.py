@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clip_operator.proof.claims import CLAIM_SUFFIX, Claim, claim_uri, read_claim
+from clip_operator.proof.claims import Claim, read_claim
 from clip_operator.proof.standing import proof
-from clip_operator.report import report_uri
-from clip_operator.report.samples import samples_uri
-from clip_operator.resume.points import RESUME_FOLDER, ResumePoint, read_resume_point, resume_prefix
-from clip_operator.steps import SHARDS_FOLDER, manifest_uri, shards_prefix
+from clip_operator.resume.points import ResumePoint, read_resume_point
+from clip_operator.steps import claim_uri, objects_beside, output_left_beside, resume_prefix, shards_prefix
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 
 log = logging.getLogger(__name__)
-
-_LEFTOVER = re.compile(
-    f"(?P<output>.+?)(?:{re.escape(RESUME_FOLDER)}.+|{re.escape(SHARDS_FOLDER)}.+|{re.escape(CLAIM_SUFFIX)})", re.DOTALL
-)
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
 
     :param place: the URI of an output, or, with a slash at its end, of a folder.
     """
-    outputs = {match["output"] for info in storage.list(place) if (match := _LEFTOVER.fullmatch(info.uri))}
+    outputs = {output for info in storage.list(place) if (output := output_left_beside(info.uri))}
     if not place.endswith("/"):
         outputs = {output for output in outputs if output == place} | {place}
     for output in sorted(outputs):
@@ -86,7 +79,7 @@ def discard_leftovers(storage: Storage, *outputs: str) -> None:
 
 def _written_by_a_run(output: str) -> tuple[str, ...]:
     """Return the objects that a run may have been writing when it was killed, but for those in folders of their own."""
-    return output, claim_uri(output), manifest_uri(output), samples_uri(output), report_uri(output)
+    return output, *objects_beside(output)
 
 
 def _count_unfinished_uploads(storage: Storage, uri: str) -> int:

@@ -20,11 +20,8 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.proof.manifest import EarlierWork, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.scoring import RowResult, Rows
-from clip_operator.steps import beside
+from clip_operator.steps import resume_prefix
 from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, display, name_of
-
-RESUME_FOLDER = ".resume/"
-"""Stands between the URI of an output and the names of its resume points."""
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +84,6 @@ class ResumePoint(BaseModel):
             if not failure.reason.retryable:
                 results[failure.row] = RowResult(None, error=RowError(failure.reason, failure.detail))
         return results
-
-
-def resume_prefix(output: str) -> str:
-    """Return what the URIs of all resume points of an output start with."""
-    return beside(output) + RESUME_FOLDER
 
 
 def read_resume_point(storage: Storage, uri: str) -> ResumePoint | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import threading
 from collections import Counter
@@ -21,13 +20,13 @@ from clip_operator.machine.scratch import scratch_folder
 from clip_operator.proof.manifest import EarlierWork, EvaluationManifest, Scored, Shards, Throughput, read_manifest
 from clip_operator.proof.publication import Published, build_manifest, claimed, confirm, publish_manifest
 from clip_operator.proof.standing import find_manifest, find_output, look, proof, version
-from clip_operator.report import publish_report, report_uri
-from clip_operator.report.samples import Samples, merged, read_samples, samples_uri
+from clip_operator.report import publish_report
+from clip_operator.report.samples import Samples, merged, read_samples
 from clip_operator.request import ErrorBudget, Requester
 from clip_operator.resume import discard_leftovers
 from clip_operator.scoring import Outcomes, Tally, describe_calibration
 from clip_operator.sharding.plan import PlanNotFound, ShardPlan, read_plan
-from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri
+from clip_operator.steps import objects_beside, part_files, planned_manifest
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
@@ -40,8 +39,6 @@ from clip_operator.storage import (
 from clip_operator.tables import TableFormat, file_type_of, gzipped, join_arrays, join_parquet
 
 log = logging.getLogger(__name__)
-
-_PLAN_URI = re.compile(r"(?P<beside>.+)\.shards/(?P<id>[0-9a-f]+)/plan\.json", re.DOTALL)
 
 _THREADS = 16
 _SHOWN_SHARDS = 5
@@ -106,14 +103,15 @@ def merge_shards(
 
 def _merged_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None:
     """Return the manifest of the output that an earlier merge has made by this plan, or None."""
-    match = _PLAN_URI.fullmatch(plan_uri)
-    if match is None:
+    planned = planned_manifest(plan_uri)
+    if planned is None:
         raise JobError(f"{display(plan_uri)} is not where a plan stands")
+    uri, plan_id = planned
     try:
-        manifest = read_manifest(storage, match["beside"] + MANIFEST_SUFFIX)
+        manifest = read_manifest(storage, uri)
     except ObjectNotFound:
         return None
-    if manifest is None or manifest.shards is None or manifest.shards.plan != match["id"]:
+    if manifest is None or manifest.shards is None or manifest.shards.plan != plan_id:
         return None
     return manifest if proof(storage, manifest.output.uri) == manifest else None
 
@@ -238,14 +236,11 @@ def _opened(sources: Sequence[ObjectInfo], storage: Storage) -> Iterator[BinaryI
 def _parts(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: Storage) -> ObjectInfo:
     """Return the version of the part files, having removed those of an earlier plan."""
     own = {manifest.output.uri for manifest in manifests}
-    start, _, end = plan.request.output.partition("*")
-    for info in storage.list(start):
-        if info.uri.endswith(end) and info.uri not in own:
+    for info in part_files(storage, plan.request.output):
+        if info.uri not in own:
             log.info("%s is of an earlier version of this step, and is removed", display(info.uri))
-            storage.delete(info.uri)
-            storage.delete(manifest_uri(info.uri))
-            storage.delete(samples_uri(info.uri))
-            storage.delete(report_uri(info.uri))
+            for uri in (info.uri, *objects_beside(info.uri)):
+                storage.delete(uri)
     output = find_output(storage, plan.request.output)
     if output is None:
         raise JobError(f"the part files at {display(plan.request.output)} have been removed")

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
-from clip_operator.inputs import Input, find_input
+from clip_operator.inputs import Input, check_outputs_apart, find_input
 from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import ObjectVersion
 from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import into, of_size
-from clip_operator.steps import part_name, shards_prefix
+from clip_operator.steps import part_name, plan_uri
 from clip_operator.storage import ObjectNotFound, Storage, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 DEFAULT_SHARD_ROWS = 131_072
 """Rows of a shard where nothing else is asked for: minutes of work for a GPU, beside which starting it is little."""
 
-_PLAN_NAME = "plan.json"
 _MOST_PLAN_BYTES = 64 << 20
 
 # What only the whole step can have: kept scores of an earlier output, and what needs all rows' scores.
@@ -56,12 +55,12 @@ class ShardPlan(BaseModel):
     @property
     def uri(self) -> str:
         """Where the plan stands."""
-        return f"{self.folder}{_PLAN_NAME}"
+        return plan_uri(self.request.output, self.id)
 
     @property
     def folder(self) -> str:
         """The folder of what the shards leave for the merge, with a slash at its end."""
-        return f"{shards_prefix(self.request.output)}{self.id}/"
+        return f"{parent(self.uri)}/"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -165,6 +164,7 @@ def plan_shards(
         )
     data = find_input(storage, request.input)
     check_conversion(data.file_type, file_type_of(request.output))
+    check_outputs_apart(storage, request, data)
     standing = look(storage, request)
     if _is_complete(standing, version(data.info), storage):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))

@@ -13,7 +13,7 @@ from clip_operator.storage.backend import (
     Unchanged,
 )
 from clip_operator.storage.storage import S3Access, Storage
-from clip_operator.storage.uri import display, join, name_of, parent, scheme_of
+from clip_operator.storage.uri import canonical, dataset_name, display, join, name_of, parent, scheme_of
 from clip_operator.storage.writing import ObjectWriter
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "Storage",
     "StorageError",
     "Unchanged",
+    "canonical",
+    "dataset_name",
     "display",
     "join",
     "name_of",

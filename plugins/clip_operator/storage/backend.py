@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from clip_operator.errors import JobError
+from clip_operator.storage.uri import canonical
 
 if TYPE_CHECKING:
     from clip_operator.storage.writing import ObjectWriter
@@ -67,7 +68,7 @@ class ObjectInfo:
 
         :param uri: what they are called together, such as their folder or a pattern.
         """
-        listed = json.dumps([[info.uri, info.size, info.etag] for info in objects])
+        listed = json.dumps([[canonical(info.uri), info.size, info.etag] for info in objects])
         etag = hashlib.sha256(listed.encode(errors="surrogatepass")).hexdigest()
         return cls(uri, sum(info.size for info in objects), etag)
 
@@ -168,3 +169,6 @@ class Backend(Protocol):
 
         :param start_after: a whole URI, of an object or not; only those that sort behind it are wanted.
         """
+
+    def canonical(self, uri: str) -> str:
+        """Return one spelling for all URIs that may lead to the same object, to compare and not to read or write."""

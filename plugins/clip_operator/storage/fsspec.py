@@ -23,6 +23,7 @@ from clip_operator.storage.backend import (
 from clip_operator.storage.disk import filling, receiving, writing_to
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
 from clip_operator.storage.streaming import copy_all
+from clip_operator.storage.uri import canonical, folded, scheme_of
 from clip_operator.storage.writing import Draft, ObjectWriter
 
 _CHUNK_BYTES = 1 << 20
@@ -158,6 +159,9 @@ class FsspecBackend:
             uri = folder + self._fs._strip_protocol(path).removeprefix(root)
             if uri.startswith(prefix) and (start_after is None or uri > start_after):
                 yield self.stat(uri)  # a listing may spell an object's version in another way than its own info
+
+    def canonical(self, uri: str) -> str:
+        return folded(f"{scheme_of(uri)}://{self._fs._strip_protocol(canonical(uri))}")
 
     def check(self, uri: str, only_if: Unchanged | None) -> None:
         """Look whether ``only_if`` holds.

@@ -224,6 +224,9 @@ class LocalBackend:
                 if start_after is None or uri > start_after:
                     yield self.stat(uri)
 
+    def canonical(self, uri: str) -> str:
+        return os.path.realpath(path_of(uri))
+
 
 class _LocalVersion(VersionReader):
     """The file that had this version when it was opened. One that replaces it does no harm: this one stays open."""

@@ -186,9 +186,15 @@ class Storage:
         """
         return self._backend(prefix).list(prefix, start_after)
 
+    def canonical(self, uri: str) -> str:
+        """Return one spelling for all URIs that may lead to the same object, to compare and not to read or write.
+
+        Symbolic links are followed. Where a store might take several slashes for one, there is one.
+        """
+        return self._backend(uri).canonical(uri)
+
     def _backend(self, uri: str) -> Backend:
         scheme = scheme_of(uri)
-        scheme = "s3" if scheme == "s3a" else scheme
         with self._lock:
             if scheme not in self._backends:
                 self._backends[scheme] = self._reach(scheme)

@@ -1,16 +1,50 @@
-"""URIs as text: their scheme, their parts, and how they are joined."""
+"""URIs as text: what they name, their parts, how they are joined, and which of them are one."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+_ALIASES = {"s3a": "s3", "gcs": "gs"}
+_FILE = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
+_DATASET = re.compile(r"hf:(?!//)")
 
 
 def scheme_of(uri: str) -> str:
-    """Return the scheme in lower case: ``"s3"``, ``"http"``, … A plain path is ``"file"``."""
+    """Return the scheme in one spelling: ``"s3"``, also for ``s3a://``, ``"http"``, … A plain path is ``"file"``."""
     match = _SCHEME.match(uri)
-    return match.group(1).lower() if match else "file"
+    return _ALIASES.get(scheme := match.group(1).lower(), scheme) if match else "file"
+
+
+def dataset_name(uri: str) -> str | None:
+    """Return ``NAME[:config][:split]`` of a Hugging Face data set, ``hf:NAME…``; None for what is no such thing.
+
+    A URI that begins with ``hf://`` is an object in the hub's own storage.
+    """
+    match = _DATASET.match(uri)
+    return None if match is None else uri[match.end() :]
+
+
+def canonical(uri: str) -> str:
+    """Return one spelling for URIs that name the same object as far as their text alone can tell.
+
+    The scheme is in lower case and without aliases; a local file is a path, without ``./`` and doubled slashes.
+    """
+    scheme = scheme_of(uri)
+    if scheme != "file":
+        return f"{scheme}://{uri.partition('://')[2]}"
+    if dataset_name(uri) is not None:
+        return uri
+    match = _FILE.match(uri)
+    path = uri if match is None else unquote(uri[match.end() :])
+    return re.sub(r"(?<![^/])\./|(?<=/)/", "", path)
+
+
+def folded(uri: str) -> str:
+    """Return the canonical URI of an object in a store, with one slash for several, which some stores take for one."""
+    scheme, slashes, name = canonical(uri).partition("://")
+    return f"{scheme}{slashes}{re.sub('/+', '/', name)}"
 
 
 def parent(uri: str) -> str:

@@ -22,6 +22,7 @@ from clip_operator.storage.s3.errors import code_of
 from clip_operator.storage.s3.publication import Publication
 from clip_operator.storage.s3.ranges import S3Version
 from clip_operator.storage.s3.upload import put_bytes, put_file
+from clip_operator.storage.uri import folded
 from clip_operator.storage.writing import ObjectWriter
 
 if TYPE_CHECKING:
@@ -157,6 +158,9 @@ class S3Backend:
             for item in page.get("Contents", []):
                 uri = f"{scheme}://{bucket}/{item['Key']}"
                 yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), item.get("LastModified"))
+
+    def canonical(self, uri: str) -> str:
+        return folded(uri)
 
     def _version(self, info: ObjectInfo) -> S3Version:
         return S3Version(self._s3, info, lambda: self._settled(info.uri))
