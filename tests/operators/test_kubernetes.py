@@ -150,7 +150,7 @@ def test_no_secret_is_in_the_pod_the_calls_the_log_or_the_xcoms(
     ti = task(model_name="/no/model")
     with pytest.raises(AirflowException):  # a failure says more than a success
         ti.next_try().run()
-    kept = json.dumps([cluster.created, cluster.requests, ti.xcoms, ti.state, ti.next_try().operator.pod])
+    kept = json.dumps([cluster.created, cluster.requests, ti.xcoms, ti.state, vars(ti.next_try().operator)["pod"]])
     logged = caplog.text + "".join(capfd.readouterr())
     assert "model '/no/model' not found" in logged
     assert s3.store.secret_key not in kept + logged

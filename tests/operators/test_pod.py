@@ -382,7 +382,7 @@ def test_templates_are_rendered_in_kubernetes_objects_too() -> None:
     pod = {"image": "clip:{{ version }}", "volumes": [k8s.V1Volume(name="v", persistent_volume_claim=claim)]}
     operator = ImageCLIPEvaluatorOperator(task_id="t", cache_path="s3://b", pod=pod)
     context: Any = {"version": "9", "claim": "models"}
-    rendered = operator.render_template(operator.pod, context, operator.get_template_env())
+    rendered = operator.render_template(pod, context, operator.get_template_env())
     assert rendered["image"] == "clip:9"
     assert rendered["volumes"][0].persistent_volume_claim.claim_name == "models"
     assert claim.claim_name == "{{ claim }}"  # the DAG's own object is as it was
