@@ -1,4 +1,4 @@
-"""Whether Arrow's arrays are sound: what is read of a damaged file may point outside of its own memory."""
+"""Checks that Arrow's arrays are sound: what is read of a damaged file may point outside of its own memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_sound(batch: pa.RecordBatch) -> None:
 
 
 def _as_bytes(data_type: pa.DataType) -> pa.DataType:
-    """The type with bytes in place of texts, whose memory looks the same."""
+    """Return the type with bytes in place of texts, whose memory looks the same."""
     if pa.types.is_string(data_type):
         return pa.binary()
     if pa.types.is_large_string(data_type):

@@ -1,1 +1,24 @@
-"""WebDataset: tars whose files make up the rows. They are only read."""
+"""WebDataset's tars, read only: what becomes of them is the table of their rows, without the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from clip_operator.tables.file_types import FileType
+from clip_operator.tables.table import TableReader
+from clip_operator.tables.tar.reader import TarReader
+
+
+def open_reader(path: Path | Sequence[Path], file_type: FileType, *_: object) -> TableReader:
+    """Open one tar or several, always whole."""
+    return TarReader(path, file_type)
+
+
+def create_writer(*_: object) -> NoReturn:
+    """Refuse, for nothing becomes a tar."""
+    raise TypeError("a TarReader reads what no step is written as")
+
+
+create_selection = create_writer
