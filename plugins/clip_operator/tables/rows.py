@@ -59,7 +59,6 @@ class TextChunk:
         return len(self.texts)
 
     def select(self, kept: Sequence[bool]) -> Self:
-        """Return the rows at which ``kept``, which has a value for each row, is true."""
         selected = copy(self)
         selected.texts = list(compress(self.texts, kept))
         selected._values = {name: list(compress(values, kept)) for name, values in self._values.items()}
@@ -82,6 +81,7 @@ class RowReader(TableReader):
         file_type: FileType,
         columns: Sequence[str] | None = None,
         fragment: Fragment = WHOLE,
+        _row_groups: range | None = None,
     ) -> None:
         super().__init__(file_type)
         self._paths = (source,) if isinstance(source, Path) else tuple(source)

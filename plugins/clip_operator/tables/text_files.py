@@ -6,11 +6,11 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import AnyStr, BinaryIO, cast
 
 from clip_operator.errors import JobError
 
@@ -141,29 +141,17 @@ class MeasuredText:
     """
 
     def __init__(self, stream: BinaryIO, compressed: bool) -> None:
-        self._source = stream, compressed
+        self._stream = stream
+        self._compressed = compressed
         self.size = 0
 
-    def byte_lines(self) -> Iterator[bytes]:
-        """Yield what :func:`byte_lines` does."""
-        for line in byte_lines(*self._source):
-            self.size += len(line)
-            yield line
-
-    def lines(self) -> Iterator[str]:
-        """Yield what :func:`read_lines` does."""
-        return self._measured(read_lines(*self._source))
-
-    def blocks(self) -> Iterator[str]:
-        """Yield what :func:`read_blocks` does."""
-        return self._measured(read_blocks(*self._source))
-
-    def _measured(self, texts: Iterator[str]) -> Iterator[str]:
-        for text in texts:
+    def read(self, texts_of: Callable[[BinaryIO, bool], Iterator[AnyStr]]) -> Iterator[AnyStr]:
+        """Yield what :func:`byte_lines`, :func:`read_lines` or :func:`read_blocks` yields of it."""
+        for text in texts_of(self._stream, self._compressed):
             self.size += size_in_bytes(text)
             yield text
 
 
-def size_in_bytes(text: str) -> int:
+def size_in_bytes(text: str | bytes) -> int:
     """Return how many bytes a text takes in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
+    return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())

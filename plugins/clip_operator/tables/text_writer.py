@@ -32,11 +32,9 @@ class TextWriter(TableWriter):
             self._stream.write(text.encode())
 
     def close(self) -> None:
-        """Complete the file."""
         self._close_file()
 
     def discard(self) -> None:
-        """Close and remove the file, whatever state it is in."""
         with suppress(JobError):
             self._close_file()
         self._path.unlink(missing_ok=True)

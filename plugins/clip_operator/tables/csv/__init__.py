@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from clip_operator.tables.csv.reader import CsvReader, header_and_rows
@@ -10,14 +10,9 @@ from clip_operator.tables.csv.writer import CsvWriter
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.table import AddedType, TableReader, TableWriter
-from clip_operator.tables.text_files import MeasuredText
+from clip_operator.tables.text_files import MeasuredText, read_lines
 
-
-def open_reader(
-    path: Path | Sequence[Path], file_type: FileType, columns: Sequence[str] | None, fragment: Fragment, *_: object
-) -> TableReader:
-    """Open a CSV file, a span of one with the header in front, or several with one header."""
-    return CsvReader(path, file_type, columns, fragment)
+open_reader: Callable[..., TableReader] = CsvReader
 
 
 def create_writer(
@@ -35,7 +30,7 @@ def create_selection(path: Path, like: TableReader, /) -> TableWriter:
 
 def row_ends(text: MeasuredText, /) -> Iterator[int]:
     """Yield where the header ends, and then where each record ends."""
-    _, records = header_and_rows(text.lines())
+    _, records = header_and_rows(text.read(read_lines))
     yield text.size
     for _ in records:
         yield text.size

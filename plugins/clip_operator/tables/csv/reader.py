@@ -51,7 +51,6 @@ class CsvChunk(TextChunk):
         return [_cell(cells, index) for cells in csv.reader(self.texts, strict=True)]
 
     def select(self, kept: Sequence[bool]) -> Self:
-        """Return the records at which ``kept``, which has a value for each record, is true."""
         selected = super().select(kept)
         selected.widths = list(compress(self.widths, kept))
         return selected
@@ -98,10 +97,6 @@ class CsvReader(RowReader):
         return TableScan(sum(1 for _ in rows), header.names)
 
     def chunks(self, rows: int) -> Iterator[CsvChunk]:
-        """Yield all rows in order, at most `rows` in a chunk.
-
-        :raises JobError: at the first record that is not CSV or has more cells than the header.
-        """
         header, records = self._rows()
         yield from in_chunks(records, rows, lambda first_row: CsvChunk(first_row, header, self._columns))
 

@@ -44,10 +44,6 @@ class CsvWriter(TextWriter):
             self._append(",".join(new_names) + "\n")
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's records with their new cells.
-
-        :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
-        """
         if not isinstance(chunk, CsvChunk):
             raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
         columns = checked_columns(self._added, added, len(chunk))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -50,7 +50,6 @@ class SameArrayWriter(SameLayoutWriter):
         self._end: str | None = None
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's rows with their new members."""
         super().write(chunk, added)
         if isinstance(chunk, JsonChunk) and chunk.after:
             self._end = chunk.after[-1]
@@ -86,7 +85,6 @@ class ArrayWriter(JsonWriter):
         self._rows = 0
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's rows with their new members."""
         objects = self._objects(chunk, added)
         if objects:
             self._append(self._separator + _ARRAY_JOINT.join(objects))
@@ -94,7 +92,6 @@ class ArrayWriter(JsonWriter):
             self._rows += len(objects)
 
     def close(self) -> None:
-        """Complete the file."""
         if self._rows and self._fragment.last:
             self._append(_ARRAY_END)
         elif not self._rows and self._fragment == WHOLE:
@@ -102,11 +99,7 @@ class ArrayWriter(JsonWriter):
         super().close()
 
 
-def open_reader(
-    path: Path | Sequence[Path], file_type: FileType, columns: Sequence[str] | None, fragment: Fragment, *_: object
-) -> TableReader:
-    """Open an array, a span of one, or several."""
-    return JsonArrayReader(path, file_type, columns, fragment)
+open_reader: Callable[..., TableReader] = JsonArrayReader
 
 
 def create_writer(
@@ -127,7 +120,7 @@ def row_ends(text: MeasuredText, /) -> Iterator[int]:
     """Yield 0, for there is no header, and then where each element ends."""
     yield 0
     end = 0
-    for row in elements(text.blocks()):
+    for row in elements(text.read(read_blocks)):
         end += size_in_bytes(row.before) + size_in_bytes(row.text)
         yield end
 

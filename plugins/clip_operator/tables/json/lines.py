@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clip_operator.errors import JobError
@@ -12,7 +12,7 @@ from clip_operator.tables.json.members import WHITESPACE, without_line_breaks
 from clip_operator.tables.json.reader import JsonReader, JsonRow, parse_object
 from clip_operator.tables.json.writer import JsonWriter, SameLayoutWriter
 from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
-from clip_operator.tables.text_files import BYTE_ORDER_MARK, MeasuredText, read_lines
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, MeasuredText, byte_lines, read_lines
 
 _OBJECT_START = ord("{")
 
@@ -56,15 +56,10 @@ class LinesWriter(JsonWriter):
     """JSON, CSV or a tar to JSONL: one object a line."""
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's rows with their new members."""
         self._append("".join([f"{without_line_breaks(text)}\n" for text in self._objects(chunk, added)]))
 
 
-def open_reader(
-    path: Path | Sequence[Path], file_type: FileType, columns: Sequence[str] | None, fragment: Fragment, *_: object
-) -> TableReader:
-    """Open a file of lines, a span of one, or several."""
-    return JsonlReader(path, file_type, columns, fragment)
+open_reader: Callable[..., TableReader] = JsonlReader
 
 
 def create_writer(
@@ -83,7 +78,7 @@ def create_selection(path: Path, like: TableReader, /) -> TableWriter:
 def row_ends(text: MeasuredText, /) -> Iterator[int]:
     """Yield 0, for there is no header, and then where each line ends that is a row; what it holds is not looked at."""
     yield 0
-    for line in text.byte_lines():
+    for line in text.read(byte_lines):
         if not _is_blank(line, first=text.size == len(line)):
             yield text.size
 

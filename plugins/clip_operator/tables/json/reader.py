@@ -61,7 +61,6 @@ class JsonChunk(TextChunk):
         return self.texts
 
     def select(self, kept: Sequence[bool]) -> Self:
-        """Return the rows at which ``kept``, which has a value for each row, is true."""
         selected = super().select(kept)
         selected.before, selected.after = list(compress(self.before, kept)), list(compress(self.after, kept))
         return selected
@@ -94,10 +93,6 @@ class JsonReader(RowReader):
                 names[name] = None
 
     def chunks(self, rows: int) -> Iterator[JsonChunk]:
-        """Yield all rows in order, at most `rows` in a chunk.
-
-        :raises JobError: at the first row that is not a JSON object, or text that cannot be read.
-        """
         return in_chunks(self._rows(), rows, lambda first_row: JsonChunk(first_row, self._columns))
 
 

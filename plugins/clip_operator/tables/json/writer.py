@@ -64,7 +64,6 @@ class SameLayoutWriter(JsonWriter):
     """JSON to the same JSON: the text around every object is the input's."""
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's rows with their new members."""
         if not isinstance(chunk, JsonChunk):
             raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
         rows = zip(chunk.before, self._objects(chunk, added), chunk.after, strict=True)

@@ -16,7 +16,7 @@ from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.parquet.columns import check_same_columns, column_index
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
-from clip_operator.tables.parquet.template import Template
+from clip_operator.tables.parquet.schema import Template
 from clip_operator.tables.parquet.validity import check_sound
 from clip_operator.tables.parquet.values import LargestValues
 from clip_operator.tables.table import TableReader, TableScan, errors_explained
@@ -64,7 +64,6 @@ class ParquetChunk:
         return values
 
     def select(self, kept: Sequence[bool]) -> ParquetChunk:
-        """Return the rows at which ``kept``, which has a value for each row, is true."""
         start, batches = 0, []
         for batch in self._batches:
             of_batch = kept[start : start + batch.num_rows]
@@ -283,10 +282,7 @@ def check_not_encrypted(file: pq.ParquetFile, group: int) -> None:
 
 
 def read_layout(stream: BinaryIO) -> ParquetLayout:
-    """Find where a Parquet file's row groups and footer are; only the footer and some first rows are read.
-
-    :raises JobError: if it is not readable Parquet.
-    """
+    """Do what :func:`~clip_operator.tables.parquet_layout` says."""
     size = stream.seek(0, io.SEEK_END)
     with _errors_explained():
         # So a column's bytes are read as they are needed, and only the first of them are.

@@ -1,10 +1,11 @@
-"""Works out how the output's Parquet schema, metadata and codecs follow from the input's."""
+"""Works out what a new Parquet file takes over of the input: schema, metadata, codecs and row groups."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,20 @@ ARROW_TYPES: Mapping[AddedType, pa.DataType] = {AddedType.FLOAT64: pa.float64(),
 _ARROW_SCHEMA = b"ARROW:schema"
 _HUGGINGFACE = b"huggingface"
 _PANDAS = b"pandas"
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a new Parquet file takes over of the table whose rows it holds.
+
+    :param schema: its columns, with their metadata.
+    :param metadata: a footer that tells how the columns are written; None for Arrow's own way.
+    :param group_sizes: the number of rows of each row group.
+    """
+
+    schema: pa.Schema
+    metadata: pq.FileMetaData | None
+    group_sizes: Sequence[int]
 
 
 def with_columns(schema: pa.Schema, added: Mapping[str, AddedType]) -> pa.Schema:

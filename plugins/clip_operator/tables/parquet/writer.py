@@ -16,8 +16,7 @@ from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.file_types import FileType, TableFormat
 from clip_operator.tables.parquet.columns import column_index
 from clip_operator.tables.parquet.reader import ParquetReader, ParquetSource
-from clip_operator.tables.parquet.schema import ARROW_TYPES, leaf_options, with_columns
-from clip_operator.tables.parquet.template import Template
+from clip_operator.tables.parquet.schema import ARROW_TYPES, Template, leaf_options, with_columns
 from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
 from clip_operator.tables.temporary_disk import written_to
 
@@ -70,10 +69,6 @@ class ParquetWriter(TableWriter):
         self._pending_bytes: int = 0
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's rows with their new values.
-
-        :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
-        """
         if not isinstance(chunk, BatchChunk):
             raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
         columns = checked_columns(self._added, added, len(chunk))
@@ -136,7 +131,6 @@ class ParquetWriter(TableWriter):
             raise JobError("The output was closed before all row groups of the input were written.")
 
     def discard(self) -> None:
-        """Close and remove the file, whatever state it is in."""
         with suppress(pa.ArrowException, OSError):
             self._file.close()
         if isinstance(self._target, Path):
@@ -168,7 +162,6 @@ class ParquetSelectionWriter(ParquetWriter):
         self._group_rows = 0
 
     def close(self) -> None:
-        """Complete the file."""
         if self._pending:
             self._write_pending()
         super().close()

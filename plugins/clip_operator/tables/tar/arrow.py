@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from clip_operator.tables.parquet.template import Template
+from clip_operator.tables.parquet.schema import Template
 from clip_operator.tables.tar.sample import COLUMNS, MEMBERS, Sample
 
 _GROUP_ROWS = 65_536

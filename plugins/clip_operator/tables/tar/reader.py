@@ -28,7 +28,7 @@ from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from clip_operator.tables.parquet.template import Template
+    from clip_operator.tables.parquet.schema import Template
 
 MAX_MEMBERS = 10_000
 """The most files that a row may have."""
@@ -94,7 +94,6 @@ class TarChunk:
         return [batch_of(self.samples)]
 
     def select(self, kept: Sequence[bool]) -> TarChunk:
-        """Return the rows at which ``kept``, which has a value for each row, is true."""
         selected = TarChunk(self.first_row)
         for sample in compress(self.samples, kept):
             selected.add(sample)
@@ -123,10 +122,6 @@ class TarReader(RowReader):
         return TableScan(sum(1 for _ in self._of_all_files(_runs)), COLUMNS)
 
     def chunks(self, rows: int) -> Iterator[TarChunk]:
-        """Yield all rows in order, at most `rows` in a chunk.
-
-        :raises JobError: if a tar is damaged or cut off, or a row has two files with the same ending.
-        """
         return in_chunks(self._of_all_files(_samples), rows, TarChunk)
 
     def template(self) -> Template:
