@@ -11,6 +11,9 @@ a Parquet file is opened.
             for chunk in reader.chunks(1024):
                 writer.write(chunk, {"clip_score": score(chunk.column("image_path"), chunk.column("text"))})
 
+A format is a module with the doors of ``formats.Format``. Another one takes a folder, a line in ``formats.FORMATS``,
+and its names in ``file_types``.
+
 A table can be read and written in parts, too. A text is cut between its rows by :func:`cut_text`, Parquet between its
 row groups, which :func:`parquet_layout` finds, and many files between any two of them. What the writers of consecutive
 fragments give is, one behind the other, what a single writer would have given; Parquet is put together by
