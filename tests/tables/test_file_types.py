@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -220,8 +218,3 @@ def test_a_folder_that_is_gone_is_told_in_words(tmp_path: Path) -> None:
     for name, content in (("t.jsonl", b"{}"), ("t.csv", b"a\n1\n")):
         with pytest.raises(JobError, match=r"cannot write temporary files to .*/gone: No such file or directory"):
             rewritten(tmp_path, name, content, {"s": [1.0]}, target=f"../{tmp_path.name}/gone/{name}")
-
-
-def test_text_formats_do_not_import_pyarrow() -> None:
-    code = "import sys, clip_operator.tables; sys.exit('pyarrow' in sys.modules or 'pandas' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -28,7 +28,7 @@ QUICK = settings(
 def select(source: Path, target: Path, kept: list[bool], rows: int) -> None:
     with open_table(source, file_type_of(source.name)) as table, create_selection(target, table) as selection:
         for chunk in table.chunks(rows):
-            selection.write(chunk, kept[chunk.first_row : chunk.first_row + len(chunk)])
+            selection.write(chunk.select(kept[chunk.first_row : chunk.first_row + len(chunk)]), {})
 
 
 def rows_of(path: Path) -> list[str]:

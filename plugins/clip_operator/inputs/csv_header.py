@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clip_operator.errors import JobError
-from clip_operator.tables import WHOLE, FileType, TableFormat
+from clip_operator.tables import FileType, TableFormat
 from clip_operator.tables.csv.reader import CsvReader
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, MAX_ROW_LENGTH
 
@@ -30,7 +30,7 @@ def read_csv_header(text: BinaryIO, scratch: Path) -> bytes:
             is_all = len(start) < wanted
             scratch.write_bytes(start)
             try:
-                header = CsvReader(scratch, FileType(TableFormat.CSV), None, WHOLE).header().text.encode()
+                header = CsvReader(scratch, FileType(TableFormat.CSV)).header().text.encode()
             except JobError:  # perhaps only because the text is cut off here
                 if is_all or len(start) > MAX_ROW_LENGTH:
                     raise

@@ -106,7 +106,7 @@ def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration
     ):
         for chunk in table.chunks(CHUNK_ROWS):
             kept = [score is not None and score >= least for score in _scores(chunk, request)]
-            selection.write(chunk, kept)
+            selection.write(chunk.select(kept), {})
             rows += sum(kept)
     return _FilteredRows(target, rows, least)
 

@@ -12,7 +12,6 @@ from clip_operator.preflight.columns import named_columns
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import ObjectInfo, Storage
 from clip_operator.tables import Chunk, FileType, open_table
-from clip_operator.tables.csv.reader import CsvReader
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +50,12 @@ def header_columns(path: Path, file_type: FileType, request: EvaluationRequest) 
     :param path: the start of the file, cut off anywhere.
     """
     with open_table(path, file_type, named_columns(request)) as table:
-        if not isinstance(table, CsvReader):
-            return None
         try:
-            return table.header().names
+            header = table.header()
         except JobError as error:
             log.debug("The header cannot be read: %s", error)
             return None
+        return None if header is None else header.names
 
 
 def first_rows(path: Path, file_type: FileType, request: EvaluationRequest) -> Chunk | None:

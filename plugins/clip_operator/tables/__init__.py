@@ -11,6 +11,9 @@ a Parquet file is opened.
             for chunk in reader.chunks(1024):
                 writer.write(chunk, {"clip_score": score(chunk.column("image_path"), chunk.column("text"))})
 
+A format is a module with the doors of ``formats.Format``. Another one takes a folder, a line in ``formats.FORMATS``,
+and its names in ``file_types``.
+
 A table can be read and written in parts, too. A text is cut between its rows by :func:`cut_text`, Parquet between its
 row groups, which :func:`parquet_layout` finds, and many files between any two of them. What the writers of consecutive
 fragments give is, one behind the other, what a single writer would have given; Parquet is put together by
@@ -19,21 +22,16 @@ fragments give is, one behind the other, what a single writer would have given; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from clip_operator.tables.csv.reader import CsvReader
-from clip_operator.tables.csv.writer import CsvWriter
 from clip_operator.tables.cutting import Cuts, Span, cut_text
 from clip_operator.tables.file_types import FileType, TableFormat, check_conversion, file_type_of
+from clip_operator.tables.formats import FORMATS
 from clip_operator.tables.fragment import WHOLE, Fragment
-from clip_operator.tables.json.array import JsonArrayReader
-from clip_operator.tables.json.join import join_arrays
-from clip_operator.tables.json.lines import JsonlReader
-from clip_operator.tables.json.writers import ArrayWriter, LinesWriter, SameArrayWriter, SameLayoutWriter
+from clip_operator.tables.json.array import join_arrays
+from clip_operator.tables.parquet import join_parquet, parquet_layout
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
-from clip_operator.tables.selection import Selection, create_selection
 from clip_operator.tables.table import (
     AddedType,
     AddedValue,
@@ -43,7 +41,6 @@ from clip_operator.tables.table import (
     TableWriter,
     UnreadableValue,
 )
-from clip_operator.tables.tar.reader import TarReader
 from clip_operator.tables.text_files import gzipped
 
 __all__ = [
@@ -56,7 +53,6 @@ __all__ = [
     "Fragment",
     "ParquetLayout",
     "RowGroup",
-    "Selection",
     "Span",
     "TableFormat",
     "TableReader",
@@ -64,7 +60,6 @@ __all__ = [
     "TableWriter",
     "UnreadableValue",
     "check_conversion",
-    "check_same_columns",
     "create_selection",
     "create_table",
     "cut_text",
@@ -98,17 +93,7 @@ def open_table(
     :raises JobError: if a Parquet file is not readable, or has other columns than the first. Text formats are read
         later, by ``scan`` and ``chunks``.
     """
-    if file_type.format is TableFormat.PARQUET:
-        from clip_operator.tables.parquet.reader import ParquetReader
-
-        return ParquetReader(path, file_type, columns, row_groups)
-    if file_type.format is TableFormat.TAR:
-        return TarReader(path, file_type)
-    if file_type.format is TableFormat.CSV:
-        return CsvReader(path, file_type, columns, fragment)
-    if file_type.format is TableFormat.JSON:
-        return JsonArrayReader(path, file_type, columns, fragment)
-    return JsonlReader(path, file_type, columns, fragment)
+    return FORMATS[file_type.format].open_reader(path, file_type, columns, fragment, row_groups)
 
 
 def create_table(
@@ -126,65 +111,17 @@ def create_table(
     :raises JobError: if the input's header or schema names a column more than once where that cannot be told apart.
     """
     check_conversion(like.file_type, file_type)
-    if file_type.format is TableFormat.PARQUET:
-        from clip_operator.tables.parquet.reader import ParquetReader
-        from clip_operator.tables.parquet.writer import ParquetWriter
-
-        if isinstance(like, ParquetReader):
-            return ParquetWriter(path, added, like)
-    if isinstance(like, TarReader) and file_type.format is TableFormat.PARQUET:
-        from clip_operator.tables.tar.parquet_writer import TarParquetWriter
-
-        return TarParquetWriter(path, added, like)
-    if file_type.format is TableFormat.CSV and isinstance(like, CsvReader):
-        return CsvWriter(path, file_type, added, like, fragment)
-    if isinstance(like, CsvReader):
-        # A JSON object with a key twice keeps only one of the cells in most readers.
-        header = like.header()
-        for name in header.names:
-            header.index(name)
-    if file_type.format is TableFormat.JSON:
-        if isinstance(like, JsonArrayReader) and like.keeps_layout(fragment):
-            return SameArrayWriter(path, file_type, added, like)
-        return ArrayWriter(path, file_type, added, fragment)
-    if isinstance(like, JsonlReader):
-        return SameLayoutWriter(path, file_type, added)
-    return LinesWriter(path, file_type, added)
+    return FORMATS[file_type.format].create_writer(path, file_type, added, like, fragment)
 
 
-def parquet_layout(stream: BinaryIO) -> ParquetLayout:
-    """Find the row groups of a Parquet file; nothing is read but the footer and a little of the first row group.
+def create_selection(path: Path, like: TableReader) -> TableWriter:
+    """Create a local file, of the same type as ``like``, for some of its rows. With none it is a table without rows.
 
-    :param stream: the file; it has to be able to seek, and is not closed.
-    :raises JobError: if it is not readable Parquet.
+    What is written are chunks of ``like``, or what they ``select``, without added columns. Every row is byte for byte
+    what it was. CSV keeps its header, and JSONL each line's white space and line ending; the elements of a JSON array
+    come to stand on a line each. Parquet keeps schema, metadata and codecs, in row groups of the size of the input's
+    largest.
+
+    :param like: the open table: one file, and all of it.
     """
-    from clip_operator.tables.parquet.reader import read_parquet_layout
-
-    return read_parquet_layout(stream)
-
-
-def check_same_columns(layout: ParquetLayout, name: str, like: ParquetLayout, like_name: str) -> None:
-    """Accept two Parquet files as parts of one table; their metadata may differ.
-
-    :param name: what to call the file in an error, as in ``part-2.parquet``; and `like_name` the one it is compared to.
-    :raises JobError: if the columns differ in name, type, order, or in whether they can be null.
-    """
-    from clip_operator.tables.parquet import columns
-
-    columns.check_same_columns(layout.schema, name, like.schema, like_name)
-
-
-def join_parquet(sources: Iterable[Path | BinaryIO | Callable[[], BinaryIO]], target: BinaryIO | Path) -> int:
-    """Write the row groups of all sources to one Parquet file, in order and in their sizes; return how many rows.
-
-    The first source's metadata is kept; codecs, dictionaries and INT96 are those of the first one with rows. No more
-    than a row group is held.
-
-    :param sources: at least one; a stream has to be able to seek, and is not closed. What opens a stream is called
-        whenever its rows are read, and the stream is closed again: no two of them are open at a time.
-    :param target: a stream need not be able to seek, and is not closed.
-    :raises JobError: if a source is not readable, or has other columns than the first one.
-    """
-    from clip_operator.tables.parquet.writer import join
-
-    return join(tuple(sources), target)
+    return FORMATS[like.file_type.format].create_selection(path, like)

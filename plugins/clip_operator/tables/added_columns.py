@@ -11,7 +11,7 @@ from clip_operator.tables.table import AddedType, AddedValue
 def checked_columns(
     types: Mapping[str, AddedType], added: Mapping[str, Sequence[AddedValue]], rows: int
 ) -> list[list[AddedValue]]:
-    """The values to write, a list a column in the order of `types`: plain floats, plain strings, None.
+    """Return the values to write, a list a column in the order of `types`: plain floats, plain strings, None.
 
     :raises ValueError: if a column is missing, unexpected or not `rows` long, or a number is NaN or infinite.
     :raises TypeError: if a value is not of its column's type.

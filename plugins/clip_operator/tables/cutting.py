@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from clip_operator.tables.csv.reader import header_and_rows
-from clip_operator.tables.file_types import FileType, TableFormat
-from clip_operator.tables.json.array import elements
-from clip_operator.tables.json.lines import is_blank
-from clip_operator.tables.text_files import byte_lines, read_blocks, read_lines
+from clip_operator.tables.file_types import FileType
+from clip_operator.tables.formats import FORMATS, TextFormat
+from clip_operator.tables.text_files import MeasuredText
 
 
 class Span(NamedTuple):
@@ -54,18 +51,12 @@ def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
     """
     if rows < 1:
         raise ValueError(f"a span has at least one row, not {rows}")
-    text = _Measured()
-    header_bytes = 0
-    if file_type.format is TableFormat.JSONL:
-        ends = text.ends_of_lines(byte_lines(stream, file_type.gzip))
-    elif file_type.format is TableFormat.JSON:
-        ends = text.ends_of_elements(read_blocks(stream, file_type.gzip))
-    elif file_type.format is TableFormat.CSV:
-        _, records = header_and_rows(text.measured(read_lines(stream, file_type.gzip)))
-        header_bytes = text.size
-        ends = (text.size for _ in records)
-    else:
+    table_format = FORMATS[file_type.format]
+    if not isinstance(table_format, TextFormat):
         raise ValueError(f"{file_type} is not cut as a text")
+    text = MeasuredText(stream, file_type.gzip)
+    ends = table_format.row_ends(text)
+    header_bytes = next(ends)
     spans: list[Span] = []
     start = end = header_bytes
     first_row = count = 0
@@ -76,34 +67,3 @@ def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
         count += 1
         end = row_end
     return Cuts(header_bytes, (*spans, Span(start, text.size, first_row, count)))
-
-
-class _Measured:
-    """Counts the bytes of a text while it is read: `size` so far."""
-
-    def __init__(self) -> None:
-        self.size = 0
-
-    def measured(self, texts: Iterator[str]) -> Iterator[str]:
-        for text in texts:
-            self.size += _bytes_of(text)
-            yield text
-
-    def ends_of_lines(self, lines: Iterator[bytes]) -> Iterator[int]:
-        """Yield where each line ends that is a row."""
-        for line in lines:
-            first = self.size == 0
-            self.size += len(line)
-            if not is_blank(line, first):
-                yield self.size
-
-    def ends_of_elements(self, blocks: Iterator[str]) -> Iterator[int]:
-        """Yield where each element of an array ends."""
-        end = 0
-        for row in elements(self.measured(blocks)):
-            end += _bytes_of(row.before) + _bytes_of(row.text)
-            yield end
-
-
-def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())

@@ -30,7 +30,7 @@ class FileType:
     gzip: bool = False
 
     def __str__(self) -> str:
-        """The file name's ending without its first dot: ``jsonl``, ``csv.gz``."""
+        """Return the file name's ending without its first dot: ``jsonl``, ``csv.gz``."""
         return f"{self.format.value}.gz" if self.gzip else self.format.value
 
 

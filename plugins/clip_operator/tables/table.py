@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
+from clip_operator.errors import JobError
 from clip_operator.tables.file_types import FileType
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -43,8 +46,31 @@ class TableScan:
     columns: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Header:
+    """The first record of a CSV file; without text and names if the file has no record at all."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def index(self, name: str) -> int | None:
+        """Return the position of a column, None if there is none.
+
+        :raises JobError: if several columns have the name.
+        """
+        if self.names.count(name) > 1:
+            raise JobError(
+                f"The CSV header names the column {name!r} {self.names.count(name)} times; rename all but one."
+            )
+        return self.names.index(name) if name in self.names else None
+
+
 class Chunk(Protocol):
-    """Consecutive rows of a table, still in their own encoding."""
+    """Consecutive rows of a table, still in their own encoding.
+
+    What a format's writer takes of another format's rows, a chunk offers by one more method: JSON takes ``objects()``,
+    Parquet takes ``batches()``.
+    """
 
     @property
     def first_row(self) -> int:
@@ -57,53 +83,86 @@ class Chunk(Protocol):
     def __len__(self) -> int: ...
 
     def column(self, name: str) -> list[object]:
-        """The Python values of one top-level field, one a row; None where it is absent or null.
+        """Return the Python values of one top-level field, one a row; None where it is absent or null.
 
         :class:`UnreadableValue` where Python has no such value.
         """
 
+    def select(self, kept: Sequence[bool]) -> Self:
+        """Return the rows at which ``kept``, which has a value for each row, is true."""
 
-class TableReader(Protocol):
-    """A table in a local file. Every pass starts from the beginning."""
 
-    @property
-    def file_type(self) -> FileType: ...
+class TableReader(AbstractContextManager["TableReader"]):
+    """A table in a local file, or in several. Every pass starts from the beginning.
 
+    :param file_type: the format and compression of the files.
+    """
+
+    def __init__(self, file_type: FileType) -> None:
+        self.file_type = file_type
+
+    @abstractmethod
     def scan(self) -> TableScan:
         """Count the rows and name the columns. Text formats: parses every row; Parquet: reads the footer.
 
         :raises JobError: at the first thing that cannot be read, naming the line or element.
         """
 
+    @abstractmethod
     def chunks(self, rows: int) -> Iterator[Chunk]:
-        """All rows in order, at most `rows` in a chunk, fewer where rows are large (``CHUNK_BYTES``); none is empty.
+        """Yield all rows in order, at most `rows` in a chunk, fewer where they are large (``CHUNK_BYTES``); none empty.
 
         :raises JobError: at the first thing that cannot be read, naming the line or element.
         """
 
-    def close(self) -> None: ...
+    def header(self) -> Header | None:
+        """Return what names the columns in front of the rows; None in a format that has no such text.
 
-    def __enter__(self) -> Self: ...
+        :raises JobError: if it cannot be read.
+        """
+        return None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def close(self) -> None:
+        """End the use of the table; no format keeps a file open between two passes."""
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-class TableWriter(Protocol):
+class TableWriter(ABC):
     """A local file that grows chunk by chunk. Left by an exception, its context manager removes the file."""
 
+    @abstractmethod
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         """Append the chunk's rows with their new values, one a row for each added column.
 
         :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Complete the file. It is not a table before this returns."""
 
-    def __enter__(self) -> Self: ...
+    @abstractmethod
+    def discard(self) -> None:
+        """Close and remove the file, whatever state it is in."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+
+@contextmanager
+def errors_explained(name: str) -> Iterator[None]:
+    """Put a file's name in front of every :class:`JobError`: of several files, it says which."""
+    try:
+        yield
+    except JobError as error:
+        raise JobError(f"{name}: {error}") from error

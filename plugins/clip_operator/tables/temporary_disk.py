@@ -12,7 +12,7 @@ from clip_operator.machine.disk import no_room
 
 @contextmanager
 def written_to(path: Path) -> Iterator[None]:
-    """For blocks that do nothing but write to ``path``, or create or complete it.
+    """Guard a block that does nothing but write to ``path``, or create or complete it.
 
     :raises JobError: in place of every ``OSError``.
     """

@@ -6,14 +6,13 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import AnyStr, BinaryIO, cast
 
 from clip_operator.errors import JobError
-from clip_operator.tables.temporary_disk import written_to
 
 MAX_ROW_LENGTH = 256 * 1024 * 1024
 """The longest row that is accepted, so that memory stays bounded: bytes of a line, characters of anything longer."""
@@ -33,13 +32,13 @@ _EXCERPT_LENGTH = 80
 
 
 def excerpt(text: str) -> str:
-    """The start of a text on one line, for an error message."""
+    """Return the start of a text on one line, for an error message."""
     start = "".join(char if char.isprintable() else " " for char in text[:_EXCERPT_LENGTH])
     return f"{start}…" if len(text) > _EXCERPT_LENGTH else start
 
 
 def row_too_long(place: str, hint: str = "") -> JobError:
-    """The error for a row over ``MAX_ROW_LENGTH``."""
+    """Return the error for a row over ``MAX_ROW_LENGTH``."""
     limit = f"{MAX_ROW_LENGTH // 1024**2} MiB"
     return JobError(f"{place} is larger than {limit}, the largest row that is accepted. {hint}".rstrip())
 
@@ -55,12 +54,12 @@ def check_values(text: str, place: str) -> None:
 
 
 def too_many_values(place: str, hint: str = "") -> JobError:
-    """The error for a row over ``MAX_ROW_VALUES``."""
+    """Return the error for a row over ``MAX_ROW_VALUES``."""
     return JobError(f"{place} has more than {MAX_ROW_VALUES:,} values, the most that are accepted. {hint}".rstrip())
 
 
 def byte_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[bytes]:
-    """The lines of a file, or of a stream, each with its own ending; only a line feed ends a line.
+    """Yield the lines of a file, or of a stream, each with its own ending; only a line feed ends a line.
 
     :raises JobError: if the gzip data is broken, or a line is longer than ``MAX_ROW_LENGTH``.
     """
@@ -72,7 +71,7 @@ def byte_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[bytes]:
 
 
 def read_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
-    """The text of ``byte_lines``.
+    """Yield the text of ``byte_lines``.
 
     :raises JobError: if the gzip data is broken, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
     """
@@ -85,7 +84,7 @@ def read_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
 
 
 def read_blocks(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
-    """The text of a file, or of a stream, in blocks of about 1 MiB, cut anywhere between two characters.
+    """Yield the text of a file, or of a stream, in blocks of about 1 MiB, cut anywhere between two characters.
 
     :raises JobError: if the gzip data is broken, or the text is not UTF-8.
     """
@@ -128,42 +127,31 @@ def _opened(source: Path | BinaryIO, compressed: bool) -> Iterator[BinaryIO]:
 
 
 def gzipped(target: BinaryIO) -> gzip.GzipFile:
-    """A file whose bytes go to `target` compressed, without a time or a name: the same bytes in, the same bytes out.
+    """Return a file whose bytes go to `target` compressed, without time or name: the same bytes in, the same bytes out.
 
     To be closed, which leaves the target open.
     """
     return gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, fileobj=target, mtime=0)
 
 
-class TextOutput:
-    """A new text file, plain or gzip. The gzip header holds neither time nor name: the same text, the same bytes.
+class MeasuredText:
+    """A text that counts its bytes, unpacked, while it is read once: `size` so far.
 
-    All methods raise :class:`JobError` where the disk does not take the file.
+    :param stream: the text as it is stored, from its beginning; it is not closed.
     """
 
-    def __init__(self, path: Path, compressed: bool) -> None:
-        self._path = path
-        with written_to(path):
-            self._file = path.open("wb")
-        self._stream: BinaryIO | gzip.GzipFile = self._file
-        if compressed:
-            self._stream = gzipped(self._file)
+    def __init__(self, stream: BinaryIO, compressed: bool) -> None:
+        self._stream = stream
+        self._compressed = compressed
+        self.size = 0
 
-    def write(self, text: str) -> None:
-        """Append text, encoded as UTF-8."""
-        with written_to(self._path):
-            self._stream.write(text.encode())
+    def read(self, texts_of: Callable[[BinaryIO, bool], Iterator[AnyStr]]) -> Iterator[AnyStr]:
+        """Yield what :func:`byte_lines`, :func:`read_lines` or :func:`read_blocks` yields of it."""
+        for text in texts_of(self._stream, self._compressed):
+            self.size += size_in_bytes(text)
+            yield text
 
-    def close(self) -> None:
-        """Complete the file."""
-        with written_to(self._path):
-            try:
-                self._stream.close()
-            finally:
-                self._file.close()
 
-    def discard(self) -> None:
-        """Close and remove the file, whatever state it is in."""
-        with suppress(JobError):
-            self.close()
-        self._path.unlink(missing_ok=True)
+def size_in_bytes(text: str | bytes) -> int:
+    """Return how many bytes a text takes in UTF-8."""
+    return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())

@@ -207,9 +207,9 @@ def test_a_chunk_ends_early_where_rows_share_a_large_value(
     with open_table(source, file_type_of("parquet")) as reader:
         assert isinstance(reader, reader_module.ParquetReader)
         chunks = list(reader.chunks(256))
-        largest = max(batch.nbytes for chunk in chunks for batch in chunk.batches)
+        largest = max(batch.nbytes for chunk in chunks for batch in chunk.batches())
         assert largest <= 50_000 + 100  # and some bytes of offsets
-        assert max(sum(batch.nbytes for batch in chunk.batches) for chunk in chunks) <= 50_000 + 10_000
+        assert max(sum(batch.nbytes for batch in chunk.batches()) for chunk in chunks) <= 50_000 + 10_000
         assert [chunk.first_row for chunk in chunks] == list(range(0, 200, len(chunks[0])))
         assert sum(len(chunk) for chunk in chunks) == 200
 

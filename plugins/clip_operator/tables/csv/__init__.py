@@ -1,1 +1,36 @@
 """CSV (RFC 4180), read and written with every byte between the fields kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from clip_operator.tables.csv.reader import CsvReader, header_and_rows
+from clip_operator.tables.csv.writer import CsvWriter
+from clip_operator.tables.file_types import FileType
+from clip_operator.tables.fragment import WHOLE, Fragment
+from clip_operator.tables.table import AddedType, TableReader, TableWriter
+from clip_operator.tables.text_files import MeasuredText, read_lines
+
+open_reader: Callable[..., TableReader] = CsvReader
+
+
+def create_writer(
+    path: Path, file_type: FileType, added: Mapping[str, AddedType], like: TableReader, fragment: Fragment, /
+) -> TableWriter:
+    """Create a CSV file, which only CSV becomes."""
+    assert isinstance(like, CsvReader)
+    return CsvWriter(path, file_type, added, like, fragment)
+
+
+def create_selection(path: Path, like: TableReader, /) -> TableWriter:
+    """Create a CSV file with the header, for records that stay as they are."""
+    return create_writer(path, like.file_type, {}, like, WHOLE)
+
+
+def row_ends(text: MeasuredText, /) -> Iterator[int]:
+    """Yield where the header ends, and then where each record ends."""
+    _, records = header_and_rows(text.read(read_lines))
+    yield text.size
+    for _ in records:
+        yield text.size

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from clip_operator.errors import JobError
-from clip_operator.tables import table, text_files
+from clip_operator.tables import text_files
 from clip_operator.tables.json.members import json_string
+from clip_operator.tables.rows import RowReader, TextChunk, in_chunks
+from clip_operator.tables.table import Header, TableScan, errors_explained
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long, too_many_values
-from clip_operator.tables.text_table import TextReader, errors_explained, in_chunks
 
 
 class _Record(NamedTuple):
@@ -22,26 +22,7 @@ class _Record(NamedTuple):
     cells: list[str]
 
 
-@dataclass(frozen=True)
-class Header:
-    """The first record of a CSV file; without text and names if the file has no record at all."""
-
-    text: str
-    names: tuple[str, ...]
-
-    def index(self, name: str) -> int | None:
-        """The position of a column, None if there is none.
-
-        :raises JobError: if several columns have the name.
-        """
-        if self.names.count(name) > 1:
-            raise JobError(
-                f"The CSV header names the column {name!r} {self.names.count(name)} times; rename all but one."
-            )
-        return self.names.index(name) if name in self.names else None
-
-
-class CsvChunk:
+class CsvChunk(TextChunk):
     """Consecutive CSV records as raw text, with the cells of the columns that were announced.
 
     :param first_row: the index of the first row in the table; the header is not a row.
@@ -49,21 +30,10 @@ class CsvChunk:
     """
 
     def __init__(self, first_row: int, header: Header, columns: Iterable[str]) -> None:
-        self._first_row = first_row
+        super().__init__(first_row, columns)
         self._header = header
         self._kept = [(header.index(name), name) for name in columns]
-        self._values: dict[str, list[object]] = {name: [] for name in columns}
-        self.texts: list[str] = []
         self.widths: list[int] = []
-        self.size = 0
-
-    @property
-    def first_row(self) -> int:
-        """The index of the first row in the table, from 0."""
-        return self._first_row
-
-    def __len__(self) -> int:
-        return len(self.texts)
 
     def add(self, row: _Record) -> None:
         """Append a record."""
@@ -74,23 +44,19 @@ class CsvChunk:
             self._values[name].append(_cell(row.cells, index))
 
     def column(self, name: str) -> list[object]:
-        """The cells of one column, each a string; None where the row is too short or the table has no such column."""
+        """Return one column's cells, each a string; None where the row is too short or the table has no such column."""
         if name in self._values:
             return list(self._values[name])
         index = self._header.index(name)
         return [_cell(cells, index) for cells in csv.reader(self.texts, strict=True)]
 
-    def select(self, kept: Sequence[bool]) -> CsvChunk:
-        """The records at which ``kept``, which has a value for each record, is true."""
-        selected = CsvChunk(self._first_row, self._header, ())
-        selected._values = {name: list(compress(values, kept)) for name, values in self._values.items()}
-        selected.texts = list(compress(self.texts, kept))
+    def select(self, kept: Sequence[bool]) -> Self:
+        selected = super().select(kept)
         selected.widths = list(compress(self.widths, kept))
-        selected.size = sum(map(len, selected.texts))
         return selected
 
     def objects(self) -> Sequence[str]:
-        """The records as JSON objects: the header's names in order, every cell a string."""
+        """Return the records as JSON objects: the header's names in order, every cell a string."""
         keys = [json_string(name) for name in self._header.names]
         return [
             "{" + ", ".join(f"{key}: {json_string(_cell(cells, index) or '')}" for index, key in enumerate(keys)) + "}"
@@ -102,39 +68,35 @@ def _cell(cells: Sequence[str], index: int | None) -> str | None:
     return cells[index] if index is not None and index < len(cells) else None
 
 
-class CsvReader(TextReader):
+class CsvReader(RowReader):
     """A CSV file with a header. Blank lines are not rows and are dropped; a short row lacks its last cells.
 
     :param columns: the names whose cells chunks hold ready; each may occur only once in the header.
     """
 
     def header(self) -> Header:
-        """The first record; of several files, the first one's.
+        """Return the first record; of several files, the first one's.
 
         :raises JobError: if it cannot be read, or it names an announced column twice; of several files, also if the
             first one is empty.
         """
         if not self.joined:
             return self._header_and_rows()[0]
-        with errors_explained(self._paths[0]):
+        with errors_explained(self._paths[0].name):
             header = self._header_and_rows()[0]
             if not header.names:
                 raise _no_header()
             return header
 
-    def scan(self) -> table.TableScan:
+    def scan(self) -> TableScan:
         """Parse every record and count the rows.
 
         :raises JobError: at the first record that is not CSV or has more cells than the header.
         """
         header, rows = self._rows()
-        return table.TableScan(sum(1 for _ in rows), header.names)
+        return TableScan(sum(1 for _ in rows), header.names)
 
     def chunks(self, rows: int) -> Iterator[CsvChunk]:
-        """All rows in order, at most `rows` in a chunk.
-
-        :raises JobError: at the first record that is not CSV or has more cells than the header.
-        """
         header, records = self._rows()
         yield from in_chunks(records, rows, lambda first_row: CsvChunk(first_row, header, self._columns))
 
@@ -145,14 +107,14 @@ class CsvReader(TextReader):
         return header, self._of_all_files(lambda path: self._rows_like(header, path))
 
     def _header_and_rows(self) -> tuple[Header, Iterator[_Record]]:
-        header, rows = header_and_rows(read_lines(self._paths[0], self._file_type.gzip))
+        header, rows = header_and_rows(read_lines(self._paths[0], self.file_type.gzip))
         for name in self._columns:
             header.index(name)
         return header, rows
 
     def _rows_like(self, expected: Header, path: Path) -> Iterator[_Record]:
-        """The rows of one of several files, each with a line ending, so that others can stand behind it."""
-        header, rows = header_and_rows(read_lines(path, self._file_type.gzip))
+        """Yield the rows of one of several files, each with a line ending, so that others can stand behind it."""
+        header, rows = header_and_rows(read_lines(path, self.file_type.gzip))
         if not header.names:
             raise _no_header()
         if header.names != expected.names:
@@ -165,7 +127,7 @@ class CsvReader(TextReader):
 
 
 def header_and_rows(lines: Iterator[str]) -> tuple[Header, Iterator[_Record]]:
-    """The first record of a CSV text, with a byte order mark left on its text, and the others as they are needed.
+    """Return the first record of a CSV text, its byte order mark left on it, and the others as they are needed.
 
     :raises JobError: here or later, at the first record that is not CSV or has more cells than the header.
     """
@@ -199,7 +161,7 @@ def _records(texts: Iterator[str]) -> Iterator[_Record]:
 
 
 def with_line_break(text: str, like: str = "") -> str:
-    """A record that others can stand behind: with a line feed, or what another record ends with, if it has none."""
+    """Return a record that others can stand behind: it ends with a line feed, or with what another record ends with."""
     if text.endswith("\n"):
         return text
     if text.endswith("\r"):
@@ -222,7 +184,7 @@ def _rows(records: Iterator[_Record], header: Header) -> Iterator[_Record]:
 
 
 def _fed(lines: Iterator[str], remembered: list[str]) -> Iterator[str]:
-    """The lines for the parser, each also added to `remembered`, which the caller empties after every record."""
+    """Yield the lines for the parser, each also added to `remembered`, which the caller empties after every record."""
     length = values = 0
     for number, line in enumerate(lines, 1):
         if not remembered:

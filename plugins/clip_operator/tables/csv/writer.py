@@ -11,7 +11,7 @@ from clip_operator.tables.csv.reader import CsvChunk, CsvReader, with_line_break
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import Fragment
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
-from clip_operator.tables.text_table import TextWriter
+from clip_operator.tables.text_writer import TextWriter
 
 _CELL = re.compile(r'"[^"]*(?:""[^"]*)*"|[^,]*')
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
@@ -39,24 +39,20 @@ class CsvWriter(TextWriter):
         if header.names:
             text = with_line_break(header.text) if like.joined else header.text
             body = text.rstrip("\r\n")
-            self._output.write(",".join([body, *new_names]) + text[len(body) :])
+            self._append(",".join([body, *new_names]) + text[len(body) :])
         else:
-            self._output.write(",".join(new_names) + "\n")
+            self._append(",".join(new_names) + "\n")
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's records with their new cells.
-
-        :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
-        """
         if not isinstance(chunk, CsvChunk):
             raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
         columns = checked_columns(self._added, added, len(chunk))
         if not columns:
-            self._output.write("".join(chunk.texts))
+            self._append("".join(chunk.texts))
             return
         rows = zip(*([_cell_text(value) for value in values] for values in columns), strict=True)
         records = zip(chunk.texts, chunk.widths, rows, strict=True)
-        self._output.write("".join([self._with_cells(text, width, cells) for text, width, cells in records]))
+        self._append("".join([self._with_cells(text, width, cells) for text, width, cells in records]))
 
     def _with_cells(self, text: str, width: int, cells: Sequence[str]) -> str:
         body = text.rstrip("\r\n")

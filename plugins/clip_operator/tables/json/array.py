@@ -1,23 +1,24 @@
-"""Reads one JSON array of objects as a stream: an element at a time, with the text between the elements kept."""
+"""One JSON array of objects, with the text between its elements kept."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from clip_operator.errors import JobError
-from clip_operator.tables import text_files
+from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
-from clip_operator.tables.json.members import parse
-from clip_operator.tables.json.reader import JsonReader, JsonRow, kind_of, nested_too_deeply, not_an_object, not_valid
-from clip_operator.tables.text_files import BYTE_ORDER_MARK, check_values, excerpt, read_blocks, row_too_long
+from clip_operator.tables.json.elements import EMPTY_ARRAY, elements, text_without_elements
+from clip_operator.tables.json.reader import JsonChunk, JsonReader, JsonRow
+from clip_operator.tables.json.writer import JsonWriter, SameLayoutWriter
+from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
+from clip_operator.tables.text_files import MeasuredText, read_blocks, size_in_bytes
 
-_WHITESPACE = re.compile(r"[ \t\n\r]*")
-_LONGEST_CUT_TOKEN = 16
-"""The parser reports a token cut off by the end of the text at most this far before that end; strings aside."""
+_ARRAY_START = "[\n"
+_ARRAY_JOINT = ",\n"
+_ARRAY_END = "\n]\n"
+_BLOCK_BYTES = 1024 * 1024
 
 
 class JsonArrayReader(JsonReader):
@@ -30,178 +31,124 @@ class JsonArrayReader(JsonReader):
         return self._of_all_files(self._rows_of)
 
     def _rows_of(self, path: Path) -> Iterator[JsonRow]:
-        return elements(read_blocks(path, self._file_type.gzip), WHOLE if self.joined else self.fragment)
-
-    def keeps_layout(self, fragment: Fragment) -> bool:
-        """Whether the texts around the elements are those of such a fragment, and not of another one or of many."""
-        return not self.joined and self.fragment == fragment
+        return elements(read_blocks(path, self.file_type.gzip), WHOLE if self.joined else self.fragment)
 
     def empty_text(self) -> str:
-        """The text of an array without elements, if this is one and the only file; any other gives ``[]``."""
-        window = _Window(read_blocks(self._paths[0], self._file_type.gzip))
-        text = _opening(window)
-        return text + _closing(window, 0) if text and window.next == "]" else "[]"
+        """Return the text of an array without elements, if this is one and the only file; any other gives ``[]``."""
+        return text_without_elements(read_blocks(self._paths[0], self.file_type.gzip))
 
 
-def elements(blocks: Iterator[str], fragment: Fragment = WHOLE) -> Iterator[JsonRow]:
-    """The objects of an array's text, or of a span of it, with the text before each and behind the last.
+class SameArrayWriter(SameLayoutWriter):
+    """JSON to JSON: the brackets, commas and indentation are the input's.
 
-    :raises JobError: at the first element that is not an object, or where the array does not go on as it should.
+    :param like: the input, whose text is also the output's where it has no elements.
     """
-    window = _Window(blocks)
-    before = _opening(window) if fragment.first else _gap_after_element(window)
-    if not before:
-        return
-    if fragment.first and window.next == "]":
-        _closing(window, 0)
-        return
-    for number in count(1):
-        place = f"element {number}"
-        text, fields = _element(window, place)
-        gap = window.whitespace(place)
-        if window.next == "]" and fragment.last:
-            yield JsonRow(before, text, gap + _closing(window, number), fields)
-            return
-        if not window.next and not fragment.last:
-            yield JsonRow(before, text, gap, fields)
-            return
-        if window.next != ",":
-            raise _missing_delimiter(window, place)
-        yield JsonRow(before, text, "", fields)
-        before = gap + window.take(1) + window.whitespace(place)
 
+    def __init__(self, path: Path, file_type: FileType, added: Mapping[str, AddedType], like: JsonArrayReader) -> None:
+        super().__init__(path, file_type, added, like)
+        self._like = like
+        self._end: str | None = None
 
-class _Window:
-    """The part of a long text that is being looked at."""
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        super().write(chunk, added)
+        if isinstance(chunk, JsonChunk) and chunk.after:
+            self._end = chunk.after[-1]
 
-    def __init__(self, blocks: Iterator[str]) -> None:
-        self._blocks = blocks
-        self.text = ""
-        self.position = 0
+    def close(self) -> None:
+        """Complete the file.
 
-    @property
-    def next(self) -> str:
-        """The next character; empty at the end of what has been read."""
-        return self.text[self.position : self.position + 1]
-
-    def more(self, place: str) -> bool:
-        """Forget what was taken and read at least as much again as is left; False at the end of the file.
-
-        Doubling keeps the work linear when an element is longer than a block and is tried again and again.
+        :raises JobError: if the input's last element was not written, so that the array would stay open.
         """
-        pieces = [self.text[self.position :]]
-        left = len(pieces[0])
-        if left > text_files.MAX_ROW_LENGTH:
-            raise row_too_long(place)
-        new = 0
-        for block in self._blocks:
-            pieces.append(block)
-            new += len(block)
-            if new and new >= left:
-                break
-        self.text = "".join(pieces)
-        self.position = 0
-        return new > 0
-
-    def take(self, length: int) -> str:
-        """The next characters, which have been read already."""
-        start = self.position
-        self.position += length
-        return self.text[start : self.position]
-
-    def whitespace(self, place: str) -> str:
-        """All white space up to the next character; after it, `next` is empty only at the end of the file."""
-        while True:
-            match = _WHITESPACE.match(self.text, self.position)
-            end = match.end() if match else self.position
-            if end < len(self.text) or not self.more(place):
-                return self.take(end - self.position if end < len(self.text) else len(self.text) - self.position)
+        if self._end is None:
+            if self._like.fragment == WHOLE:
+                self._append(self._like.empty_text())
+        elif not self._end and self._like.fragment.last:
+            self.discard()
+            raise JobError("The output was closed before the last element of the input's array was written.")
+        super().close()
 
 
-def _opening(window: _Window) -> str:
-    """Everything before the first element or the closing bracket; empty for a file without any text."""
-    window.more("the file")
-    mark = window.take(1) if window.next == BYTE_ORDER_MARK else ""
-    space = window.whitespace("the space before the array")
-    if not window.next:
-        return ""
-    if window.next != "[":
-        raise _not_an_array(window)
-    return mark + space + window.take(1) + window.whitespace("the space before element 1")
+class ArrayWriter(JsonWriter):
+    """Anything to JSON whose text around the rows is not kept: one array, each object on a new line.
+
+    :param fragment: the place of these rows in the array. A fragment takes it that the others have rows, so that there
+        is a comma before every one but the first. If it has none itself, it is empty; see
+        :func:`~clip_operator.tables.join_arrays` for tables whose first or last fragment is.
+    """
+
+    def __init__(
+        self, path: Path, file_type: FileType, added: Mapping[str, AddedType], like: TableReader, fragment: Fragment
+    ) -> None:
+        super().__init__(path, file_type, added, like)
+        self._fragment = fragment
+        self._separator = _ARRAY_START if fragment.first else _ARRAY_JOINT
+        self._rows = 0
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        objects = self._objects(chunk, added)
+        if objects:
+            self._append(self._separator + _ARRAY_JOINT.join(objects))
+            self._separator = _ARRAY_JOINT
+            self._rows += len(objects)
+
+    def close(self) -> None:
+        if self._rows and self._fragment.last:
+            self._append(_ARRAY_END)
+        elif not self._rows and self._fragment == WHOLE:
+            self._append(EMPTY_ARRAY)
+        super().close()
 
 
-def _gap_after_element(window: _Window) -> str:
-    """What stands between the element before a span and its first one; empty for a span without any text."""
-    window.more("the span")
-    place = "the space before the span's element 1"
-    space = window.whitespace(place)
-    if not window.next:
-        return ""
-    if window.next != ",":
-        raise _missing_delimiter(window, "the element before the span")
-    return space + window.take(1) + window.whitespace(place)
+open_reader: Callable[..., TableReader] = JsonArrayReader
 
 
-def _not_an_array(window: _Window) -> JobError:
-    found = {"{": "an object", '"': "a string"}.get(window.next)
-    if found is None:
-        try:
-            found = kind_of(parse(window.text, window.position)[0])
-        except json.JSONDecodeError:
-            found = "text that is not JSON"
-    hint = " If it has one object a line, name it .jsonl." if window.next == "{" else ""
-    start = excerpt(window.text[window.position : window.position + 100])
-    return JobError(
-        f"The file holds {found} at top level, expected one JSON array of objects.{hint} It starts: {start}"
-    )
+def create_writer(
+    path: Path, file_type: FileType, added: Mapping[str, AddedType], like: TableReader, fragment: Fragment, /
+) -> TableWriter:
+    """Create an array: the input's own, or a new one if the input is of many files, of lines, or of another place."""
+    if isinstance(like, JsonArrayReader) and not like.joined and like.fragment == fragment:
+        return SameArrayWriter(path, file_type, added, like)
+    return ArrayWriter(path, file_type, added, like, fragment)
 
 
-def _element(window: _Window, place: str) -> tuple[str, dict[str, object]]:
-    while True:
-        start = window.position
-        try:
-            value, end = parse(window.text, start)
-        except json.JSONDecodeError as error:
-            if _is_cut_off(error):
-                check_values(window.text[start:], place)  # all of it belongs to the element, so far
-                if window.more(place):
-                    continue
-            raise not_valid(place, error, error.doc, start) from error
-        except RecursionError as error:
-            raise nested_too_deeply(place, window.text[start : start + 100]) from error
-        if not isinstance(value, dict):
-            raise not_an_object(place, value, window.text[start:end])
-        if end - start > text_files.MAX_ROW_LENGTH:
-            raise row_too_long(place)
-        text = window.take(end - start)
-        check_values(text, place)
-        return text, value
+def create_selection(path: Path, like: TableReader, /) -> TableWriter:
+    """Create a new array for elements that stay as they are."""
+    return ArrayWriter(path, like.file_type, {}, like, WHOLE)
 
 
-def _is_cut_off(error: json.JSONDecodeError) -> bool:
-    """Whether more text could cure the error, so that a broken element is reported without reading far past it."""
-    if len(error.doc) - error.pos <= _LONGEST_CUT_TOKEN:
-        return True
-    if error.doc[error.pos] != '"':
-        return False
-    try:
-        parse(error.doc, error.pos)
-    except json.JSONDecodeError:
-        return True
-    return False
+def row_ends(text: MeasuredText, /) -> Iterator[int]:
+    """Yield 0, for there is no header, and then where each element ends."""
+    yield 0
+    end = 0
+    for row in elements(text.read(read_blocks)):
+        end += size_in_bytes(row.before) + size_in_bytes(row.text)
+        yield end
 
 
-def _closing(window: _Window, elements: int) -> str:
-    """The closing bracket and everything behind it; empty where there is no text at all."""
-    end = window.take(1) + window.whitespace("the space after the array")
-    if window.next:
-        rest = excerpt(window.text[window.position : window.position + 100])
-        raise JobError(f"There is more text behind the end of the array, after element {elements}: {rest}")
-    return end
+class BytesTarget(Protocol):
+    """Anything that bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object: ...
 
 
-def _missing_delimiter(window: _Window, place: str) -> JobError:
-    if not window.next:
-        return JobError(f"The file ends after {place}, before its array is closed: it was cut off.")
-    rest = excerpt(window.text[window.position : window.position + 100])
-    return JobError(f"{place} is not followed by a comma or the end of the array: {rest}")
+def join_arrays(sources: Iterable[BinaryIO], target: BytesTarget) -> None:
+    """Write one JSON array of the outputs of consecutive fragments: what a single writer would have written.
+
+    To put the outputs one behind the other gives the same, unless the first fragment or the last one has no rows. The
+    writer of another one then could not know that it had to open or close the array.
+
+    :param sources: the outputs of a writer to JSON that did not keep the input's layout; empty where there was no row.
+    """
+    opened = closed = False
+    for source in sources:
+        start = source.read(len(_ARRAY_JOINT))
+        if start in (b"", EMPTY_ARRAY.encode()):
+            continue
+        target.write(start if opened else _ARRAY_START.encode())
+        opened, end = True, b""
+        while block := source.read(_BLOCK_BYTES):
+            target.write(block)
+            end = (end + block)[-len(_ARRAY_END) :]
+        closed = end == _ARRAY_END.encode()
+    if not closed:
+        target.write((_ARRAY_END if opened else EMPTY_ARRAY).encode())

@@ -1,28 +1,20 @@
-"""Reads JSON Lines: one object a line, each with its own white space and line ending kept."""
+"""JSON Lines: one object a line, each with its own white space and line ending kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clip_operator.errors import JobError
-from clip_operator.tables.json.members import WHITESPACE
+from clip_operator.tables.file_types import FileType
+from clip_operator.tables.fragment import WHOLE, Fragment
+from clip_operator.tables.json.members import WHITESPACE, without_line_breaks
 from clip_operator.tables.json.reader import JsonReader, JsonRow, parse_object
-from clip_operator.tables.text_files import BYTE_ORDER_MARK, read_lines
+from clip_operator.tables.json.writer import JsonWriter, SameLayoutWriter
+from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, MeasuredText, byte_lines, read_lines
 
 _OBJECT_START = ord("{")
-
-
-def is_blank(line: bytes, first: bool) -> bool:
-    """Whether a line is not a row.
-
-    :param first: it is the file's first one, at whose beginning a byte order mark is not text.
-    """
-    if line[0] == _OBJECT_START:  # nearly every row
-        return False
-    if first:
-        line = line.removeprefix(BYTE_ORDER_MARK.encode())
-    return not line.strip(WHITESPACE.encode())
 
 
 class JsonlReader(JsonReader):
@@ -34,7 +26,7 @@ class JsonlReader(JsonReader):
 
     def _rows_of(self, path: Path) -> Iterator[JsonRow]:
         mark = ""
-        for number, line in enumerate(read_lines(path, self._file_type.gzip), 1):
+        for number, line in enumerate(read_lines(path, self.file_type.gzip), 1):
             if number == 1 and line.startswith(BYTE_ORDER_MARK) and (self.joined or self.fragment.first):
                 mark, line = BYTE_ORDER_MARK, line[1:]
             from_object = line.lstrip(WHITESPACE)
@@ -55,6 +47,49 @@ class JsonlReader(JsonReader):
 
 
 def _complete(row: JsonRow) -> JsonRow:
-    """The row as a line that others can stand before and behind: without a byte order mark, and with a line feed."""
+    """Return the row as a line that others can stand before and behind: no byte order mark, and a line feed."""
     after = row.after if row.after.endswith("\n") else row.after + "\n"
     return row._replace(before=row.before.removeprefix(BYTE_ORDER_MARK), after=after)
+
+
+class LinesWriter(JsonWriter):
+    """JSON, CSV or a tar to JSONL: one object a line."""
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        self._append("".join([f"{without_line_breaks(text)}\n" for text in self._objects(chunk, added)]))
+
+
+open_reader: Callable[..., TableReader] = JsonlReader
+
+
+def create_writer(
+    path: Path, file_type: FileType, added: Mapping[str, AddedType], like: TableReader, _fragment: Fragment, /
+) -> TableWriter:
+    """Create a file of lines: the input's own, or one for each object."""
+    writer = SameLayoutWriter if isinstance(like, JsonlReader) else LinesWriter
+    return writer(path, file_type, added, like)
+
+
+def create_selection(path: Path, like: TableReader, /) -> TableWriter:
+    """Create a file of lines that stay as they are."""
+    return create_writer(path, like.file_type, {}, like, WHOLE)
+
+
+def row_ends(text: MeasuredText, /) -> Iterator[int]:
+    """Yield 0, for there is no header, and then where each line ends that is a row; what it holds is not looked at."""
+    yield 0
+    for line in text.read(byte_lines):
+        if not _is_blank(line, first=text.size == len(line)):
+            yield text.size
+
+
+def _is_blank(line: bytes, first: bool) -> bool:
+    """Tell whether a line is not a row.
+
+    :param first: it is the file's first one, at whose beginning a byte order mark is not text.
+    """
+    if line[0] == _OBJECT_START:  # nearly every row
+        return False
+    if first:
+        line = line.removeprefix(BYTE_ORDER_MARK.encode())
+    return not line.strip(WHITESPACE.encode())

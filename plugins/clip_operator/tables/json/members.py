@@ -24,7 +24,7 @@ _span_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def parse(text: str, position: int = 0) -> tuple[object, int]:
-    """One JSON value that starts at `position`, and where it ends.
+    """Return one JSON value that starts at `position`, and where it ends.
 
     :raises json.JSONDecodeError: if there is none.
     :raises RecursionError: if it is nested deeper than the interpreter follows.
@@ -38,21 +38,21 @@ def parse(text: str, position: int = 0) -> tuple[object, int]:
 
 
 def json_string(text: str) -> str:
-    """A string as a JSON literal, escaped to ASCII only if it holds anything that a line or a terminal trips over."""
+    """Return a string as a JSON literal, in ASCII only if it holds anything that a line or a terminal trips over."""
     literal = json.dumps(text, ensure_ascii=False)
     # False for lone surrogates, which UTF-8 cannot hold, and for U+2028, at which some readers end a line.
     return literal if literal.isprintable() else json.dumps(text)
 
 
 def json_literal(value: AddedValue) -> str:
-    """An added value as JSON: null, a number with all its digits, or a string."""
+    """Return an added value as JSON: null, a number with all its digits, or a string."""
     if value is None:
         return "null"
     return json_string(value) if isinstance(value, str) else float.__repr__(value)
 
 
 def without_line_breaks(text: str) -> str:
-    """Valid JSON text on one line: a line break and the indentation behind it become one space, or none in a bracket.
+    """Put valid JSON text on one line: a line break and the indentation behind it become a space, or none in a bracket.
 
     A raw line break cannot occur inside a JSON string, so strings and numbers stay as they are.
     """
@@ -78,7 +78,7 @@ class Member(NamedTuple):
 
 
 def members(text: str) -> list[Member]:
-    """The members of an object in order, duplicates included.
+    """Return the members of an object in order, duplicates included.
 
     :param text: a valid JSON object, from its opening to its closing brace.
     """
@@ -117,7 +117,7 @@ class MemberWriter:
         self._keys = tuple(json_string(name) for name in names)
 
     def set(self, text: str, literals: Sequence[str]) -> str:
-        """The object's text with each key set to its literal.
+        """Return the object's text with each key set to its literal.
 
         :param text: a valid JSON object, from its opening to its closing brace.
         :param literals: JSON literals, one a key.
@@ -141,7 +141,7 @@ class MemberWriter:
 
 
 def _style(text: str, found: Sequence[Member]) -> tuple[str, str]:
-    """What stands before a key, comma included, and between a key and its value."""
+    """Return what stands before a key, comma included, and between a key and its value."""
     if not found:
         return ", ", ": "
     last = found[-1]

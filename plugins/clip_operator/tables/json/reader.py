@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from clip_operator.errors import JobError
-from clip_operator.tables import table
 from clip_operator.tables.json.members import parse
+from clip_operator.tables.rows import RowReader, TextChunk, in_chunks
+from clip_operator.tables.table import TableScan
 from clip_operator.tables.text_files import check_values, excerpt
-from clip_operator.tables.text_table import TextReader, in_chunks
 
 MAX_COLUMN_NAMES = 10_000
 """How many field names a scan remembers, so that rows keyed by their own ids do not fill the memory."""
@@ -29,7 +29,7 @@ class JsonRow(NamedTuple):
     fields: dict[str, object]
 
 
-class JsonChunk:
+class JsonChunk(TextChunk):
     """Consecutive JSON objects as raw text, with the values of the columns that were announced.
 
     :param first_row: the index of the first row in the table.
@@ -37,20 +37,9 @@ class JsonChunk:
     """
 
     def __init__(self, first_row: int, columns: Iterable[str]) -> None:
-        self._first_row = first_row
-        self._values: dict[str, list[object]] = {name: [] for name in columns}
+        super().__init__(first_row, columns)
         self.before: list[str] = []
-        self.texts: list[str] = []
         self.after: list[str] = []
-        self.size = 0
-
-    @property
-    def first_row(self) -> int:
-        """The index of the first row in the table, from 0."""
-        return self._first_row
-
-    def __len__(self) -> int:
-        return len(self.texts)
 
     def add(self, row: JsonRow) -> None:
         """Append a row."""
@@ -62,37 +51,29 @@ class JsonChunk:
             values.append(row.fields.get(name))
 
     def column(self, name: str) -> list[object]:
-        """The values of one field; None where it is absent or null. Of a key that occurs twice, the last value."""
+        """Return one field's values; None where it is absent or null. Of a key that occurs twice, the last value."""
         if name in self._values:
             return list(self._values[name])
-        return [parse_object(text, f"row {row}").get(name) for row, text in enumerate(self.texts, self._first_row)]
+        return [parse_object(text, f"row {row}").get(name) for row, text in enumerate(self.texts, self.first_row)]
 
     def objects(self) -> Sequence[str]:
-        """The raw texts of the objects."""
+        """Return the raw texts of the objects."""
         return self.texts
 
-    def select(self, kept: Sequence[bool]) -> JsonChunk:
-        """The rows at which ``kept``, which has a value for each row, is true."""
-        selected = JsonChunk(self._first_row, ())
-        selected._values = {name: list(compress(values, kept)) for name, values in self._values.items()}
-        for texts, all_texts in (
-            (selected.before, self.before),
-            (selected.texts, self.texts),
-            (selected.after, self.after),
-        ):
-            texts.extend(compress(all_texts, kept))
-        selected.size = sum(map(len, selected.texts))
+    def select(self, kept: Sequence[bool]) -> Self:
+        selected = super().select(kept)
+        selected.before, selected.after = list(compress(self.before, kept)), list(compress(self.after, kept))
         return selected
 
 
-class JsonReader(TextReader, ABC):
+class JsonReader(RowReader):
     """A file of JSON objects. A scan reports the announced columns past ``MAX_COLUMN_NAMES`` too."""
 
     @abstractmethod
     def _rows(self) -> Iterator[JsonRow]:
-        """One pass over the file."""
+        """Yield the rows, in one pass over the file."""
 
-    def scan(self) -> table.TableScan:
+    def scan(self) -> TableScan:
         """Parse every row, count them and collect their field names.
 
         :raises JobError: at the first row that is not a JSON object, or text that cannot be read.
@@ -104,7 +85,7 @@ class JsonReader(TextReader, ABC):
             rows += 1
             if not row.fields.keys() <= names.keys():
                 self._remember(row.fields, names)
-        return table.TableScan(rows, tuple(names))
+        return TableScan(rows, tuple(names))
 
     def _remember(self, fields: Iterable[str], names: dict[str, None]) -> None:
         for name in fields:
@@ -112,15 +93,11 @@ class JsonReader(TextReader, ABC):
                 names[name] = None
 
     def chunks(self, rows: int) -> Iterator[JsonChunk]:
-        """All rows in order, at most `rows` in a chunk.
-
-        :raises JobError: at the first row that is not a JSON object, or text that cannot be read.
-        """
         return in_chunks(self._rows(), rows, lambda first_row: JsonChunk(first_row, self._columns))
 
 
 def parse_object(text: str, place: str) -> dict[str, object]:
-    """The fields of a text that is one JSON object and nothing else.
+    """Return the fields of a text that is one JSON object and nothing else.
 
     :param place: where the text stands, for the message.
     :raises JobError: if it is anything else.
@@ -140,21 +117,21 @@ def parse_object(text: str, place: str) -> dict[str, object]:
 
 
 def not_valid(place: str, error: json.JSONDecodeError, text: str, start: int = 0) -> JobError:
-    """The error for broken JSON in the row that begins at `start`."""
+    """Return the error for broken JSON in the row that begins at `start`."""
     problem = f"{error.msg.removesuffix(' at')} at character {error.pos - start + 1}"
     return JobError(f"{place} is not valid JSON ({problem}): {excerpt(text[start : start + 100])}")
 
 
 def nested_too_deeply(place: str, text: str) -> JobError:
-    """The error for arrays or objects inside one another without end."""
+    """Return the error for arrays or objects inside one another without end."""
     return JobError(f"{place} is nested too deeply to be read: {excerpt(text)}")
 
 
 def not_an_object(place: str, value: object, text: str) -> JobError:
-    """The error for a row that is some other JSON value."""
+    """Return the error for a row that is some other JSON value."""
     return JobError(f"{place} is {kind_of(value)}, expected a JSON object: {excerpt(text)}")
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in words."""
+    """Return what a JSON value is, in words."""
     return "null" if value is None else _KINDS[type(value)]

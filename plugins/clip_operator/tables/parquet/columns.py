@@ -10,7 +10,7 @@ _SHOWN_NAMES = 3
 
 
 def column_index(schema: pa.Schema, name: str) -> int | None:
-    """The position of a top-level column, None if there is none.
+    """Return the position of a top-level column, None if there is none.
 
     :raises JobError: if several columns have the name.
     """

@@ -1,4 +1,4 @@
-"""Reads Parquet in record batches, with every column, type and shard of metadata as Arrow knows it."""
+"""Reads Parquet in record batches, with every column, type and piece of metadata as Arrow knows it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +16,10 @@ from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.parquet.columns import check_same_columns, column_index
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.parquet.schema import Template
 from clip_operator.tables.parquet.validity import check_sound
 from clip_operator.tables.parquet.values import LargestValues
+from clip_operator.tables.table import TableReader, TableScan, errors_explained
 
 ParquetSource = Path | BinaryIO | Callable[[], BinaryIO]
 """A file, a stream that can seek, or what opens one."""
@@ -35,43 +36,41 @@ class ParquetChunk:
     """Consecutive rows of all columns, in one or more record batches: row groups may be smaller than a chunk."""
 
     def __init__(self, first_row: int, batches: Sequence[pa.RecordBatch]) -> None:
-        self._first_row = first_row
+        self.first_row = first_row
         self._rows: int = sum(batch.num_rows for batch in batches)
-        self.batches = tuple(batches)
+        self._batches = tuple(batches)
 
-    @property
-    def first_row(self) -> int:
-        """The index of the first row in the table, from 0."""
-        return self._first_row
+    def batches(self) -> Sequence[pa.RecordBatch]:
+        """Return the rows as Arrow's record batches."""
+        return self._batches
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
-        return sum(batch.nbytes for batch in self.batches)
+        return sum(batch.nbytes for batch in self._batches)
 
     def __len__(self) -> int:
         return self._rows
 
     def column(self, name: str) -> list[object]:
-        """The Python values of one column (binary as bytes, struct as dict); None where null or without the column.
+        """Return one column's Python values (binary as bytes, struct as dict); None where null or without the column.
 
         :class:`UnreadableValue` where Python has no such value.
         """
         values: list[object] = []
-        for batch in self.batches:
+        for batch in self._batches:
             index = column_index(batch.schema, name)
             values += [None] * batch.num_rows if index is None else _python_values(batch.column(index))
         return values
 
     def select(self, kept: Sequence[bool]) -> ParquetChunk:
-        """The rows at which ``kept``, which has a value for each row, is true."""
         start, batches = 0, []
-        for batch in self.batches:
+        for batch in self._batches:
             of_batch = kept[start : start + batch.num_rows]
             arrays = [_selected(array, of_batch) for array in batch.columns]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=batch.schema))
             start += batch.num_rows
-        return ParquetChunk(self._first_row, batches)
+        return ParquetChunk(self.first_row, batches)
 
 
 def _selected(array: pa.Array, kept: Sequence[bool]) -> pa.Array:
@@ -102,7 +101,7 @@ def _python_value(value: pa.Scalar) -> object:
         return table.UnreadableValue()
 
 
-class ParquetReader:
+class ParquetReader(TableReader):
     """A Parquet file, some consecutive row groups of one, or several files whose rows come one behind the other.
 
     Of a file only the footer and the row groups that were asked for are read, so the rest of its bytes need not be
@@ -122,39 +121,30 @@ class ParquetReader:
         columns: Sequence[str] | None,
         row_groups: range | None = None,
     ) -> None:
-        self._file_type = file_type
+        super().__init__(file_type)
         if isinstance(source, Sequence):
             self._parts = [_opened_part(part, index) for index, part in enumerate(source)]
         else:
             self._parts = [_Part(source, row_groups)]
         first = self._parts[0]
-        self.schema: pa.Schema = first.schema
         for index, part in enumerate(self._parts):
-            check_same_columns(part.schema, _name(part.source, index), self.schema, _name(first.source, 0))
+            check_same_columns(part.schema, _name(part.source, index), first.schema, _name(first.source, 0))
         for name in columns or ():
-            column_index(self.schema, name)
+            column_index(first.schema, name)
 
-    @property
-    def file_type(self) -> FileType:
-        """The format of the file."""
-        return self._file_type
+    def template(self) -> Template:
+        """Return what a new file takes over; the footer is that of the first file with a row group."""
+        first = next((part for part in self._parts if part.metadata.num_row_groups), self._parts[0])
+        sizes = [part.metadata.row_group(group).num_rows for part in self._parts for group in part.groups]
+        return Template(self._parts[0].schema, first.metadata, sizes)
 
-    @property
-    def group_sizes(self) -> list[int]:
-        """The number of rows of each row group."""
-        return [part.metadata.row_group(group).num_rows for part in self._parts for group in part.groups]
-
-    @property
-    def metadata(self) -> pq.FileMetaData:
-        """A footer that tells how the columns are written: that of the first file with a row group."""
-        return next((part for part in self._parts if part.metadata.num_row_groups), self._parts[0]).metadata
-
-    def scan(self) -> table.TableScan:
-        """Rows and columns as the footer states them."""
-        return table.TableScan(sum(self.group_sizes), tuple(self.schema.names))
+    def scan(self) -> TableScan:
+        """Return rows and columns as the footer states them."""
+        template = self.template()
+        return TableScan(sum(template.group_sizes), tuple(template.schema.names))
 
     def chunks(self, rows: int) -> Iterator[ParquetChunk]:
-        """All rows in order, at most `rows` in a chunk. Chunks and row groups end independently.
+        """Yield all rows in order, at most `rows` in a chunk. Chunks and row groups end independently.
 
         :raises JobError: if the data is damaged.
         """
@@ -180,21 +170,8 @@ class ParquetReader:
             yield from self._parts[0].batches(rows)
             return
         for index, part in enumerate(self._parts):
-            try:
+            with errors_explained(_name(part.source, index)):
                 yield from part.batches(rows)
-            except JobError as error:
-                raise JobError(f"{_name(part.source, index)}: {error}") from error
-
-    def close(self) -> None:
-        """Nothing stays open between passes."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Part:
@@ -216,7 +193,7 @@ class _Part:
                 check_not_encrypted(file, self.groups[0])
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows in record batches of at most this many."""
+        """Yield the rows in record batches of at most this many."""
         # Row group by row group, because Arrow cannot put nested dictionaries of two row groups into one batch.
         with (
             self._opened() as opened,
@@ -270,7 +247,7 @@ class _Part:
                         ) from error
 
     def rows_that_fit(self) -> int:
-        """How many rows of the average size of the heaviest row group make up a full chunk."""
+        """Return how many rows of the average size of the heaviest row group make up a full chunk."""
         groups = [self.metadata.row_group(index) for index in self.groups]
         heaviest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
         return max(1, int(table.CHUNK_BYTES / max(1.0, heaviest)))
@@ -285,10 +262,8 @@ def _parquet_file(opened: Path | BinaryIO, metadata: pq.FileMetaData | None = No
 
 
 def _opened_part(source: ParquetSource, index: int) -> _Part:
-    try:
+    with errors_explained(_name(source, index)):
         return _Part(source)
-    except JobError as error:
-        raise JobError(f"{_name(source, index)}: {error}") from error
 
 
 def _name(source: ParquetSource, index: int) -> str:
@@ -306,11 +281,8 @@ def check_not_encrypted(file: pq.ParquetFile, group: int) -> None:
         next(file.iter_batches(batch_size=1, row_groups=[group]), None)
 
 
-def read_parquet_layout(stream: BinaryIO) -> ParquetLayout:
-    """Where a Parquet file's row groups and footer are, of which only the footer and some first rows are read.
-
-    :raises JobError: if it is not readable Parquet.
-    """
+def read_layout(stream: BinaryIO) -> ParquetLayout:
+    """Do what :func:`~clip_operator.tables.parquet_layout` says."""
     size = stream.seek(0, io.SEEK_END)
     with _errors_explained():
         # So a column's bytes are read as they are needed, and only the first of them are.
@@ -321,7 +293,7 @@ def read_parquet_layout(stream: BinaryIO) -> ParquetLayout:
     stream.seek(size - _FOOTER_END_BYTES)
     footer = size - _FOOTER_END_BYTES - int.from_bytes(stream.read(4), "little")
     groups = tuple(_row_group(metadata.row_group(index), footer) for index in range(metadata.num_row_groups))
-    return ParquetLayout(file.schema_arrow, groups, (footer, size))
+    return ParquetLayout(groups, (footer, size))
 
 
 def _row_group(group: pq.RowGroupMetaData, end: int) -> RowGroup:
@@ -342,7 +314,7 @@ def not_parquet(problem: str) -> JobError:
 
 
 def _in_nanoseconds(data_type: pa.DataType) -> pa.DataType:
-    """The type with nanoseconds in place of microseconds, for what INT96 columns nest in."""
+    """Return the type with nanoseconds in place of microseconds, for what INT96 columns nest in."""
     if pa.types.is_timestamp(data_type):
         return pa.timestamp("ns", data_type.tz)
     if pa.types.is_struct(data_type):

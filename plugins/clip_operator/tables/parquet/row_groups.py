@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -22,12 +18,10 @@ class RowGroup:
 class ParquetLayout:
     """A Parquet file as its footer describes it.
 
-    :param schema: its columns, as Arrow knows them; :func:`~clip_operator.tables.same_columns` compares two.
     :param row_groups: in the order in which they are read.
     :param footer: the bytes [start, stop) of the footer, its length and the format's mark, up to the end of the file.
     """
 
-    schema: pa.Schema
     row_groups: tuple[RowGroup, ...]
     footer: tuple[int, int]
 

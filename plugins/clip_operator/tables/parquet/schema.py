@@ -1,10 +1,11 @@
-"""Works out how the output's Parquet schema, metadata and codecs follow from the input's."""
+"""Works out what a new Parquet file takes over of the input: schema, metadata, codecs and row groups."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,8 +22,22 @@ _HUGGINGFACE = b"huggingface"
 _PANDAS = b"pandas"
 
 
+@dataclass(frozen=True)
+class Template:
+    """What a new Parquet file takes over of the table whose rows it holds.
+
+    :param schema: its columns, with their metadata.
+    :param metadata: a footer that tells how the columns are written; None for Arrow's own way.
+    :param group_sizes: the number of rows of each row group.
+    """
+
+    schema: pa.Schema
+    metadata: pq.FileMetaData | None
+    group_sizes: Sequence[int]
+
+
 def with_columns(schema: pa.Schema, added: Mapping[str, AddedType]) -> pa.Schema:
-    """The schema with each added column in the place of the one of its name, or behind the last one.
+    """Return the schema with each added column in the place of the one of its name, or behind the last one.
 
     Hugging Face ``datasets`` reads its feature types from the file's metadata and refuses a column it does not find
     there, so the added columns are entered. pandas' description of a replaced column is removed: it told another type.
@@ -77,13 +92,13 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def leaf_options(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, Any]:
-    """The writer's options that keep each leaf column's codec, its dictionary, and INT96 where all times are INT96.
+def leaf_options(schema: pa.Schema, metadata: pq.FileMetaData | None) -> dict[str, Any]:
+    """Return the writer's options that keep each leaf's codec, its dictionary, and INT96 where all times are INT96.
 
-    :param metadata: the input's footer.
     :param schema: the input's schema.
+    :param metadata: the input's footer; None for Arrow's own way.
     """
-    if not metadata.num_row_groups:
+    if metadata is None or not metadata.num_row_groups:
         return {}
     first_group = metadata.row_group(0)
     # Leaves are matched by position: other writers name the inner fields of lists and maps differently.
@@ -103,7 +118,7 @@ def leaf_options(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, Any]
 
 
 def _only_int96(leaves: pq.ParquetSchema) -> bool:
-    """Whether all columns of times have the deprecated type, for which the writer has a single switch."""
+    """Tell whether all columns of times have the deprecated type, for which the writer has a single switch."""
     columns = [leaves.column(index) for index in range(len(leaves.names))]
     times = {column.physical_type for column in columns if column.logical_type.type == "TIMESTAMP"}
     return not times and any(column.physical_type == "INT96" for column in columns)

@@ -1,8 +1,10 @@
-"""Whether Arrow's arrays are sound: what is read of a damaged file may point outside of its own memory."""
+"""Checks that Arrow's arrays are sound: what is read of a damaged file may point outside of its own memory."""
 
 from __future__ import annotations
 
 import pyarrow as pa
+
+_BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 
 
 def check_sound(batch: pa.RecordBatch) -> None:
@@ -18,13 +20,7 @@ def check_sound(batch: pa.RecordBatch) -> None:
 
 
 def _as_bytes(data_type: pa.DataType) -> pa.DataType:
-    """The type with bytes in place of texts, whose memory looks the same."""
-    if pa.types.is_string(data_type):
-        return pa.binary()
-    if pa.types.is_large_string(data_type):
-        return pa.large_binary()
-    if pa.types.is_string_view(data_type):
-        return pa.binary_view()
+    """Return the type with bytes in place of texts, whose memory looks the same."""
     if pa.types.is_dictionary(data_type):
         return pa.dictionary(data_type.index_type, _as_bytes(data_type.value_type), data_type.ordered)
     if pa.types.is_struct(data_type):
@@ -37,7 +33,7 @@ def _as_bytes(data_type: pa.DataType) -> pa.DataType:
         return pa.list_(_field_as_bytes(data_type.value_field), data_type.list_size)
     if pa.types.is_map(data_type):
         return pa.map_(_field_as_bytes(data_type.key_field), _field_as_bytes(data_type.item_field))
-    return data_type
+    return _BYTES.get(data_type, data_type)
 
 
 def _field_as_bytes(field: pa.Field) -> pa.Field:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,43 +15,51 @@ from clip_operator.errors import JobError
 from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.file_types import FileType, TableFormat
 from clip_operator.tables.parquet.columns import column_index
-from clip_operator.tables.parquet.reader import ParquetChunk, ParquetReader, ParquetSource
-from clip_operator.tables.parquet.schema import ARROW_TYPES, leaf_options, with_columns
-from clip_operator.tables.table import AddedType, AddedValue, Chunk
+from clip_operator.tables.parquet.reader import ParquetReader, ParquetSource
+from clip_operator.tables.parquet.schema import ARROW_TYPES, Template, leaf_options, with_columns
+from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
 from clip_operator.tables.temporary_disk import written_to
 
 MAX_GROUP_BYTES = 1024**3
 """A row group of the input that is larger in memory becomes several, because a writer holds the rows of one."""
 
 
-class ParquetLike(Protocol):
-    """What a new Parquet file takes over."""
+@runtime_checkable
+class BatchTable(Protocol):
+    """A reader whose chunks are :class:`BatchChunk`."""
 
-    @property
-    def schema(self) -> pa.Schema: ...
-
-    @property
-    def metadata(self) -> pq.FileMetaData | None:
-        """A footer that tells how the columns are written; None for Arrow's own way."""
-
-    @property
-    def group_sizes(self) -> list[int]:
-        """The number of rows of each row group."""
+    def template(self) -> Template:
+        """Return what a new file takes over."""
 
 
-class ParquetWriter:
-    """Parquet to Parquet. Holds the rows of one row group, as large as the input's, up to ``MAX_GROUP_BYTES``.
+@runtime_checkable
+class BatchChunk(Chunk, Protocol):
+    """A chunk whose rows can be had as Arrow's record batches."""
+
+    def batches(self) -> Sequence[pa.RecordBatch]:
+        """Return the rows, with the columns of the template."""
+
+
+def template_of(like: TableReader) -> Template:
+    """Return what a new file takes over of a table."""
+    if not isinstance(like, BatchTable):
+        raise TypeError(f"a {type(like).__name__} does not hold rows that can be Parquet's")
+    return like.template()
+
+
+class ParquetWriter(TableWriter):
+    """Record batches to Parquet. Holds the rows of one row group, as large as the input's, up to ``MAX_GROUP_BYTES``.
 
     :param target: the file, or a stream that need not seek, which is not closed.
-    :param like: the input, whose schema, metadata, row groups and codecs the output takes over.
+    :param like: what the output takes over of the input: schema, metadata, row groups and codecs.
     :raises JobError: if the input has several columns of an added name.
     """
 
-    def __init__(self, target: Path | BinaryIO, added: Mapping[str, AddedType], like: ParquetLike) -> None:
+    def __init__(self, target: Path | BinaryIO, added: Mapping[str, AddedType], like: Template) -> None:
         self._target = target
         self._added = dict(added)
         self._schema = with_columns(like.schema, added)
-        options = leaf_options(like.metadata, like.schema) if like.metadata is not None else {}
+        options = leaf_options(like.schema, like.metadata)
         with self._errors_explained():
             self._file = pq.ParquetWriter(target, self._schema, **options)
         self._group_sizes = like.group_sizes
@@ -61,15 +69,11 @@ class ParquetWriter:
         self._pending_bytes: int = 0
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append the chunk's rows with their new values.
-
-        :raises ValueError: if the columns or their lengths are not the announced ones, or a number is not finite.
-        """
-        if not isinstance(chunk, ParquetChunk):
+        if not isinstance(chunk, BatchChunk):
             raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
         columns = checked_columns(self._added, added, len(chunk))
         start = 0
-        for batch in chunk.batches:
+        for batch in chunk.batches():
             end = start + batch.num_rows
             self._append(self._with_columns(batch, [values[start:end] for values in columns]))
             start = end
@@ -97,7 +101,7 @@ class ParquetWriter:
                 self._write_pending()
 
     def _room(self) -> int:
-        """How many rows the current row group still takes."""
+        """Return how many rows the current row group still takes."""
         return self._group_sizes[self._group] - self._group_rows
 
     def _end_full_groups(self) -> None:
@@ -123,94 +127,44 @@ class ParquetWriter:
         with self._errors_explained():
             self._file.close()
         if self._group < len(self._group_sizes):
-            self._discard()
+            self.discard()
             raise JobError("The output was closed before all row groups of the input were written.")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            # Only to let go of the file: what it holds is not all.
-            with suppress(pa.ArrowException, OSError):
-                self._file.close()
-            self._discard()
+    def discard(self) -> None:
+        with suppress(pa.ArrowException, OSError):
+            self._file.close()
+        if isinstance(self._target, Path):
+            self._target.unlink(missing_ok=True)
 
     def _errors_explained(self) -> AbstractContextManager[None]:
         return written_to(self._target) if isinstance(self._target, Path) else nullcontext()
 
-    def _discard(self) -> None:
-        if isinstance(self._target, Path):
-            self._target.unlink(missing_ok=True)
 
-
-class ParquetSelectionWriter:
+class ParquetSelectionWriter(ParquetWriter):
     """Some rows of a Parquet file to Parquet, in row groups as large as the input's largest, up to ``MAX_GROUP_BYTES``.
 
     :param like: the input, whose schema, metadata and codecs the output takes over.
     """
 
-    def __init__(self, path: Path, like: ParquetLike) -> None:
-        self._path = path
-        self._schema = like.schema
-        options = leaf_options(like.metadata, like.schema) if like.metadata is not None else {}
-        with written_to(path):
-            self._file = pq.ParquetWriter(path, self._schema, **options)
+    def __init__(self, path: Path, like: Template) -> None:
+        super().__init__(path, {}, replace(like, group_sizes=()))
         self._most_rows = max(like.group_sizes, default=1)
-        self._pending: list[pa.RecordBatch] = []
-        self._pending_rows = 0
-        self._pending_bytes = 0
 
-    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
-        """Append all rows of the chunk.
+    def _room(self) -> int:
+        return self._most_rows - self._group_rows
 
-        :raises ValueError: if there is an added column.
-        """
-        if not isinstance(chunk, ParquetChunk):
-            raise TypeError(f"a {type(chunk).__name__} does not come from the table that this one is like")
-        checked_columns({}, added, len(chunk))
-        for batch in chunk.batches:
-            start = 0
-            while start < batch.num_rows:
-                taken = batch.slice(start, self._most_rows - self._pending_rows)
-                start += taken.num_rows
-                self._pending.append(taken)
-                self._pending_rows += taken.num_rows
-                self._pending_bytes += taken.nbytes
-                if self._pending_rows == self._most_rows or self._pending_bytes > MAX_GROUP_BYTES:
-                    self._write_pending()
+    def _end_full_groups(self) -> None:
+        if self._pending and not self._room():
+            self._write_pending()
 
     def _write_pending(self) -> None:
-        rows = pa.Table.from_batches(self._pending, self._schema)
-        with written_to(self._path):
-            self._file.write_table(rows, rows.num_rows or None)
-        self._pending = []
-        self._pending_rows = self._pending_bytes = 0
+        super()._write_pending()
+        self._group_rows = 0
 
     def close(self) -> None:
-        """Complete the file."""
         if self._pending:
             self._write_pending()
-        with written_to(self._path):
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-            return
-        # Only to let go of the file: what it holds is not all.
-        with suppress(pa.ArrowException, OSError):
-            self._file.close()
-        self._path.unlink(missing_ok=True)
+        super().close()
 
 
 _JOINED_ROWS = 1 << 20
@@ -218,10 +172,8 @@ _JOINED_ROWS = 1 << 20
 
 def join(sources: Sequence[ParquetSource], target: Path | BinaryIO) -> int:
     """Write the rows of all sources to one file and return how many there are."""
-    with (
-        ParquetReader(sources, FileType(TableFormat.PARQUET), None) as reader,
-        ParquetWriter(target, {}, reader) as new,
-    ):
+    reader = ParquetReader(sources, FileType(TableFormat.PARQUET), None)
+    with ParquetWriter(target, {}, reader.template()) as new:
         for chunk in reader.chunks(_JOINED_ROWS):
             new.write(chunk, {})
-        return reader.scan().rows
+    return reader.scan().rows

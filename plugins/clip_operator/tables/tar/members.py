@@ -33,7 +33,7 @@ class TarMember(NamedTuple):
 
 
 def tar_members(file: BinaryIO) -> Iterator[TarMember]:
-    """The regular files in a tar, in order. Folders, links and devices are passed over.
+    """Yield the regular files in a tar, in order. Folders, links and devices are passed over.
 
     :param file: the tar; what else is read from it between two members does not matter.
     :raises JobError: if the tar is damaged, cut off or joined to another one, or has a member that cannot be read.
@@ -72,7 +72,7 @@ def tar_members(file: BinaryIO) -> Iterator[TarMember]:
 
 
 def _header(file: BinaryIO, position: int, end: int, previous: str) -> tarfile.TarInfo | None:
-    """The header at a position; None for the block of zeros that ends a tar."""
+    """Return the header at a position; None for the block of zeros that ends a tar."""
     if position + _BLOCK > end:
         raise JobError(f"The tar is cut off behind {previous}: it has no end marker. Write or upload it again.")
     file.seek(position)
@@ -110,7 +110,7 @@ def _extended(file: BinaryIO, start: int, size: int, end: int, previous: str) ->
 
 
 def _pax(text: bytes, name: str | None, previous: str) -> tuple[str | None, int | None]:
-    """The next member's name and size, as far as an extended header gives them."""
+    """Return the next member's name and size, as far as an extended header gives them."""
     size: int | None = None
     position = 0
     while position < len(text) and text[position]:
@@ -136,7 +136,7 @@ def _next_block(position: int) -> int:
 
 
 def _check_rest(file: BinaryIO, position: int, previous: str) -> None:
-    """Nothing but zeros follows the end marker; else rows would be lost without a word."""
+    """Refuse anything but zeros behind the end marker; else rows would be lost without a word."""
     file.seek(position)
     while block := file.read(_REST_BYTES):
         if block.strip(b"\0"):

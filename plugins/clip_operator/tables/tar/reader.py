@@ -11,66 +11,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 
 from clip_operator.errors import JobError
-from clip_operator.tables import table, text_files
-from clip_operator.tables.file_types import FileType
+from clip_operator.tables import text_files
 from clip_operator.tables.json.members import json_string
 from clip_operator.tables.json.reader import parse_object
-from clip_operator.tables.table import UnreadableValue
+from clip_operator.tables.rows import RowReader, in_chunks
+from clip_operator.tables.table import TableScan, UnreadableValue
 from clip_operator.tables.tar.members import TarMember, tar_members
+from clip_operator.tables.tar.sample import COLUMNS, IMAGE, JSON, TEXT, Sample
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt
-from clip_operator.tables.text_table import errors_explained, in_chunks
 
-KEY, URL, IMAGE, TEXT, JSON, MEMBERS = COLUMNS = ("__key__", "__url__", "image_path", "text", "json", "members")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from clip_operator.tables.parquet.schema import Template
 
 MAX_MEMBERS = 10_000
 """The most files that a row may have."""
 
 _IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 _CAPTION_FIELDS = ("caption", "text")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One row.
-
-    :param image: the file that is the image, if there is one; its bytes stay in the tar.
-    :param text: the caption; unreadable where its file is not UTF-8 or too long.
-    :param json: the text of the .json file, if that is a JSON object.
-    :param members: the names of the other files.
-    """
-
-    key: str
-    tar: Path
-    image: TarMember | None
-    text: str | UnreadableValue | None
-    json: str | None
-    members: Sequence[str]
-
-    @property
-    def fields(self) -> dict[str, str | list[str]]:
-        """What is written of the row: the fields that it has, in the order of ``COLUMNS``."""
-        fields: dict[str, str | list[str]] = {KEY: self.key, URL: self.tar.name}
-        if self.image is not None:
-            fields[IMAGE] = self.image.name
-        if isinstance(self.text, str):
-            fields[TEXT] = self.text
-        if self.json is not None:
-            fields[JSON] = self.json
-        if self.members:
-            fields[MEMBERS] = list(self.members)
-        return fields
-
-    @property
-    def size(self) -> int:
-        """Bytes of the image and characters of the rest."""
-        image = self.image.size if self.image and self.image.size <= text_files.MAX_ROW_LENGTH else 0
-        text = len(self.text) if isinstance(self.text, str) else 0
-        return image + text + len(self.key) + len(self.json or "") + sum(map(len, self.members))
 
 
 class TarChunk:
@@ -80,14 +44,9 @@ class TarChunk:
     """
 
     def __init__(self, first_row: int) -> None:
-        self._first_row = first_row
+        self.first_row = first_row
         self.samples: list[Sample] = []
         self.size = 0
-
-    @property
-    def first_row(self) -> int:
-        """The index of the first row in the table, from 0."""
-        return self._first_row
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -98,7 +57,7 @@ class TarChunk:
         self.size += row.size
 
     def column(self, name: str) -> list[object]:
-        """The values of one field: of ``image_path`` the images' bytes, of ``json`` the objects; None where absent.
+        """Return one field's values: of ``image_path`` the images' bytes, of ``json`` the objects; None where absent.
 
         :class:`UnreadableValue` for a text that is not UTF-8 or too long, and an image that is larger than any row may
         be (``MAX_ROW_LENGTH``).
@@ -125,8 +84,20 @@ class TarChunk:
                     yield _read(files[sample.tar], sample.image)
 
     def objects(self) -> Sequence[str]:
-        """The rows as JSON objects."""
+        """Return the rows as JSON objects."""
         return [_object(sample) for sample in self.samples]
+
+    def batches(self) -> Sequence[pa.RecordBatch]:
+        """Return the rows as one of Arrow's record batches."""
+        from clip_operator.tables.tar.arrow import batch_of
+
+        return [batch_of(self.samples)]
+
+    def select(self, kept: Sequence[bool]) -> TarChunk:
+        selected = TarChunk(self.first_row)
+        for sample in compress(self.samples, kept):
+            selected.add(sample)
+        return selected
 
 
 def _object(sample: Sample) -> str:
@@ -140,51 +111,24 @@ def _object(sample: Sample) -> str:
     return "{" + ", ".join(literals) + "}"
 
 
-class TarReader:
+class TarReader(RowReader):
     """One WebDataset tar, or several as one table, whose errors then name the tar. Nothing is unpacked."""
 
-    def __init__(self, source: Path | Sequence[Path], file_type: FileType) -> None:
-        self._paths = (source,) if isinstance(source, Path) else tuple(source)
-        self._joined = not isinstance(source, Path)
-        self._file_type = file_type
-
-    @property
-    def file_type(self) -> FileType:
-        """The format of the file."""
-        return self._file_type
-
-    def scan(self) -> table.TableScan:
+    def scan(self) -> TableScan:
         """Count the rows, by the tar's headers alone. Every tar has the same columns.
 
         :raises JobError: if a tar is damaged or cut off, or a row has two files with the same ending.
         """
-        return table.TableScan(sum(1 for path in self._paths for _ in self._files(path)), COLUMNS)
+        return TableScan(sum(1 for _ in self._of_all_files(_runs)), COLUMNS)
 
     def chunks(self, rows: int) -> Iterator[TarChunk]:
-        """All rows in order, at most `rows` in a chunk.
+        return in_chunks(self._of_all_files(_samples), rows, TarChunk)
 
-        :raises JobError: if a tar is damaged or cut off, or a row has two files with the same ending.
-        """
-        samples = (_sample(path, file, run) for path in self._paths for file, run in self._files(path))
-        return in_chunks(samples, rows, TarChunk)
+    def template(self) -> Template:
+        """Return what a Parquet file of the rows is like; they are counted for it."""
+        from clip_operator.tables.tar.arrow import template_of
 
-    def _files(self, path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
-        if not self._joined:
-            yield from _runs(path)
-            return
-        with errors_explained(path):
-            yield from _runs(path)
-
-    def close(self) -> None:
-        """Nothing stays open between passes."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return template_of(self.scan().rows)
 
 
 @dataclass
@@ -193,6 +137,11 @@ class _Run:
 
     key: str
     files: dict[str, TarMember] = field(default_factory=dict)
+
+
+def _samples(path: Path) -> Iterator[Sample]:
+    for file, run in _runs(path):
+        yield _sample(path, file, run)
 
 
 def _runs(path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
@@ -220,7 +169,7 @@ def _runs(path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
 
 
 def _key_and_ending(name: str) -> tuple[str, str] | None:
-    """What rows are told apart by, and what the file is in its row; None for a file that belongs to no row."""
+    """Return what rows are told apart by, and what the file is in its row; None for a file that belongs to no row."""
     folder, slash, base = name.rpartition("/")
     stem, dot, ending = base.partition(".")
     if not stem or not dot or any(_is_not_data(part) for part in folder.split("/")) or _is_not_data(stem):
@@ -229,7 +178,7 @@ def _key_and_ending(name: str) -> tuple[str, str] | None:
 
 
 def _is_not_data(name: str) -> bool:
-    """Whether the name is a hidden one, one of macOS's own, or, in WebDataset, one for what is not a row's."""
+    """Tell whether the name is a hidden one, one of macOS's own, or, in WebDataset, one for what is not a row's."""
     hidden = name.startswith(".") and name not in (".", "..")
     return hidden or name == "__MACOSX" or (name.startswith("__") and name.endswith("__"))
 
@@ -261,7 +210,7 @@ def _text(file: BinaryIO, member: TarMember) -> str | UnreadableValue:
 
 
 def _json(file: BinaryIO, member: TarMember) -> str | None:
-    """The text of a JSON object; None if the file holds anything else, which then stays in the tar."""
+    """Return the text of a JSON object; None if the file holds anything else, which then stays in the tar."""
     text = _text(file, member)
     if not isinstance(text, str):
         return None
