@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clip_operator.machine.disk import no_room
-from clip_operator.storage.backend import StorageError
+from clip_operator.storage.objects import StorageError
 
 
 @contextmanager

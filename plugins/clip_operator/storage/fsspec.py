@@ -11,7 +11,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clip_operator.storage.backend import (
+from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.objects import (
     AccessDenied,
     ObjectInfo,
     ObjectNotFound,
@@ -19,8 +20,8 @@ from clip_operator.storage.backend import (
     StorageError,
     Unchanged,
     changed_while_read,
+    find,
 )
-from clip_operator.storage.disk import filling, receiving, writing_to
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
 from clip_operator.storage.streaming import copy_all
 from clip_operator.storage.writing import Draft, ObjectWriter
@@ -167,11 +168,7 @@ class FsspecBackend:
         if only_if is None:
             return
         self._fs.invalidate_cache()
-        try:
-            found = self.stat(uri)
-        except ObjectNotFound:
-            found = None
-        only_if.check(uri, found)
+        only_if.check(uri, find(uri, self.stat))
 
     def _fetched(self, info: ObjectInfo, start: int, length: int) -> bytes:
         with _translating(info.uri):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
-from clip_operator.storage.backend import (
+from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.objects import (
     AccessDenied,
     ObjectInfo,
     ObjectNotFound,
@@ -24,8 +25,8 @@ from clip_operator.storage.backend import (
     StorageError,
     Unchanged,
     changed_while_read,
+    find,
 )
-from clip_operator.storage.disk import filling, receiving, writing_to
 from clip_operator.storage.reading import VersionReader
 from clip_operator.storage.writing import Draft, ObjectWriter
 
@@ -165,15 +166,8 @@ class LocalBackend:
                 if error.errno not in _NO_LINKS:
                     raise
         with _locked(target):
-            only_if.check(uri, self.find(uri))
+            only_if.check(uri, find(uri, self.stat))
             temporary.replace(target)
-
-    def find(self, uri: str) -> ObjectInfo | None:
-        """Return the version that stands there, or None."""
-        try:
-            return self.stat(uri)
-        except ObjectNotFound:
-            return None
 
     def unfinished_uploads(self, uri: str) -> list[str]:
         target = path_of(uri)
@@ -276,7 +270,7 @@ class _LocalDraft(Draft):
 
     def begin(self) -> None:
         if self._only_if is not None:
-            self._only_if.check(self._uri, self._backend.find(self._uri))  # before the work
+            self._only_if.check(self._uri, find(self._uri, self._backend.stat))  # before the work
         with self._errors_explained():
             self._target.parent.mkdir(parents=True, exist_ok=True)
             while self._out is None or os.fstat(self._descriptor).st_nlink == 0:  # discarded before it was locked

@@ -8,12 +8,13 @@ from contextlib import closing, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
-from clip_operator.storage.backend import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
+from clip_operator.storage.objects import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
+from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.client import S3Client, split
 from clip_operator.storage.s3.concatenate import Concatenation
 from clip_operator.storage.s3.download import download, download_range
@@ -24,25 +25,14 @@ from clip_operator.storage.s3.ranges import S3Version
 from clip_operator.storage.s3.upload import put_bytes, put_file
 from clip_operator.storage.writing import ObjectWriter
 
-if TYPE_CHECKING:
-    import boto3
-    from botocore.config import Config
-
 _DELETING_THREADS = 16
 
 
 class S3Backend:
-    """S3 as one kind of storage. The parameters are those of :class:`clip_operator.storage.S3Access`."""
+    """S3 as one kind of storage."""
 
-    def __init__(
-        self,
-        session: boto3.session.Session | None,
-        endpoint_url: str | None,
-        verify: bool | str | None,
-        timeout_seconds: float,
-        config: Config | None,
-    ) -> None:
-        self._s3 = S3Client(session, endpoint_url, verify, timeout_seconds, config)
+    def __init__(self, access: S3Access) -> None:
+        self._s3 = S3Client(access)
 
     def stat(self, uri: str) -> ObjectInfo:
         bucket, key = split(uri)
@@ -159,16 +149,10 @@ class S3Backend:
                 yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), item.get("LastModified"))
 
     def _version(self, info: ObjectInfo) -> S3Version:
-        return S3Version(self._s3, info, lambda: self._settled(info.uri))
+        return S3Version(self._s3, info, self._settled)
 
     def _publication(self, uri: str, only_if: Unchanged | None) -> Publication:
-        return Publication(self._s3, uri, only_if, lambda: self._found(uri))
-
-    def _found(self, uri: str) -> ObjectInfo | None:
-        try:
-            return self._settled(uri)
-        except ObjectNotFound:
-            return None
+        return Publication(self._s3, uri, only_if, self._settled)
 
     def _settled(self, uri: str) -> ObjectInfo:
         """Return the object's version, when two answers agree on it: one alone may be garbled on the way."""

@@ -14,7 +14,8 @@ from botocore.parsers import ResponseParserError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
-from clip_operator.storage.backend import CredentialsError, StorageError
+from clip_operator.storage.objects import CredentialsError, StorageError
+from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.errors import code_of, explained, is_passing, status_of
 from clip_operator.storage.s3.pace import PacedAnswer
 from clip_operator.storage.uri import display
@@ -45,29 +46,20 @@ class S3Client:
     and botocore's quota of retries, which a burst of failures in many threads uses up, so that from then on it fails at
     once at what a second try would mend. Both are tried again here, with the same limit to the number of tries.
 
-    :param session: the boto3 session to take credentials from; None for boto3's own chain.
-    :param endpoint_url: the endpoint, for stores other than AWS; None for ``AWS_ENDPOINT_URL(_S3)`` or AWS.
-    :param verify: TLS verification as boto3 takes it; None for its default.
-    :param timeout_seconds: how long the store may be silent, and the grace of :class:`s3_pace.Pace`.
-    :param config: settings of the user's own, which win over those made here.
+    :param access: how S3 is reached; its ``timeout_seconds`` are also the grace of every body's :class:`Pace`.
     """
 
-    def __init__(
-        self,
-        session: boto3.session.Session | None,
-        endpoint_url: str | None,
-        verify: bool | str | None,
-        timeout_seconds: float,
-        config: Config | None,
-    ) -> None:
+    def __init__(self, access: S3Access) -> None:
         try:
-            session = session or boto3.session.Session()
-            settings = _settings(session, timeout_seconds, config)
-            self.boto3: Any = session.client("s3", endpoint_url=endpoint_url, config=settings, verify=verify)
+            session = access.session or boto3.session.Session()
+            settings = _settings(session, access.timeout_seconds, access.config)
+            self.boto3: Any = session.client(
+                "s3", endpoint_url=access.endpoint_url, config=settings, verify=access.verify
+            )
         except (botocore_exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(f"cannot set up S3 access: {error}") from None
         self.endpoint: str = self.boto3.meta.endpoint_url
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds = access.timeout_seconds
         self.max_attempts = int(self.boto3.meta.config.retries["total_max_attempts"])
         # Only stores of the last years know the checksums that boto3 sends unless it is told not to.
         self.sends_checksums = self.boto3.meta.config.request_checksum_calculation == "when_supported"

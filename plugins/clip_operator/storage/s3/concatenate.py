@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 from clip_operator.storage.s3.buffer import PartBuffer
 from clip_operator.storage.s3.client import split
 from clip_operator.storage.s3.errors import is_changed, is_not_found, is_not_known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 from clip_operator.storage.s3.buffer import PartBuffer
 from clip_operator.storage.s3.multipart import MultipartUpload
 from clip_operator.storage.s3.parts import THREADS, next_part_bytes

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from botocore import exceptions as botocore_exceptions
 from botocore.parsers import ResponseParserError
 
-from clip_operator.storage.backend import (
+from clip_operator.storage.objects import (
     AccessDenied,
     BucketNotFound,
     CredentialsError,

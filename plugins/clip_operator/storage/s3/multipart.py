@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 from clip_operator.storage.s3.client import split
 from clip_operator.storage.s3.errors import code_of
 from clip_operator.storage.s3.pace import PacedSlice

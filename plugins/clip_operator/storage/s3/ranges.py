@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
-from clip_operator.storage.backend import ObjectInfo, StorageError, changed_while_read
+from clip_operator.storage.objects import ObjectInfo, StorageError, changed_while_read
 from clip_operator.storage.s3.client import S3Client, split
 from clip_operator.storage.s3.errors import is_changed, is_not_found
 
@@ -25,19 +25,19 @@ class _DoubtfulVersion(Exception):
 class S3Version:
     """One version of an object, of which ranges are read.
 
-    :param look: returns the version that stands there now.
+    :param stat: returns the version that stands at a URI now.
     """
 
     s3: S3Client
     info: ObjectInfo
-    look: Callable[[], ObjectInfo]
+    stat: Callable[[str], ObjectInfo]
 
     def check(self) -> None:
         """Make sure that it still stands there.
 
         :raises ObjectChanged: another one does.
         """
-        if self.look() != self.info:
+        if self.stat(self.info.uri) != self.info:
             raise changed_while_read(self.info.uri)
 
     def read(self, start: int, length: int) -> bytes:

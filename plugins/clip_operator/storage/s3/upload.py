@@ -6,7 +6,7 @@ import os
 from io import BytesIO
 from pathlib import Path
 
-from clip_operator.storage.backend import ObjectInfo, StorageError
+from clip_operator.storage.objects import ObjectInfo, StorageError
 from clip_operator.storage.s3.multipart import MultipartUpload
 from clip_operator.storage.s3.pace import PacedSlice
 from clip_operator.storage.s3.parts import PART_BYTES, Part, in_threads, parts_of
