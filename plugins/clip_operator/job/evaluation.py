@@ -34,7 +34,7 @@ from clip_operator.proof.manifest import DeviceProvenance, EarlierWork, Evaluati
 from clip_operator.report import publish_report
 from clip_operator.request import ErrorBudget, EvaluationRequest, Shard
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, discard_leftovers, find_leftovers
-from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
+from clip_operator.reuse import ScoreReuse, ScoreStore
 from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns, describe_calibration
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 from clip_operator.tables import (
@@ -105,7 +105,7 @@ def evaluate(
             scores = ScoreStore(storage, request.reuse) if request.reuse is not None else None
             device = model.choose_device(request.device)
             encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
-            reuse = _reuse(scores, storage, request, images, encoder) if scores is not None else None
+            reuse = ScoreReuse(scores, encoder.provenance, request, storage, images) if scores is not None else None
             scorer = Scorer(
                 encoder,
                 images if reuse is None else reuse.images,
@@ -179,21 +179,6 @@ def _continuation(
             if points.saved_rows:
                 log.info("The results of %s rows are kept for the next try", f"{points.saved_rows:,}")
             raise
-
-
-def _reuse(
-    scores: ScoreStore, storage: Storage, request: EvaluationRequest, images: ImageLoader, encoder: ClipEncoder
-) -> ScoreReuse:
-    """Prepare to take scores from the score store and to add to it."""
-    return ScoreReuse(
-        scores,
-        ScoreKeys(encoder.provenance, request),
-        storage,
-        images,
-        reads=not request.overwrite,  # who says overwrite wants scores that this run has made
-        cache_bytes=request.embedding_cache_bytes,
-        with_sentences=request.sentence_key is not None,
-    )
 
 
 def _score(

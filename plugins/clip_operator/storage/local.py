@@ -271,7 +271,7 @@ class _LocalDraft(Draft):
     def begin(self) -> None:
         if self._only_if is not None:
             self._only_if.check(self._uri, find(self._uri, self._backend.stat))  # before the work
-        with self._errors_explained():
+        with writing_to(self._target, self._uri):
             self._target.parent.mkdir(parents=True, exist_ok=True)
             while self._out is None or os.fstat(self._descriptor).st_nlink == 0:  # discarded before it was locked
                 if self._out is not None:
@@ -282,7 +282,7 @@ class _LocalDraft(Draft):
                     fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # tells that its writer lives
 
     def append(self, data: memoryview) -> None:
-        with self._errors_explained():
+        with writing_to(self._target, self._uri):
             done = 0
             while done < data.nbytes:
                 done += os.write(self._descriptor, data[done:])
@@ -290,7 +290,7 @@ class _LocalDraft(Draft):
     def append_file(self, source: _LocalVersion) -> None:
         """Take all the bytes of another local file, copied by the file system itself where it can."""
         done, size = 0, source.info.size
-        with self._errors_explained():
+        with writing_to(self._target, self._uri):
             try:
                 while count := os.copy_file_range(source.fileno(), self._descriptor, size - done, done):
                     done += count
@@ -305,7 +305,7 @@ class _LocalDraft(Draft):
         source.check()
 
     def publish(self) -> ObjectInfo:
-        with self._errors_explained():
+        with writing_to(self._target, self._uri):
             os.fsync(self._descriptor)
             return self._backend.publish(self._temporary, self._uri, self._only_if)
 
@@ -319,14 +319,6 @@ class _LocalDraft(Draft):
     def _descriptor(self) -> int:
         assert self._out is not None, "begun"
         return self._out.fileno()
-
-    @contextmanager
-    def _errors_explained(self) -> Iterator[None]:
-        try:
-            with writing_to(self._target):
-                yield
-        except OSError as error:
-            raise StorageError(f"cannot write {self._uri}: {error.strerror or error}") from None
 
 
 def _info(uri: str, status: os.stat_result) -> ObjectInfo:

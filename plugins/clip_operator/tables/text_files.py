@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from clip_operator.errors import JobError
-from clip_operator.tables.temporary_disk import written_to
+from clip_operator.machine.disk import written_to
 
 MAX_ROW_LENGTH = 256 * 1024 * 1024
 """The longest row that is accepted, so that memory stays bounded: bytes of a line, characters of anything longer."""

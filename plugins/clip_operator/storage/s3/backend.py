@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from io import BufferedReader
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
+from clip_operator.machine.threads import in_threads
 from clip_operator.storage.objects import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
 from clip_operator.storage.s3.access import S3Access
@@ -128,9 +128,7 @@ class S3Backend:
 
     def delete_folder(self, uri: str) -> None:
         # One request each: a request for many needs a checksum that some stores do not know.
-        with ThreadPoolExecutor(_DELETING_THREADS, thread_name_prefix="clip-delete") as threads:
-            for _ in threads.map(lambda info: self.delete(info.uri), self.list(uri)):
-                pass
+        in_threads(_DELETING_THREADS, lambda info: self.delete(info.uri), self.list(uri))
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         bucket, key = split(prefix)

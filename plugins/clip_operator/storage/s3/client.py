@@ -91,26 +91,27 @@ class S3Client:
         try:
             yield
         except (botocore_exceptions.BotoCoreError, botocore_exceptions.ClientError, ResponseParserError) as error:
-            tries = self._tries()
+            tries = self._tries()  # before another request is made
+            code = self._code(uri, error) if isinstance(error, botocore_exceptions.ClientError) else ""
             raise explained(
-                uri,
-                self.endpoint,
-                error,
-                tries=tries,
-                sends_checksums=self.sends_checksums,
-                explain=lambda status: self._explained(uri, status),
+                uri, self.endpoint, error, code, tries=tries, sends_checksums=self.sends_checksums
             ) from None
 
-    def _explained(self, uri: str, status: str) -> str:
-        """Return S3's code for an answer without a body: to a GET it gives one."""
-        bucket, key = split(uri)
-        try:
-            self.boto3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
-        except botocore_exceptions.ClientError as explained:
-            return code_of(explained) if str(status_of(explained)) == status else status
-        except (botocore_exceptions.BotoCoreError, ResponseParserError):
-            return status
-        return status
+    def _code(self, uri: str, error: botocore_exceptions.ClientError) -> str:
+        """Return S3's code. An answer without a body, as to a HEAD, has only a status; to a GET it gives the code.
+
+        A HEAD's missing key looks like a missing bucket, and refused credentials like a forbidden object.
+        """
+        code = code_of(error)
+        if code.isdigit() and not is_passing(error):
+            bucket, key = split(uri)
+            try:
+                self.boto3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+            except botocore_exceptions.ClientError as answer:
+                return code_of(answer) if str(status_of(answer)) == code else code
+            except (botocore_exceptions.BotoCoreError, ResponseParserError):
+                return code
+        return code
 
     def _tries(self) -> int:
         """Return how many requests this thread has made since its last :meth:`attempt` began."""

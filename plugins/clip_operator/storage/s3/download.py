@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clip_operator.machine.threads import in_threads
 from clip_operator.storage.disk import filling, receiving
-from clip_operator.storage.s3.parts import Part, in_threads, parts_of
+from clip_operator.storage.s3.parts import THREADS, ByteRange, ranges_of
 from clip_operator.storage.s3.ranges import Put, S3Version
 
 
@@ -31,7 +32,7 @@ def _fetch(version: S3Version, start: int, length: int, put: Put, at: int) -> No
     if length == 0:
         version.check()
 
-    def fetch(part: Part) -> None:
-        version.fetch(start + part.start, part.length, put, at + part.start)
+    def fetch(wanted: ByteRange) -> None:
+        version.fetch(start + wanted.start, wanted.length, put, at + wanted.start)
 
-    in_threads(fetch, parts_of(length))
+    in_threads(THREADS, fetch, ranges_of(length))
