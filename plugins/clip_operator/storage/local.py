@@ -57,14 +57,15 @@ def _is_file_uri(uri: str) -> bool:
 
 
 class LocalBackend:
-    """Local files. Writes go to a temporary name in the same folder and are renamed into place."""
+    """Local files. Writes go to a temporary name in the same folder and are renamed into place.
+
+    Its methods are those of :class:`clip_operator.storage.Storage`.
+    """
 
     def stat(self, uri: str) -> ObjectInfo:
         path = path_of(uri)
-        try:
+        with _errors_explained(uri):
             status = path.stat()
-        except OSError as error:
-            raise _translated(uri, error) from None
         if not path.is_file():
             raise ObjectNotFound(f"{uri} is not a file")
         return _info(uri, status)
@@ -76,14 +77,11 @@ class LocalBackend:
         info = self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
-        try:
-            with path_of(uri).open("rb") as file:
-                info = _info(uri, os.fstat(file.fileno()))
-                # Counted while reading: a file may grow after it was looked at.
-                data = file.read(-1 if max_bytes is None else max_bytes + 1)
-                changed = _info(uri, os.fstat(file.fileno())) != info
-        except OSError as error:
-            raise _translated(uri, error) from None
+        with _errors_explained(uri), path_of(uri).open("rb") as file:
+            info = _info(uri, os.fstat(file.fileno()))
+            # Counted while reading: a file may grow after it was looked at.
+            data = file.read(-1 if max_bytes is None else max_bytes + 1)
+            changed = _info(uri, os.fstat(file.fileno())) != info
         if max_bytes is not None and len(data) > max_bytes:
             raise ObjectTooLarge(f"{uri} grew beyond the {max_bytes:,} bytes accepted")
         if changed:
@@ -92,13 +90,10 @@ class LocalBackend:
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
-        try:
-            with path_of(uri).open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size + start) if start < 0 else start)
-                return file.read(max(0, length))
-        except OSError as error:
-            raise _translated(uri, error) from None
+        with _errors_explained(uri), path_of(uri).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size + start) if start < 0 else start)
+            return file.read(max(0, length))
 
     def open(self, info: ObjectInfo) -> BinaryIO:
         return BufferedReader(_LocalVersion(info), _CHUNK_BYTES)
@@ -113,13 +108,10 @@ class LocalBackend:
                 done += count
 
     def download(self, info: ObjectInfo, path: Path) -> None:
-        try:
-            with receiving(path):
-                shutil.copyfile(path_of(info.uri), path)
-                if self.stat(info.uri) != info:
-                    raise changed_while_read(info.uri)
-        except OSError as error:
-            raise _translated(info.uri, error) from None
+        with _errors_explained(info.uri), receiving(path):
+            shutil.copyfile(path_of(info.uri), path)
+            if self.stat(info.uri) != info:
+                raise changed_while_read(info.uri)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         try:
@@ -172,12 +164,9 @@ class LocalBackend:
     def unfinished_uploads(self, uri: str) -> list[str]:
         target = path_of(uri)
         partial = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{16}\.partial")
-        try:
+        with _errors_explained(uri), suppress(FileNotFoundError, NotADirectoryError):
             return sorted(found.name for found in target.parent.iterdir() if partial.fullmatch(found.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise _translated(uri, error) from None
+        return []
 
     def discard_unfinished_uploads(self, uri: str) -> int:
         discarded = 0
@@ -225,17 +214,13 @@ class _LocalVersion(VersionReader):
     def __init__(self, info: ObjectInfo) -> None:
         super().__init__(info)
         self._descriptor = -1
-        try:
+        with _errors_explained(info.uri):
             self._descriptor = os.open(path_of(info.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise _translated(info.uri, error) from None
         self.check()
 
     def fill(self, view: memoryview, start: int) -> int:
-        try:
+        with _errors_explained(self.info.uri):
             count = os.preadv(self._descriptor, [view], start)
-        except OSError as error:
-            raise _translated(self.info.uri, error) from None
         self.check()  # it may have been written to meanwhile
         return count
 
@@ -372,7 +357,15 @@ def _locked(target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _translated(uri: str, error: OSError) -> StorageError:
+@contextmanager
+def _errors_explained(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _explained(uri, error) from None
+
+
+def _explained(uri: str, error: OSError) -> StorageError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return ObjectNotFound(f"{uri} does not exist")
     if isinstance(error, IsADirectoryError):

@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 from botocore.exceptions import ClientError
 
 from clip_operator.machine.threads import in_threads
+from clip_operator.storage.disk import filling, receiving
 from clip_operator.storage.objects import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
 from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.client import S3Client, split
 from clip_operator.storage.s3.concatenate import Concatenation
-from clip_operator.storage.s3.download import download, download_range
 from clip_operator.storage.s3.draft import S3Draft
 from clip_operator.storage.s3.errors import code_of
 from clip_operator.storage.s3.publication import Publication
@@ -29,7 +29,7 @@ _DELETING_THREADS = 16
 
 
 class S3Backend:
-    """S3 as one kind of storage."""
+    """S3 as one kind of storage. Its methods are those of :class:`clip_operator.storage.Storage`."""
 
     def __init__(self, access: S3Access) -> None:
         self._s3 = S3Client(access)
@@ -84,10 +84,12 @@ class S3Backend:
         return BufferedReader(ReadAhead(info, version.read), BUFFER_BYTES)
 
     def download(self, info: ObjectInfo, path: Path) -> None:
-        download(self._version(info), path)
+        with receiving(path), filling(path, anew=True) as put:
+            self._version(info).fetch_in_parts(0, info.size, put, 0)
 
     def download_range(self, info: ObjectInfo, start: int, length: int, path: Path, at: int) -> None:
-        download_range(self._version(info), start, length, path, at)
+        with filling(path) as put:
+            self._version(info).fetch_in_parts(start, length, put, at)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         return put_file(self._publication(uri, only_if), path)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 from botocore.exceptions import ClientError
 
@@ -15,14 +15,14 @@ from clip_operator.storage.s3.buffer import PartBuffer
 from clip_operator.storage.s3.client import split
 from clip_operator.storage.s3.errors import is_changed, is_not_found, is_not_known
 from clip_operator.storage.s3.multipart import MultipartUpload
-from clip_operator.storage.s3.parts import LEAST_PART_BYTES, MAX_PARTS, MOST_PART_BYTES, PART_BYTES, THREADS
+from clip_operator.storage.s3.parts import LEAST_PART_BYTES, MAX_PARTS, MOST_PART_BYTES, PART_BYTES, THREADS, ByteRange
 from clip_operator.storage.s3.publication import Publication
 from clip_operator.storage.s3.ranges import S3Version
 from clip_operator.storage.s3.upload import put
 
 # A copy gives no sign of life until it is done, so it must be done well before the request counts as dead.
 _COPY_BYTES = 128 << 20
-_READING_THREADS = 16
+_READING_THREADS = 16  # a part, of which a few are made at the same time
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,16 @@ def _parts(sources: Sequence[ObjectInfo], bucket: str | None, least: int) -> Ite
         yield Part(tuple(gathered), copied=False)
 
 
-def _ranges(size: int, most: int) -> Iterator[tuple[int, int]]:
-    """Yield where equal ranges of ``size`` bytes begin, and their lengths: none has more than ``most`` bytes."""
+def _ranges(size: int, most: int) -> Iterator[ByteRange]:
+    """Yield equal ranges that make up ``size`` bytes, none of them longer than ``most``."""
     count = -(-size // min(most, MOST_PART_BYTES))
     for number in range(count):
         begin = size * number // count
-        yield begin, size * (number + 1) // count - begin
+        yield ByteRange(begin, size * (number + 1) // count - begin)
 
 
 class Concatenation:
-    """One new object of the bytes of others; to be used once.
+    """One new object of the bytes of others.
 
     :param publication: where it appears.
     :param version: returns what reads a source.
@@ -118,7 +118,6 @@ class Concatenation:
         self._publication = publication
         self._version = version
         self._grace_seconds = publication.s3.timeout_seconds
-        self._readers = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="s3-source")
 
     def of(self, sources: Sequence[ObjectInfo]) -> ObjectInfo:
         """Publish the object.
@@ -126,16 +125,11 @@ class Concatenation:
         :raises ObjectChanged: a source is not that version any more, or the publication's condition does not hold.
         """
         self._publication.check()
-        with self._readers:
-            try:
-                in_threads(_READING_THREADS, lambda source: self._version(source).check(), _empty(sources))
-                try:
-                    return self._publish(plan_parts(sources, self._publication.place["Bucket"]))
-                except _NoCopies:
-                    return self._publish(plan_parts(sources, None))
-            except BaseException:
-                self._readers.shutdown(wait=False, cancel_futures=True)
-                raise
+        in_threads(_READING_THREADS, lambda source: self._version(source).check(), _empty(sources))
+        try:
+            return self._publish(plan_parts(sources, self._publication.place["Bucket"]))
+        except _NoCopies:
+            return self._publish(plan_parts(sources, None))
 
     def _publish(self, parts: Sequence[Part]) -> ObjectInfo:
         if len(parts) == 0 or (len(parts) == 1 and not parts[0].copied):
@@ -157,14 +151,13 @@ class Concatenation:
     @contextmanager
     def _gathered(self, part: Part) -> Iterator[PartBuffer]:
         with closing(PartBuffer(part.length)) as buffer:
-            position = 0
-            waiting = []
-            for some in part.ranges:
-                version = self._version(some.source)
-                waiting.append(self._readers.submit(version.fetch, some.start, some.length, buffer.put, position))
-                position += some.length
-            for future in waiting:
-                future.result()
+
+            def fetch(placed: tuple[SourceRange, int]) -> None:
+                some, position = placed
+                self._version(some.source).fetch(some.start, some.length, buffer.put, position)
+
+            positions = accumulate((some.length for some in part.ranges), initial=0)
+            in_threads(_READING_THREADS, fetch, zip(part.ranges, positions, strict=False))
             yield buffer
 
     def _copy(self, upload: MultipartUpload, number: int, copied: SourceRange) -> None:
