@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clip_operator.proof.standing import find_output
 
 from clip_operator.errors import RequestError
+from clip_operator.proof.standing import find_output
 from clip_operator.steps import StepSeries, manifest_uri, part_name
 from clip_operator.storage import Storage
 

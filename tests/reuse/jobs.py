@@ -11,7 +11,8 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.proof.manifest import ModelProvenance
 from clip_operator.request import EvaluationRequest, parse_request
-from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
+from clip_operator.reuse import ScoreReuse, ScoreStore
+from clip_operator.reuse.keys import ScoreKeys
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.storage import Storage
 
@@ -62,10 +63,12 @@ class Job:
         :param fields: of the request and of the model.
         """
         model = _MODEL.model_copy(update={name: fields.pop(name) for name in ("digest", "precision") if name in fields})
-        request: EvaluationRequest = parse_request({"input": "i.jsonl", "output": "o.jsonl", **fields})
+        request: EvaluationRequest = parse_request(
+            {"input": "i.jsonl", "output": "o.jsonl", "overwrite": not reads, **fields}
+        )
         images = ImageLoader(self.storage, ImagePolicy(root=self.root))
         store = ScoreStore(self.storage, self.uri)
-        reuse = ScoreReuse(store, ScoreKeys(model, request), self.storage, images, reads, 1 << 20)
+        reuse = ScoreReuse(store, model, request, self.storage, images)
         hits: list[bool] = []
         fetched: set[object] = set()
         for chunk in reuse.rows(_chunks(rows)):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clip_operator.storage import ObjectChanged, ObjectInfo, S3Access, Storage, StorageError, Unchanged
-from clip_operator.storage.s3.concatenate import PartPlan, plan_parts
+from clip_operator.storage.s3.concatenate import Part, plan_parts
 from clip_operator.storage.s3.parts import next_part_bytes
 from tests.conftest import S3
 from tests.faulty_store import Fault, FaultyStore, Kind, Request, faulty_store
@@ -282,18 +282,18 @@ def of_sizes(*sizes: int) -> list[ObjectInfo]:
     return [ObjectInfo(f"s3://b/{number}", size, "e") for number, size in enumerate(sizes)]
 
 
-def check(sources: list[ObjectInfo], plans: list[PartPlan]) -> None:
+def check(sources: list[ObjectInfo], parts: list[Part]) -> None:
     """The parts are within S3's limits and have all the bytes in their order."""
-    assert 0 < len(plans) <= 10_000
-    assert all(plan.length >= 5 * MIB for plan in plans[:-1])
-    assert all(plan.length <= 5 << 30 for plan in plans)
-    position = iter([piece for plan in plans for piece in plan.slices])
+    assert 0 < len(parts) <= 10_000
+    assert all(part.length >= 5 * MIB for part in parts[:-1])
+    assert all(part.length <= 5 << 30 for part in parts)
+    position = iter([some for part in parts for some in part.ranges])
     for source in sources:
         done = 0
         while done < source.size:
-            piece = next(position)
-            assert (piece.source, piece.start) == (source, done)
-            done += piece.length
+            some = next(position)
+            assert (some.source, some.start) == (source, done)
+            done += some.length
     assert next(position, None) is None
 
 
@@ -311,13 +311,13 @@ def check(sources: list[ObjectInfo], plans: list[PartPlan]) -> None:
     ],
 )
 def test_parts_are_within_the_limits_of_s3(sources: list[ObjectInfo], copied_bytes: int | None) -> None:
-    plans = plan_parts(sources, "b")
-    check(sources, plans)
+    parts = plan_parts(sources, "b")
+    check(sources, parts)
     if copied_bytes is not None:
-        assert sum(plan.length for plan in plans if plan.copied) == copied_bytes
+        assert sum(part.length for part in parts if part.copied) == copied_bytes
     if sum(source.size for source in sources) < 1 << 40:
         check(sources, sent := plan_parts(sources, None))
-        assert not any(plan.copied for plan in sent)
+        assert not any(part.copied for part in sent)
 
 
 @contextmanager
@@ -330,10 +330,10 @@ def peak_bytes() -> Iterator[Callable[[], int]]:
 
 
 def test_a_long_stream_is_not_held_in_memory(s3: S3) -> None:
-    piece: Any = memoryview(CONTENT)[:MIB]
+    some: Any = memoryview(CONTENT)[:MIB]
     with peak_bytes() as peak:
         with s3.storage.create(f"s3://{s3.bucket}/x") as out:
             for _ in range(96):
-                out.write(piece)
+                out.write(some)
         assert peak() < 64 * MIB
     assert out.info.size == 96 * MIB

@@ -51,7 +51,7 @@ def open_image(data: bytes, max_pixels: int, at_least: int | None = None) -> tup
     formats = _load_plugins()
     from PIL import Image, UnidentifiedImageError
 
-    with _said_of_the_image():
+    with _errors_explained():
         try:
             image = Image.open(BytesIO(data), formats=formats)
         except UnidentifiedImageError:
@@ -79,13 +79,13 @@ def load_rgb(image: Image.Image) -> Image.Image:
     :raises RowError: ``IMAGE_UNREADABLE`` if the file is broken or cut short, ``IMAGE_TOO_LARGE`` if there is not
         enough memory.
     """
-    with _said_of_the_image():
+    with _errors_explained():
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @contextmanager
-def _said_of_the_image() -> Iterator[None]:
+def _errors_explained() -> Iterator[None]:
     """Turn whatever is raised inside into a :class:`RowError`; for blocks that do nothing but read one image."""
     from PIL import Image
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, takewhile
 from time import monotonic
 
+from clip_operator.machine.threads import in_threads
 from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, Storage
 
 _PAGE = 1000  # what S3 lists in one request
@@ -94,19 +94,22 @@ class ListedObjects:
         self._pages.append((uri, page[-1].uri if page else uri))
 
     def _look_at(self, uris: Sequence[str]) -> dict[str, ObjectInfo]:
-        if not uris:
-            return {}
         self._credit += _CREDIT_A_LOOK * len(uris)
-        with ThreadPoolExecutor(min(_LOOKING_THREADS, len(uris)), thread_name_prefix="clip-look") as threads:
-            found = {info.uri: info for info in threads.map(self._look, uris) if info is not None}
+        found = look_at(self._storage, uris)
         self._known.update(found)
         return found
 
-    def _look(self, uri: str) -> ObjectInfo | None:
+
+def look_at(storage: Storage, uris: Sequence[str]) -> dict[str, ObjectInfo]:
+    """Return the versions of those of the objects that exist and may be looked at, each looked at by itself."""
+
+    def look(uri: str) -> ObjectInfo | None:
         try:
-            return self._storage.stat(uri)
+            return storage.stat(uri)
         except (ObjectNotFound, AccessDenied):
             return None
+
+    return {info.uri: info for info in in_threads(_LOOKING_THREADS, look, uris) if info is not None}
 
 
 def _common_folder(uris: Sequence[str]) -> str:

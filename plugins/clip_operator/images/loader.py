@@ -14,7 +14,7 @@ from clip_operator.images.decoding import load_rgb, open_image
 from clip_operator.images.inline import locate_bytes, locate_data_uri
 from clip_operator.images.local_root import LocalRoot, file_uri_path
 from clip_operator.images.location import ImageLocation, shown
-from clip_operator.images.object_store import Objects, StoreRoot
+from clip_operator.images.object_store import Objects
 from clip_operator.images.pixel_budget import PixelBudget
 from clip_operator.images.policy import ImagePolicy
 from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
@@ -49,8 +49,9 @@ class ImageLoader:
         self._storage = storage
         self._policy = policy
         self._budget = PixelBudget(pixels_at_once)
-        self._root = LocalRoot(policy.root) if scheme_of(policy.root) == "file" else StoreRoot(policy.root)
-        self._objects = Objects(self._root if isinstance(self._root, StoreRoot) else None, policy.buckets)
+        is_local = scheme_of(policy.root) == "file"
+        self._root = LocalRoot(policy.root) if is_local else None
+        self._objects = Objects(None if is_local else policy.root, policy.buckets)
         self._closed_buckets = ClosedBuckets(storage)
         self._web: WebImages | None = None
         if policy.image_hosts:
@@ -170,15 +171,13 @@ class ImageLoader:
             raise RowError(Reason.IMAGE_FORBIDDEN, f"images are not read from '{opaque[0]}' references")
         if reference.startswith("/"):
             return self._local_root(reference).absolute(reference, reference)
-        if isinstance(self._root, StoreRoot):
-            return self._objects.relative(self._root, reference)
-        return self._root.relative(reference)
+        return (self._root or self._objects).relative(reference)
 
     def _local_root(self, reference: str) -> LocalRoot:
-        if isinstance(self._root, StoreRoot):
+        if self._root is None:
+            root = shown(self._objects.root or "")
             raise RowError(
-                Reason.IMAGE_FORBIDDEN,
-                f"{shown(reference)} is on the local disk, but the image root is {shown(self._root.uri)}",
+                Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is on the local disk, but the image root is {root}"
             )
         return self._root
 

@@ -27,10 +27,6 @@ class LocalRoot:
         self._real = _with_slash(os.path.realpath(path))
         self._names = (_with_slash(os.path.normpath(Path(path).absolute())), self._real)
 
-    def holds(self, uri: str) -> bool:
-        """Tell whether a location's key is below the root."""
-        return uri.startswith(self._real)
-
     def relative(self, reference: str) -> ImageLocation:
         """Resolve a relative path, without I/O; raise :class:`RowError`."""
         return ImageLocation(self._real + resolve(reference, reference))
@@ -49,7 +45,7 @@ class LocalRoot:
         The result is what to read: opening the path as it was named would follow its links a second time.
         """
         real = os.path.realpath(path)
-        if not self.holds(real):
+        if not real.startswith(self._real):
             raise RowError(
                 Reason.IMAGE_FORBIDDEN, f"{shown(path)} leads out of the image root by a symbolic link to elsewhere"
             )

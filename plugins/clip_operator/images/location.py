@@ -41,10 +41,7 @@ def shown(reference: str) -> str:
         head, mark, _ = reference.partition("://")
         text = f"{head}://…" if mark and head.lower() != "file" else reference
     else:
-        try:
-            text = display(reference)
-        except ValueError:  # brackets that are not an IPv6 address
-            text = f"{scheme_of(reference)}://…"
+        text = display(reference)
     if len(text) > _SHOWN_CHARACTERS:
         text = text[: _SHOWN_CHARACTERS - 1] + "…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -13,36 +13,28 @@ from clip_operator.storage import canonical, join, scheme_of
 _MAX_KEY_BYTES = 1024  # in S3 and GCS; they answer a longer one with an error that is not "not found"
 
 
-class StoreRoot:
-    """A bucket or prefix that references are resolved against.
-
-    :param uri: as in ``s3://bucket/prefix``.
-    """
-
-    def __init__(self, uri: str) -> None:
-        self.uri = canonical(uri).rstrip("/")
-
-
 class Objects:
     """The objects that a job may read.
 
     Everything below the root; where the root is in S3 or GCS, everything in its bucket; everything in the given ones.
 
-    :param root: None if the root is a local folder.
+    :param root: the URI of a bucket or prefix; None if the root is a local folder.
     :param buckets: more buckets, as in ``name``, ``s3://name`` or ``gs://name``.
     """
 
-    def __init__(self, root: StoreRoot | None, buckets: Iterable[str]) -> None:
-        self._root = root
+    def __init__(self, root: str | None, buckets: Iterable[str]) -> None:
+        self.root = None if root is None else canonical(root).rstrip("/")
+        """The root in one spelling."""
         self._open = [f"{parse_bucket(bucket)}/" for bucket in buckets]
-        if root is not None:
-            self._open.append(f"{root.uri}/")
-            if scheme_of(root.uri) in BUCKET_STORES:
-                self._open.append("/".join(root.uri.split("/", 3)[:3]) + "/")
+        if self.root is not None:
+            self._open.append(f"{self.root}/")
+            if scheme_of(self.root) in BUCKET_STORES:
+                self._open.append("/".join(self.root.split("/", 3)[:3]) + "/")
 
-    def relative(self, root: StoreRoot, reference: str) -> ImageLocation:
+    def relative(self, reference: str) -> ImageLocation:
         """Resolve a relative path against the root, without I/O; raise :class:`RowError`."""
-        return self.locate(join(root.uri, resolve(reference, reference)))
+        assert self.root is not None, "the local root resolves it"
+        return self.locate(join(self.root, resolve(reference, reference)))
 
     def locate(self, reference: str) -> ImageLocation:
         """Return the location that an object's URI names, without I/O, or raise :class:`RowError`.
@@ -75,6 +67,6 @@ class Objects:
             return (
                 f"{shown(reference)}: the bucket {bucket} is not open to this job; list it in image_buckets to read it"
             )
-        if self._root is not None and scheme == scheme_of(self._root.uri):
+        if self.root is not None and scheme == scheme_of(self.root):
             return f"{shown(reference)} is outside the image root"
         return f"{shown(reference)}: images are not read from {scheme}:// here"

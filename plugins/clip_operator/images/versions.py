@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from clip_operator.images.buckets import bucket_of
-from clip_operator.images.listed_objects import ListedObjects
+from clip_operator.images.listed_objects import ListedObjects, look_at
 from clip_operator.images.loader import ImageLoader
 from clip_operator.images.location import ImageLocation
-from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, Storage, scheme_of
-
-_LOOKING_THREADS = 32
+from clip_operator.storage import ObjectInfo, Storage, scheme_of
 
 
 def identity_of(info: ObjectInfo) -> str | None:
@@ -52,25 +49,17 @@ class ImageVersions:
 
     def _find(self, uris: set[str]) -> dict[str, str | None]:
         buckets: dict[str, list[str]] = defaultdict(list)
-        infos: list[ObjectInfo | None] = []
+        infos: list[ObjectInfo] = []
         others: list[str] = []
         for uri in uris:
             bucket = bucket_of(uri) if scheme_of(uri) == "s3" else None
             if bucket is not None:
                 buckets[bucket].append(uri)
             elif scheme_of(uri) == "file":
-                infos.append(self._look(uri))  # takes less time than to hand it to a thread
+                infos += look_at(self._storage, [uri]).values()  # takes less time than to hand it to a thread
             else:
                 others.append(uri)
         for bucket, objects in buckets.items():
             infos += self._listed.setdefault(bucket, ListedObjects(self._storage)).find(objects).values()
-        if others:
-            with ThreadPoolExecutor(min(_LOOKING_THREADS, len(others)), thread_name_prefix="clip-look") as threads:
-                infos += threads.map(self._look, others)
-        return {info.uri: identity_of(info) for info in infos if info is not None}
-
-    def _look(self, uri: str) -> ObjectInfo | None:
-        try:
-            return self._storage.stat(uri)
-        except (ObjectNotFound, AccessDenied):
-            return None
+        infos += look_at(self._storage, others).values()
+        return {info.uri: identity_of(info) for info in infos}

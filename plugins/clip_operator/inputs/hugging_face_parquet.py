@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clip_operator.errors import JobError
-from clip_operator.machine.disk import no_room
+from clip_operator.machine.disk import written_to
 
 _ROWS_AT_ONCE = 32
 _GROUP_ROWS = 4096
@@ -33,24 +32,20 @@ def write_parquet(rows: Any, path: Path, image_folders: Sequence[Path]) -> None:
     folders = [folder.resolve() for folder in image_folders]
     pending: list[pa.Table] = []
     held = held_bytes = 0
-    try:
-        with pq.ParquetWriter(path, schema) as writer:
-            for batch in rows.with_format("arrow").iter(_ROWS_AT_ONCE) if len(rows) else ():
-                columns = {name: batch.column(name) for name in schema.names}
-                for name in images:
-                    columns[name] = _with_bytes(columns[name], folders)
-                pending.append(pa.table(list(columns.values()), schema=schema))
-                held += batch.num_rows
-                held_bytes += pending[-1].nbytes
-                if held >= _GROUP_ROWS or held_bytes >= _GROUP_BYTES:
-                    writer.write_table(pa.concat_tables(pending))
-                    pending.clear()
-                    held = held_bytes = 0
-            if pending:
+    with written_to(path), pq.ParquetWriter(path, schema) as writer:
+        for batch in rows.with_format("arrow").iter(_ROWS_AT_ONCE) if len(rows) else ():
+            columns = {name: batch.column(name) for name in schema.names}
+            for name in images:
+                columns[name] = _with_bytes(columns[name], folders)
+            pending.append(pa.table(list(columns.values()), schema=schema))
+            held += batch.num_rows
+            held_bytes += pending[-1].nbytes
+            if held >= _GROUP_ROWS or held_bytes >= _GROUP_BYTES:
                 writer.write_table(pa.concat_tables(pending))
-    except OSError as error:
-        problem = no_room(error) or error.strerror or error
-        raise JobError(f"cannot write temporary files to {path.parent}: {problem}") from error
+                pending.clear()
+                held = held_bytes = 0
+        if pending:
+            writer.write_table(pa.concat_tables(pending))
 
 
 def _with_bytes(column: pa.ChunkedArray, folders: Sequence[Path]) -> pa.ChunkedArray:

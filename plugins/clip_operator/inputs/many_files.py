@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from clip_operator.errors import JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
-from clip_operator.machine.disk import no_room
+from clip_operator.machine.disk import written_to
+from clip_operator.machine.threads import in_threads
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display, name_of
 from clip_operator.tables import WHOLE, FileType, Span, TableFormat, parquet_layout
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 _DOWNLOADS = 4  # each of them reads several ranges of a large file at once
 _FOOTERS = 16
@@ -45,7 +41,7 @@ class ManyFiles:
         """Return how many rows each file has, where that can be told from a few small requests."""
         if self.file_type.format is not TableFormat.PARQUET or len(self.files) > _MOST_FOOTERS:
             return [None] * len(self.files)
-        return _in_threads(self._rows_of, self.files, _FOOTERS)
+        return in_threads(_FOOTERS, self._rows_of, self.files)
 
     def _rows_of(self, info: ObjectInfo) -> int:
         try:
@@ -63,12 +59,10 @@ class ManyFiles:
         wanted = self.files[first:last]
         # A folder for each: files of different folders may have the same name, and errors are to tell it.
         paths = [folder / "input" / f"{first + index:06d}" / _local_name(info) for index, info in enumerate(wanted)]
-        try:
+        with written_to(folder / "input"):
             for path in paths:
                 path.parent.mkdir(parents=True)
-        except OSError as error:
-            raise JobError(f"cannot write to {folder}: {no_room(error) or error.strerror or error}") from None
-        _in_threads(lambda job: self.storage.download(*job), list(zip(wanted, paths, strict=True)), _DOWNLOADS)
+        in_threads(_DOWNLOADS, lambda pair: self.storage.download(*pair), zip(wanted, paths, strict=True))
         return LocalInput(tuple(paths), self.file_type, WHOLE if shard is None else fragment_of(shard))
 
 
@@ -77,13 +71,3 @@ def _local_name(info: ObjectInfo) -> str:
     return (
         name if len(name.encode(errors="surrogatepass")) <= _LONGEST_NAME_BYTES else name[-_LONGEST_NAME_BYTES // 4 :]
     )
-
-
-def _in_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
-    """Return what ``work`` returns for each item, in their order; after its first failure begin no more of them."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="clip-input") as pool:
-        try:
-            return list(pool.map(work, items))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

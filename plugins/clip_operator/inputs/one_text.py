@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 from clip_operator.errors import JobError
 from clip_operator.inputs.csv_header import read_csv_header
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
-from clip_operator.machine.disk import no_room
+from clip_operator.machine.disk import written_to
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display
 from clip_operator.tables import FileType, Span, TableFormat, cut_text
@@ -84,9 +84,8 @@ def _copy(source: BinaryIO, target: BinaryIO | None, length: int) -> int:
 @contextmanager
 def _errors_explained(info: ObjectInfo, path: Path) -> Iterator[None]:
     """Say what is wrong with the gzip data of the object, or with the disk that ``path`` is on."""
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise JobError(f"{display(info.uri)} is not whole gzip data ({error}). Write or upload it again.") from None
-    except OSError as error:
-        raise JobError(f"cannot write to {path.parent}: {no_room(error) or error.strerror or error}") from None
+    with written_to(path):
+        try:
+            yield
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise JobError(f"{display(info.uri)} is not whole gzip data ({error}). Write or upload it again.") from None

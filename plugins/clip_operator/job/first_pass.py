@@ -24,7 +24,7 @@ from clip_operator.proof.standing import Standing, version
 from clip_operator.report.samples import Samples
 from clip_operator.request import ErrorBudget, EvaluationRequest, Shard
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, find_leftovers
-from clip_operator.reuse import ScoreKeys, ScoreReuse, ScoreStore
+from clip_operator.reuse import ScoreReuse, ScoreStore
 from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns
 from clip_operator.storage import AccessDenied, Storage, StorageError, display
 from clip_operator.tables import WHOLE, AddedType, TableReader, TableWriter, create_table, file_type_of
@@ -102,7 +102,9 @@ class _FirstPass:
         self._job = job
         self._device = model.choose_device(request.device)
         self._encoder = model.load_encoder(job.checkpoint, self._device, request.precision, request.batch_size)
-        self._reuse = None if scores is None else self._reuse_of(scores)
+        self._reuse = (
+            None if scores is None else ScoreReuse(scores, self._encoder.provenance, request, job.storage, job.images)
+        )
         self._scorer = Scorer(
             self._encoder,
             job.images if self._reuse is None else self._reuse.images,
@@ -118,19 +120,6 @@ class _FirstPass:
     @property
     def tally(self) -> Tally:
         return self._outcomes.tally
-
-    def _reuse_of(self, scores: ScoreStore) -> ScoreReuse:
-        """Prepare to take scores from the score store and to add to it."""
-        request = self._job.request
-        return ScoreReuse(
-            scores,
-            ScoreKeys(self._encoder.provenance, request),
-            self._job.storage,
-            self._job.images,
-            reads=not request.overwrite,  # who says overwrite wants scores that this run has made
-            cache_bytes=request.embedding_cache_bytes,
-            with_sentences=request.sentence_key is not None,
-        )
 
     @contextmanager
     def continuation(self, path: Path) -> Iterator[Continuation]:

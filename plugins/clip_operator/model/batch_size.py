@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from clip_operator.model.encoder import ClipEncoder
+from clip_operator.model.encoder import ClipEncoder, image_tokens
 
 # On a CPU a batch is large enough once its products are a few hundred rows high. Larger ones only take memory, and more
 # time to be waited for at the end. See `benchmarks/README.md` for the figures.
@@ -24,15 +23,6 @@ _MOST_ON_CUDA = 256
 _SHARE_OF_FREE_MEMORY = 0.7
 
 _PROBED_IMAGES = 8
-
-
-def image_tokens(config: Any) -> int:
-    """Return about how many tokens the image tower makes of one image: its patches, and one for the whole."""
-    vision = config.vision_config
-    patches = getattr(vision, "num_patches", None)
-    if patches is None:
-        patches = (_side(vision.image_size) // _side(vision.patch_size)) ** 2
-    return int(patches) + 1
 
 
 def automatic_batch_size(encoder: ClipEncoder, config: Any, device: torch.device) -> int:
@@ -65,7 +55,3 @@ def _bytes_per_image(encoder: ClipEncoder, device: torch.device) -> float:
 def _power_of_two(limit: int) -> int:
     """Return the largest power of two that is not above ``limit``, at least 1."""
     return 1 << max(0, limit.bit_length() - 1)
-
-
-def _side(size: int | list[int] | tuple[int, int]) -> int:
-    return size if isinstance(size, int) else min(size)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from clip_operator.errors import JobError
 from clip_operator.machine.processors import usable_cpus
-from clip_operator.model.batch_size import automatic_batch_size, image_tokens
+from clip_operator.model.preprocessing import choose_preprocessing
 from clip_operator.proof.manifest import ModelProvenance
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from clip_operator.model.checkpoint import Checkpoint
     from clip_operator.model.device import Device
-    from clip_operator.model.preprocessing import Pixels, Preprocessing
+    from clip_operator.model.preprocessing import Pixels
 
 log = logging.getLogger(__name__)
 
@@ -67,22 +67,22 @@ class ClipEncoder:
         self,
         model: Any,
         tokenizer: Any,
-        preprocessing: Preprocessing,
-        image_processor_name: str,
+        image_processor: Any,
         checkpoint: Checkpoint,
         device: Device,
         precision: str,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._preprocessing = preprocessing
         self._device = torch.device(device.name)
+        self._preprocessing = choose_preprocessing(image_processor, self._device)
         self._precision = precision
         self._max_tokens = _max_text_tokens(model.config, tokenizer)
         # CLIP's text tower is causal or masked, so padding past the longest text of a batch changes nothing. SigLIP
         # attends to its padding and was trained with all of it.
         self._pads_to_maximum = str(model.config.model_type).startswith("siglip")
-        self._batch_size = 1
+        self.batch_size = 1
+        """How many images are to go through the model together, if the memory takes them."""
         self._most_at_once: int | None = None  # known once a larger batch did not fit
         self._lock = threading.Lock()
         self.lanes = usable_cpus() if self._device.type == "cpu" else _ACCELERATOR_LANES
@@ -92,8 +92,8 @@ class ClipEncoder:
             revision=checkpoint.revision,
             digest=checkpoint.digest,
             architecture=type(model).__name__,
-            image_processor=image_processor_name,
-            preprocessing=preprocessing.name,
+            image_processor=type(image_processor).__name__,
+            preprocessing=self._preprocessing.name,
             tokenizer=type(tokenizer).__name__,
             max_text_tokens=self._max_tokens,
             parameters=sum(p.numel() for p in model.parameters()),
@@ -106,15 +106,10 @@ class ClipEncoder:
         config = self._model.config
         return int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
 
-    def choose_batch_size(self, batch_size: int | Literal["auto"]) -> None:
-        """Set :attr:`image_batch` to a number, or to what suits the model and the device."""
-        config = self._model.config
-        self._batch_size = automatic_batch_size(self, config, self._device) if batch_size == "auto" else batch_size
-
     @property
     def image_batch(self) -> int:
         """How many images go through the model together, or fewer where the memory proved too small for them."""
-        return self._batch_size if self._most_at_once is None else min(self._batch_size, self._most_at_once)
+        return self.batch_size if self._most_at_once is None else min(self.batch_size, self._most_at_once)
 
     @property
     def image_side(self) -> int | None:
@@ -236,6 +231,22 @@ class ClipEncoder:
         if self._precision == "fp32":
             return nullcontext()
         return torch.autocast(self._device.type, dtype=_AUTOCAST[self._precision])
+
+
+def image_tokens(config: Any) -> int:
+    """Return about how many tokens the image tower makes of one image: its patches, and one for the whole.
+
+    :param config: the model's configuration, as transformers has it.
+    """
+    vision = config.vision_config
+    patches = getattr(vision, "num_patches", None)
+    if patches is None:
+        patches = (_side(vision.image_size) // _side(vision.patch_size)) ** 2
+    return int(patches) + 1
+
+
+def _side(size: int | list[int] | tuple[int, int]) -> int:
+    return size if isinstance(size, int) else min(size)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

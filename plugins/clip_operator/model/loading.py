@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 from transformers.utils import logging as transformers_logging
 
 from clip_operator.errors import JobError
+from clip_operator.model.batch_size import automatic_batch_size
 from clip_operator.model.cpu_memory import keep_freed_memory
 from clip_operator.model.encoder import ClipEncoder
 from clip_operator.model.packed_linear import can_pack, pack, unpack
-from clip_operator.model.preprocessing import choose_preprocessing
 
 if TYPE_CHECKING:
     from clip_operator.model.checkpoint import Checkpoint
@@ -62,8 +62,7 @@ def load_encoder(
     encoder = ClipEncoder(
         parts.model,
         parts.tokenizer,
-        choose_preprocessing(parts.image_processor, torch_device),
-        type(parts.image_processor).__name__,
+        parts.image_processor,
         checkpoint,
         device,
         precision,
@@ -71,7 +70,9 @@ def load_encoder(
     proven = _prove(encoder, checkpoint)
     if precision == "fp32" and torch_device.type == "cpu" and can_pack():
         _pack(parts.model, encoder, proven)
-    encoder.choose_batch_size(batch_size)
+    if batch_size == "auto":
+        batch_size = automatic_batch_size(encoder, parts.model.config, torch_device)
+    encoder.batch_size = batch_size
     log.info(
         "Model %s: %s, %.1f M parameters, %s, at most %d text tokens, %d images at a time, on %s (%s)",
         checkpoint.name,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from clip_operator.errors import RequestError
+from clip_operator.machine.threads import in_threads
 from clip_operator.reuse.store import is_pack, packs_prefix
 from clip_operator.storage import ObjectInfo, Storage
 
@@ -37,15 +37,8 @@ def prune(storage: Storage, uri: str, older_than_days: float | None = None, max_
     :raises RequestError: neither is given, or one of them makes no sense.
     :raises StorageError: the store cannot be listed, or a pack not deleted.
     """
-    if older_than_days is None and max_bytes is None:
-        raise RequestError("say what to remove: packs older than a number of days, or all above a number of bytes")
-    if older_than_days is not None and older_than_days < 8:
-        raise RequestError(
-            f"older_than_days is {older_than_days:g}: packs in use are written anew every 7 days, so give at least 8"
-        )
-    if max_bytes is not None and max_bytes < 0:
-        raise RequestError(f"max_bytes is {max_bytes:,}, but must not be negative")
-    oldest_kept = None if older_than_days is None else datetime.now(UTC) - timedelta(days=older_than_days)
+    _check(older_than_days, max_bytes)
+    oldest_kept = _NO_TIME if older_than_days is None else datetime.now(UTC) - timedelta(days=older_than_days)
     old: list[ObjectInfo] = []
     by_age: list[tuple[datetime, str, ObjectInfo]] = []
     kept_packs = kept_bytes = 0
@@ -53,7 +46,7 @@ def prune(storage: Storage, uri: str, older_than_days: float | None = None, max_
         if not is_pack(info.uri, uri):
             continue
         written = info.modified or _NO_TIME
-        if oldest_kept is not None and written < oldest_kept:
+        if written < oldest_kept:
             old.append(info)
             continue
         kept_packs, kept_bytes = kept_packs + 1, kept_bytes + info.size
@@ -64,7 +57,16 @@ def prune(storage: Storage, uri: str, older_than_days: float | None = None, max_
         _, _, info = heapq.heappop(by_age)
         old.append(info)
         kept_packs, kept_bytes = kept_packs - 1, kept_bytes - info.size
-    with ThreadPoolExecutor(_DELETING_THREADS, thread_name_prefix="clip-prune") as threads:
-        for _ in threads.map(lambda info: storage.delete(info.uri), old):
-            pass
+    in_threads(_DELETING_THREADS, lambda info: storage.delete(info.uri), old)
     return Pruned(len(old), sum(info.size for info in old), kept_packs, kept_bytes)
+
+
+def _check(older_than_days: float | None, max_bytes: int | None) -> None:
+    if older_than_days is None and max_bytes is None:
+        raise RequestError("say what to remove: packs older than a number of days, or all above a number of bytes")
+    if older_than_days is not None and older_than_days < 8:
+        raise RequestError(
+            f"older_than_days is {older_than_days:g}: packs in use are written anew every 7 days, so give at least 8"
+        )
+    if max_bytes is not None and max_bytes < 0:
+        raise RequestError(f"max_bytes is {max_bytes:,}, but must not be negative")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+from clip_operator.machine.threads import in_threads
 from clip_operator.reuse.pack import MOST_LINKS, MOST_SCORES, Pack, Score, is_anchor, is_storable
 from clip_operator.reuse.store import ScoreStore, StoredPack, merged
 from clip_operator.reuse.trail import Trail
@@ -55,11 +55,9 @@ class Recording:
     def flush(self) -> None:
         """Write the packs that have become others."""
         changed = list(self._changed())
-        if changed:
-            with ThreadPoolExecutor(min(_WRITING_THREADS, len(changed)), thread_name_prefix="clip-reuse") as threads:
-                written = threads.map(lambda pack: self._store.write(*pack), changed)
-                for (name, _), stored in zip(changed, written, strict=True):
-                    self._trail.put(name, stored)
+        written = in_threads(_WRITING_THREADS, lambda pack: self._store.write(*pack), changed)
+        for (name, _), stored in zip(changed, written, strict=True):
+            self._trail.put(name, stored)
         self._packs.clear()
         self.scores = 0
 

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 from clip_operator.errors import RowError
 from clip_operator.images import ImageLoader, ImageLocation, ImageVersions
+from clip_operator.proof.manifest import ModelProvenance
+from clip_operator.request import EvaluationRequest
 from clip_operator.reuse.keys import ScoreKeys
 from clip_operator.reuse.pack import Score
 from clip_operator.reuse.recording import Recording
@@ -51,32 +53,31 @@ class ScoreReuse:
     A row that has a result already is left alone, and is not recorded: an earlier try, or an earlier output, does not
     say which version of the image it has seen.
 
+    Where the request says overwrite, no scores are taken, and the job's own take the place of those in the store. Where
+    it asks for sentences, rows whose text was cut are scored again: the store does not know their sentences.
+
     :param store: the score store.
+    :param model: what scores.
     :param storage: where images are.
     :param images: the job's loader.
-    :param reads: take scores from the store. Without, the job's own take their place there.
-    :param cache_bytes: what the scorer remembers of embeddings.
-    :param with_sentences: rows whose text was cut are scored again: the store does not know their sentences.
     """
 
     def __init__(
         self,
         store: ScoreStore,
-        keys: ScoreKeys,
+        model: ModelProvenance,
+        request: EvaluationRequest,
         storage: Storage,
         images: ImageLoader,
-        reads: bool,
-        cache_bytes: int,
-        with_sentences: bool = False,
     ) -> None:
-        self._keys = keys
-        self._reads = reads
-        self._with_sentences = with_sentences
+        self._keys = ScoreKeys(model, request)
+        self._reads = not request.overwrite
+        self._with_sentences = request.sentence_key is not None
         self._versions = ImageVersions(storage, images)
         self._trail = Trail(store)
-        self._recording = Recording(store, self._trail, replace=not reads)
+        self._recording = Recording(store, self._trail, replace=request.overwrite)
         self._underway: deque[list[tuple[bytes, _Proviso | None] | None]] = deque()
-        remembered = max(_LEAST_REMEMBERED_IMAGES, cache_bytes // _BYTES_OF_AN_EMBEDDING)
+        remembered = max(_LEAST_REMEMBERED_IMAGES, request.embedding_cache_bytes // _BYTES_OF_AN_EMBEDDING)
         self.images = WitnessedImages(images, remembered)
         """Where the scorer must take its images from."""
         self.reused = 0

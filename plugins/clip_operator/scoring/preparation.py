@@ -15,9 +15,6 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.machine.processors import usable_cpus
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from PIL import Image
 
     from clip_operator.images import ImageLocation
@@ -73,7 +70,7 @@ JobT = TypeVar("JobT", bound=ImageJob)
 
 
 class Preparation(Generic[JobT]):
-    """The fetching and decoding threads. Use it as a context manager.
+    """The fetching and decoding threads. Close it after use.
 
     Pillow releases Python's lock while it decodes and resizes, so threads use every processor without the copies that
     processes would need.
@@ -168,12 +165,8 @@ class Preparation(Generic[JobT]):
         job.location, job.error, job.stage = None, error, Stage.DONE
         self._done(job)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Drop what is left to do."""
         # Not waited for: a thread that hangs on a slow host must not hold up the end of a job that was stopped.
         self._fetchers.shutdown(wait=False, cancel_futures=True)
         self._decoders.shutdown(wait=False, cancel_futures=True)

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import closing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ class Scorer:
         preparation: Preparation[BatchedImage] = Preparation(
             self._images, self._encoder, self._reduced, most_ready + _IMAGES_AHEAD, done=events.put
         )
-        with preparation, self._encoder.lane_pool() as lanes:
+        with closing(preparation), self._encoder.lane_pool() as lanes:
             batcher = Batcher(
                 self._encoder, self._images, self._cache_bytes, self._with_sentences, submit=preparation.submit
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,7 +19,7 @@ from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import ObjectVersion
 from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
-from clip_operator.sharding.cut import into, of_size
+from clip_operator.sharding.cut import Weight, into, of_size
 from clip_operator.steps import part_name, plan_uri
 from clip_operator.storage import ObjectNotFound, Storage, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
@@ -144,14 +146,7 @@ def plan_shards(
     :raises RequestError: it cannot be done as asked.
     :raises JobError: the input cannot be read, or the output is another's.
     """
-    given = [name for name, value in _wishes(shards, shard_rows, shard_bytes) if value is not None]
-    if len(given) > 1:
-        raise RequestError(f"{' and '.join(given)} say the same thing in different units; give one of them")
-    for name, value in _wishes(shards, shard_rows, shard_bytes):
-        if value is not None and value < 1:
-            raise RequestError(f"{name} must be 1 or more, not {value}")
-    if shards is not None and shards > most:
-        raise RequestError(f"shards={shards:,} is more than the {most:,} that there may be")
+    wanted = _Wanted(shards, shard_rows, shard_bytes, most)
     if standalone and (request.percentile_key is not None or request.min_score is not None):
         raise RequestError(
             "percentile_key and min_score need all rows in one place when all are scored, which part files are not: "
@@ -171,7 +166,7 @@ def plan_shards(
         plan = _plan(request, data, [], standalone, is_complete=True)
     else:
         standing.check_may_write()
-        plan = _plan(request, data, _cut(data, request, shards, shard_rows, shard_bytes, most), standalone)
+        plan = _plan(request, data, _cut(data, request, wanted), standalone)
         if standalone:  # the shards write to the final place, under names that are nobody's yet
             write_claim(storage, request.output, request.requested_by)
         log.info(
@@ -198,60 +193,77 @@ def read_plan(uri: str, storage: Storage) -> ShardPlan:
         raise JobError(f"the plan at {display(uri)} cannot be read; clear the plan task to write it anew") from None
 
 
-def _wishes(shards: int | None, shard_rows: int | None, shard_bytes: int | None) -> list[tuple[str, int | None]]:
-    return [("shards", shards), ("shard_rows", shard_rows), ("shard_bytes", shard_bytes)]
-
-
 def _sizes(total_rows: int | None) -> str:
     return "" if total_rows is None else f", {total_rows:,} rows in all"
 
 
-def _cut(
-    data: Input,
-    request: EvaluationRequest,
-    shards: int | None,
-    shard_rows: int | None,
-    shard_bytes: int | None,
-    most: int,
-) -> list[Span]:
-    rows = request.resume_point_rows
-    if shard_rows is not None:
-        rows = min(rows, shard_rows)
-    spans = data.cut(rows)
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked of the shards: no more than one of their number, their rows and their bytes; and the most of them.
+
+    :raises RequestError: that makes no sense.
+    """
+
+    shards: int | None
+    shard_rows: int | None
+    shard_bytes: int | None
+    most: int
+
+    def __post_init__(self) -> None:
+        names = ("shards", "shard_rows", "shard_bytes")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if len(given) > 1:
+            raise RequestError(f"{' and '.join(given)} say the same thing in different units; give one of them")
+        for name, value in given.items():
+            if value < 1:
+                raise RequestError(f"{name} must be 1 or more, not {value}")
+        if self.shards is not None and self.shards > self.most:
+            raise RequestError(f"shards={self.shards:,} is more than the {self.most:,} that there may be")
+
+
+def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]:
+    spans = data.cut(min(request.resume_point_rows, wanted.shard_rows or request.resume_point_rows))
     total_rows = _total_rows(spans)
 
-    def row_weight(span: Span) -> float:
-        return span.rows if total_rows is not None and span.rows is not None else byte_weight(span)
+    byte_weight = _byte_weight(data, spans)
+    row_weight = byte_weight if total_rows is None else lambda span: span.rows or 0
 
-    def byte_weight(span: Span) -> float:
-        if len(data.files) > 1:
-            return sum(info.size for info in data.files[span.start : span.stop])
-        if total_rows and span.rows is not None:
-            return data.info.size * span.rows / total_rows
-        return data.info.size / max(1, len(spans))
-
-    if shards is not None:
-        return into(spans, shards, row_weight)
-    if shard_bytes is not None:
-        found = of_size(spans, shard_bytes, byte_weight)
+    if wanted.shards is not None:
+        return into(spans, wanted.shards, row_weight)
+    if wanted.shard_bytes is not None:
+        found = of_size(spans, wanted.shard_bytes, byte_weight)
     elif total_rows is not None:
-        found = of_size(spans, shard_rows or DEFAULT_SHARD_ROWS, row_weight)
-    elif shard_rows is not None:
+        found = of_size(spans, wanted.shard_rows or DEFAULT_SHARD_ROWS, row_weight)
+    elif wanted.shard_rows is not None:
         raise RequestError(
             f"shard_rows: how many rows the files of {display(request.input)} have is not known before they are read; "
             "say shard_bytes or shards"
         )
     else:
         found = list(spans)
-    if len(found) > most:
-        if shard_rows is not None or shard_bytes is not None:
-            raise RequestError(f"that would be {len(found):,} shards, more than the {most:,} that there may be")
-        log.info("Larger shards than usual are made, because there may be no more than %s", f"{most:,}")
-        return into(spans, most, row_weight)
-    return found
+    if len(found) <= wanted.most:
+        return found
+    if wanted.shard_rows is not None or wanted.shard_bytes is not None:
+        raise RequestError(f"that would be {len(found):,} shards, more than the {wanted.most:,} that there may be")
+    log.info("Larger shards than usual are made, because there may be no more than %s", f"{wanted.most:,}")
+    return into(spans, wanted.most, row_weight)
 
 
-def _total_rows(spans: tuple[Span, ...]) -> int | None:
+def _byte_weight(data: Input, spans: Sequence[Span]) -> Weight:
+    """Return what tells how many bytes of the input a span has, as nearly as that is known."""
+    total_rows = _total_rows(spans)
+
+    def weight(span: Span) -> float:
+        if len(data.files) > 1:
+            return sum(info.size for info in data.files[span.start : span.stop])
+        if total_rows and span.rows is not None:
+            return data.info.size * span.rows / total_rows
+        return data.info.size / max(1, len(spans))
+
+    return weight
+
+
+def _total_rows(spans: Sequence[Span]) -> int | None:
     rows = [span.rows for span in spans if span.rows is not None]
     return sum(rows) if len(rows) == len(spans) else None
 
@@ -272,7 +284,7 @@ def _plan(
         id=hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16],
         request=request,
         input=source,
-        total_rows=_total_rows(tuple(spans)),
+        total_rows=_total_rows(spans),
         standalone=standalone,
         is_complete=is_complete,
         shards=spans,

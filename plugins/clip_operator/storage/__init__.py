@@ -1,8 +1,7 @@
 """Bytes at a URI: local files, S3, and whatever else an installed fsspec driver reaches."""
 
-from clip_operator.storage.backend import (
+from clip_operator.storage.objects import (
     AccessDenied,
-    Backend,
     BucketNotFound,
     CredentialsError,
     ObjectChanged,
@@ -12,13 +11,13 @@ from clip_operator.storage.backend import (
     StorageError,
     Unchanged,
 )
-from clip_operator.storage.storage import S3Access, Storage
+from clip_operator.storage.s3.access import S3Access
+from clip_operator.storage.storage import Storage
 from clip_operator.storage.uri import canonical, dataset_name, display, join, name_of, parent, scheme_of
 from clip_operator.storage.writing import ObjectWriter
 
 __all__ = [
     "AccessDenied",
-    "Backend",
     "BucketNotFound",
     "CredentialsError",
     "ObjectChanged",

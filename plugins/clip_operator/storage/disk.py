@@ -8,34 +8,41 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clip_operator.machine.disk import no_room
-from clip_operator.storage.backend import StorageError
+from clip_operator.storage.objects import StorageError
 
 
 @contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Say in words that there is no room for ``path``; other errors pass as they are.
+def writing_to(path: Path, name: str | None = None) -> Iterator[None]:
+    """Explain errors in a block that does nothing but write to ``path``, or create or complete it.
 
-    :raises StorageError: the disk is full, or what else keeps more bytes from it.
+    :param name: what is written, for a person; the path by default.
+    :raises StorageError: in place of every ``OSError``.
     """
     try:
         yield
     except OSError as error:
-        problem = no_room(error)
-        if problem is None:
-            raise
-        raise StorageError(f"cannot write to {path.parent}: {problem}") from None
+        raise _no_room(path, error) or StorageError(f"cannot write {name or path}: {error.strerror or error}") from None
 
 
 @contextmanager
 def receiving(path: Path) -> Iterator[None]:
-    """Do as :func:`writing_to`, and leave no file at ``path`` if what is done there fails."""
+    """Leave no file at ``path`` if what is done there fails; other errors than a full disk pass as they are.
+
+    :raises StorageError: there is no room for the file.
+    """
     try:
-        with writing_to(path):
-            yield
-    except BaseException:  # also a signal
+        yield
+    except BaseException as error:  # also a signal
         with suppress(OSError):
             path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (full := _no_room(path, error)):
+            raise full from None
         raise
+
+
+def _no_room(path: Path, error: OSError) -> StorageError | None:
+    problem = no_room(error)
+    return None if problem is None else StorageError(f"cannot write to {path.parent}: {problem}")
 
 
 @contextmanager
@@ -58,8 +65,6 @@ def filling(path: Path, *, anew: bool = False) -> Iterator[Callable[[bytes | mem
         with writing_to(path):
             descriptor = os.open(path, flags | (os.O_TRUNC if anew else 0), 0o666)
             yield put
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         if descriptor >= 0:
             os.close(descriptor)

@@ -11,7 +11,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clip_operator.storage.backend import (
+from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.objects import (
     AccessDenied,
     ObjectInfo,
     ObjectNotFound,
@@ -19,8 +20,8 @@ from clip_operator.storage.backend import (
     StorageError,
     Unchanged,
     changed_while_read,
+    find,
 )
-from clip_operator.storage.disk import filling, receiving, writing_to
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
 from clip_operator.storage.streaming import copy_all
 from clip_operator.storage.uri import canonical, folded, scheme_of
@@ -47,8 +48,9 @@ _PACKAGES = {
 class FsspecBackend:
     """One fsspec file system; credentials are the driver's own (environment, workload identity).
 
-    fsspec has no conditional writes: what ``only_if`` says is looked up before the upload begins, and another's write
-    that comes during the upload is not noticed. Nor does it tell of unfinished uploads.
+    Its methods are those of :class:`clip_operator.storage.Storage`. fsspec has no conditional writes: what ``only_if``
+    says is looked up before the upload begins, and another's write that comes during the upload is not noticed. Nor
+    does it tell of unfinished uploads.
 
     :param scheme: the URI scheme, as in ``gs``.
     :raises StorageError: no driver for the scheme is installed; the message names the package that has it.
@@ -67,7 +69,7 @@ class FsspecBackend:
             raise StorageError(f"cannot open {scheme}:// URIs: {error}") from None
 
     def stat(self, uri: str) -> ObjectInfo:
-        with _translating(uri):
+        with _errors_explained(uri):
             return _info(uri, self._fs.info(uri))
 
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
@@ -77,7 +79,7 @@ class FsspecBackend:
         info = self.stat(uri)
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
-        with _translating(uri):
+        with _errors_explained(uri):
             data = bytes(self._fs.cat_file(uri))
         self._check_read(info)
         return info, data
@@ -87,11 +89,11 @@ class FsspecBackend:
         first = max(0, size + start) if start < 0 else start
         if first >= size or length <= 0:
             return b""
-        with _translating(uri):
+        with _errors_explained(uri):
             return bytes(self._fs.cat_file(uri, start=first, end=min(first + length, size)))
 
     def download(self, info: ObjectInfo, path: Path) -> None:
-        with _translating(info.uri), receiving(path):
+        with _errors_explained(info.uri), receiving(path):
             with self._fs.open(info.uri, "rb") as source, path.open("wb") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
             self._check_read(info)
@@ -112,14 +114,14 @@ class FsspecBackend:
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         self.check(uri, only_if)
         # Object stores publish a PUT or a finished multipart upload at once, so put_file is all or nothing there.
-        with _translating(uri):
+        with _errors_explained(uri):
             self._fs.put_file(str(path), uri)
             self._fs.invalidate_cache()
         return self.stat(uri)
 
     def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         self.check(uri, only_if)
-        with _translating(uri):
+        with _errors_explained(uri):
             self._fs.pipe_file(uri, data)
             self._fs.invalidate_cache()
         return self.stat(uri)
@@ -139,12 +141,12 @@ class FsspecBackend:
         return 0
 
     def delete(self, uri: str) -> None:
-        with _translating(uri):
+        with _errors_explained(uri):
             if self._fs.exists(uri):
                 self._fs.rm_file(uri)
 
     def delete_folder(self, uri: str) -> None:
-        with _translating(uri):
+        with _errors_explained(uri):
             self._fs.invalidate_cache()
             if self._fs.exists(uri.rstrip("/")):
                 self._fs.rm(uri.rstrip("/"), recursive=True)
@@ -152,7 +154,7 @@ class FsspecBackend:
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
         root = self._fs._strip_protocol(folder).rstrip("/")  # drivers list paths in their own form, without the scheme
-        with _translating(prefix):
+        with _errors_explained(prefix):
             self._fs.invalidate_cache()
             found = self._fs.find(folder) if self._fs.exists(folder) else []
         for path in sorted(found):
@@ -171,14 +173,10 @@ class FsspecBackend:
         if only_if is None:
             return
         self._fs.invalidate_cache()
-        try:
-            found = self.stat(uri)
-        except ObjectNotFound:
-            found = None
-        only_if.check(uri, found)
+        only_if.check(uri, find(uri, self.stat))
 
     def _fetched(self, info: ObjectInfo, start: int, length: int) -> bytes:
-        with _translating(info.uri):
+        with _errors_explained(info.uri):
             data = bytes(self._fs.cat_file(info.uri, start=start, end=start + length))
         self._check_read(info)
         return data
@@ -246,7 +244,7 @@ def _modified(details: dict[str, Any]) -> datetime | None:
 
 
 @contextmanager
-def _translating(uri: str) -> Iterator[None]:
+def _errors_explained(uri: str) -> Iterator[None]:
     try:
         yield
     except StorageError:

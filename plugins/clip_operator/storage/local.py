@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
-from clip_operator.storage.backend import (
+from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.objects import (
     AccessDenied,
     ObjectInfo,
     ObjectNotFound,
@@ -24,8 +25,8 @@ from clip_operator.storage.backend import (
     StorageError,
     Unchanged,
     changed_while_read,
+    find,
 )
-from clip_operator.storage.disk import filling, receiving, writing_to
 from clip_operator.storage.reading import VersionReader
 from clip_operator.storage.writing import Draft, ObjectWriter
 
@@ -56,14 +57,15 @@ def _is_file_uri(uri: str) -> bool:
 
 
 class LocalBackend:
-    """Local files. Writes go to a temporary name in the same folder and are renamed into place."""
+    """Local files. Writes go to a temporary name in the same folder and are renamed into place.
+
+    Its methods are those of :class:`clip_operator.storage.Storage`.
+    """
 
     def stat(self, uri: str) -> ObjectInfo:
         path = path_of(uri)
-        try:
+        with _errors_explained(uri):
             status = path.stat()
-        except OSError as error:
-            raise _translated(uri, error) from None
         if not path.is_file():
             raise ObjectNotFound(f"{uri} is not a file")
         return _info(uri, status)
@@ -75,14 +77,11 @@ class LocalBackend:
         info = self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
-        try:
-            with path_of(uri).open("rb") as file:
-                info = _info(uri, os.fstat(file.fileno()))
-                # Counted while reading: a file may grow after it was looked at.
-                data = file.read(-1 if max_bytes is None else max_bytes + 1)
-                changed = _info(uri, os.fstat(file.fileno())) != info
-        except OSError as error:
-            raise _translated(uri, error) from None
+        with _errors_explained(uri), path_of(uri).open("rb") as file:
+            info = _info(uri, os.fstat(file.fileno()))
+            # Counted while reading: a file may grow after it was looked at.
+            data = file.read(-1 if max_bytes is None else max_bytes + 1)
+            changed = _info(uri, os.fstat(file.fileno())) != info
         if max_bytes is not None and len(data) > max_bytes:
             raise ObjectTooLarge(f"{uri} grew beyond the {max_bytes:,} bytes accepted")
         if changed:
@@ -91,13 +90,10 @@ class LocalBackend:
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
-        try:
-            with path_of(uri).open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size + start) if start < 0 else start)
-                return file.read(max(0, length))
-        except OSError as error:
-            raise _translated(uri, error) from None
+        with _errors_explained(uri), path_of(uri).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size + start) if start < 0 else start)
+            return file.read(max(0, length))
 
     def open(self, info: ObjectInfo) -> BinaryIO:
         return BufferedReader(_LocalVersion(info), _CHUNK_BYTES)
@@ -112,13 +108,10 @@ class LocalBackend:
                 done += count
 
     def download(self, info: ObjectInfo, path: Path) -> None:
-        try:
-            with receiving(path):
-                shutil.copyfile(path_of(info.uri), path)
-                if self.stat(info.uri) != info:
-                    raise changed_while_read(info.uri)
-        except OSError as error:
-            raise _translated(info.uri, error) from None
+        with _errors_explained(info.uri), receiving(path):
+            shutil.copyfile(path_of(info.uri), path)
+            if self.stat(info.uri) != info:
+                raise changed_while_read(info.uri)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         try:
@@ -165,25 +158,15 @@ class LocalBackend:
                 if error.errno not in _NO_LINKS:
                     raise
         with _locked(target):
-            only_if.check(uri, self.find(uri))
+            only_if.check(uri, find(uri, self.stat))
             temporary.replace(target)
-
-    def find(self, uri: str) -> ObjectInfo | None:
-        """Return the version that stands there, or None."""
-        try:
-            return self.stat(uri)
-        except ObjectNotFound:
-            return None
 
     def unfinished_uploads(self, uri: str) -> list[str]:
         target = path_of(uri)
         partial = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{16}\.partial")
-        try:
+        with _errors_explained(uri), suppress(FileNotFoundError, NotADirectoryError):
             return sorted(found.name for found in target.parent.iterdir() if partial.fullmatch(found.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise _translated(uri, error) from None
+        return []
 
     def discard_unfinished_uploads(self, uri: str) -> int:
         discarded = 0
@@ -234,17 +217,13 @@ class _LocalVersion(VersionReader):
     def __init__(self, info: ObjectInfo) -> None:
         super().__init__(info)
         self._descriptor = -1
-        try:
+        with _errors_explained(info.uri):
             self._descriptor = os.open(path_of(info.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise _translated(info.uri, error) from None
         self.check()
 
     def fill(self, view: memoryview, start: int) -> int:
-        try:
+        with _errors_explained(self.info.uri):
             count = os.preadv(self._descriptor, [view], start)
-        except OSError as error:
-            raise _translated(self.info.uri, error) from None
         self.check()  # it may have been written to meanwhile
         return count
 
@@ -279,8 +258,8 @@ class _LocalDraft(Draft):
 
     def begin(self) -> None:
         if self._only_if is not None:
-            self._only_if.check(self._uri, self._backend.find(self._uri))  # before the work
-        with self._errors_explained():
+            self._only_if.check(self._uri, find(self._uri, self._backend.stat))  # before the work
+        with writing_to(self._target, self._uri):
             self._target.parent.mkdir(parents=True, exist_ok=True)
             while self._out is None or os.fstat(self._descriptor).st_nlink == 0:  # discarded before it was locked
                 if self._out is not None:
@@ -291,7 +270,7 @@ class _LocalDraft(Draft):
                     fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # tells that its writer lives
 
     def append(self, data: memoryview) -> None:
-        with self._errors_explained():
+        with writing_to(self._target, self._uri):
             done = 0
             while done < data.nbytes:
                 done += os.write(self._descriptor, data[done:])
@@ -299,7 +278,7 @@ class _LocalDraft(Draft):
     def append_file(self, source: _LocalVersion) -> None:
         """Take all the bytes of another local file, copied by the file system itself where it can."""
         done, size = 0, source.info.size
-        with self._errors_explained():
+        with writing_to(self._target, self._uri):
             try:
                 while count := os.copy_file_range(source.fileno(), self._descriptor, size - done, done):
                     done += count
@@ -314,7 +293,7 @@ class _LocalDraft(Draft):
         source.check()
 
     def publish(self) -> ObjectInfo:
-        with self._errors_explained():
+        with writing_to(self._target, self._uri):
             os.fsync(self._descriptor)
             return self._backend.publish(self._temporary, self._uri, self._only_if)
 
@@ -328,14 +307,6 @@ class _LocalDraft(Draft):
     def _descriptor(self) -> int:
         assert self._out is not None, "begun"
         return self._out.fileno()
-
-    @contextmanager
-    def _errors_explained(self) -> Iterator[None]:
-        try:
-            with writing_to(self._target):
-                yield
-        except OSError as error:
-            raise StorageError(f"cannot write {self._uri}: {error.strerror or error}") from None
 
 
 def _info(uri: str, status: os.stat_result) -> ObjectInfo:
@@ -389,7 +360,15 @@ def _locked(target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _translated(uri: str, error: OSError) -> StorageError:
+@contextmanager
+def _errors_explained(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _explained(uri, error) from None
+
+
+def _explained(uri: str, error: OSError) -> StorageError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return ObjectNotFound(f"{uri} does not exist")
     if isinstance(error, IsADirectoryError):

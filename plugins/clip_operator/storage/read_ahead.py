@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 from clip_operator.storage.reading import VersionReader
 
 BUFFER_BYTES = 64 << 10

@@ -7,7 +7,7 @@ import os
 from abc import abstractmethod
 from typing import Any
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 
 
 class VersionReader(io.RawIOBase):

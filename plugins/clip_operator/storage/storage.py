@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from clip_operator.storage.backend import Backend, ObjectInfo, ObjectNotFound, Unchanged, check_range
 from clip_operator.storage.local import LocalBackend
+from clip_operator.storage.objects import ObjectInfo, Unchanged, check_range, find
+from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.streaming import copy_all
 from clip_operator.storage.uri import scheme_of
 from clip_operator.storage.writing import ObjectWriter
 
 if TYPE_CHECKING:
-    import boto3
-    from botocore.config import Config
+    from clip_operator.storage.fsspec import FsspecBackend
+    from clip_operator.storage.s3.backend import S3Backend
 
-
-@dataclass(frozen=True)
-class S3Access:
-    """How S3 is reached.
-
-    :param session: the boto3 session whose credentials and region are used; None for boto3's own chain
-        (environment, profile, service account).
-    :param endpoint_url: the endpoint, for stores other than AWS; None for ``AWS_ENDPOINT_URL(_S3)`` or AWS.
-    :param verify: whether, or against which bundle, TLS certificates are verified; None leaves it to boto3.
-    :param timeout_seconds: how long the store may be silent before the request counts as failed and is tried again.
-        Also the time that every body has before its average speed counts, which must be 16 KiB/s.
-    :param config: botocore settings of the user's own; what they set wins over the package's and the environment's.
-    """
-
-    session: boto3.session.Session | None = None
-    endpoint_url: str | None = None
-    verify: bool | str | None = None
-    timeout_seconds: float = 20
-    config: Config | None = None
+    Backend = LocalBackend | S3Backend | FsspecBackend
 
 
 class Storage:
@@ -54,10 +36,7 @@ class Storage:
 
     def find(self, uri: str) -> ObjectInfo | None:
         """Return the object's size and version, or None if there is no such object."""
-        try:
-            return self.stat(uri)
-        except ObjectNotFound:
-            return None
+        return find(uri, self.stat)
 
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
         """Return the whole object, or raise :class:`ObjectTooLarge` without reading past ``max_bytes``."""
@@ -207,8 +186,7 @@ class Storage:
         if scheme == "s3":
             from clip_operator.storage.s3.backend import S3Backend
 
-            access = self.s3_access
-            return S3Backend(access.session, access.endpoint_url, access.verify, access.timeout_seconds, access.config)
+            return S3Backend(self.s3_access)
         from clip_operator.storage.fsspec import FsspecBackend
 
         return FsspecBackend(scheme)

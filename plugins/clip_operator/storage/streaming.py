@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import BinaryIO
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.machine.threads import in_threads
+from clip_operator.storage.objects import ObjectInfo
 
 _CHUNK_BYTES = 1 << 20
 _THREADS = 8
@@ -27,24 +27,11 @@ def copy_all(sources: Sequence[ObjectInfo], opening: Callable[[ObjectInfo], Bina
         with opening(source) as file:
             return file.read()
 
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-read-ahead")
-    waiting: deque[tuple[ObjectInfo, Future[bytes | None]]] = deque()
-
-    def append_first() -> None:
-        source, future = waiting.popleft()
-        data = future.result()
-        if data is not None:
-            out.write(data)
-            return
-        with opening(source) as file:
-            shutil.copyfileobj(file, out, _CHUNK_BYTES)
-
-    try:
-        for source in sources:
-            waiting.append((source, threads.submit(read, source)))
-            if len(waiting) == _AHEAD:
-                append_first()
-        while waiting:
-            append_first()
-    finally:
-        threads.shutdown(cancel_futures=True)
+    left = iter(sources)
+    while some := list(islice(left, _AHEAD)):
+        for source, data in zip(some, in_threads(_THREADS, read, some), strict=True):
+            if data is not None:
+                out.write(data)
+                continue
+            with opening(source) as file:
+                shutil.copyfileobj(file, out, _CHUNK_BYTES)

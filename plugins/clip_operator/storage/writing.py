@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 
 _BUFFER_BYTES = 1 << 20
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clip_operator.errors import JobError
+from clip_operator.machine.disk import written_to
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.table import TableWriter
-from clip_operator.tables.temporary_disk import written_to
 from clip_operator.tables.text_files import gzipped
 
 

@@ -47,7 +47,7 @@ def report(
     task_id: Annotated[str, Query(max_length=300)],
     map_index: Annotated[str, Query(max_length=20)] = "-1",
 ) -> HTMLResponse:
-    """The report of a task instance's last try; where there is none, why."""
+    """Return the report of a task instance's last try; where there is none, why."""
     # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
     number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
     try:
@@ -62,7 +62,7 @@ def report(
 
 @app.get("/dags/{dag_id}/runs", dependencies=[_may_read_xcoms])
 def runs(dag_id: str) -> HTMLResponse:
-    """What the DAG's runs came to, one after another."""
+    """Return what the DAG's runs came to, one after another."""
     tasks = read_runs(dag_id)
     if not tasks:
         text = (

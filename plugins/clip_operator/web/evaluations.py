@@ -91,7 +91,7 @@ def read_evaluation(instance: TaskInstance) -> tuple[EvaluationManifest, Samples
     with create_session(scoped=False) as session:  # given back before the store is asked, which may take its time
         location = _recorded(session, instance)
     uri = display(location.uri)
-    with _told(location):
+    with _errors_explained(location):
         storage = _impatient_storage(location)
         manifest = read_manifest(storage, location.uri)
     if manifest is None:
@@ -108,7 +108,7 @@ def read_evaluation(instance: TaskInstance) -> tuple[EvaluationManifest, Samples
             "is. What this task instance came to is in its XCom 'summary'.",
         )
     # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
-    with _told(location):
+    with _errors_explained(location):
         return manifest, read_samples(storage, location.uri.removesuffix(MANIFEST_SUFFIX))
 
 
@@ -169,7 +169,7 @@ def _impatient_storage(location: _Location) -> Storage:
 
 
 @contextmanager
-def _told(location: _Location) -> Iterator[None]:
+def _errors_explained(location: _Location) -> Iterator[None]:
     """Say in words what keeps from reading there."""
     if not _reading.acquire(blocking=False):
         raise NothingToShow(

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ResponseStreamingError
 
-from clip_operator.storage.s3.pace import MINIMUM_BYTES_PER_SECOND, PacedAnswer, PacedSlice
+from clip_operator.storage.s3.pace import MINIMUM_BYTES_PER_SECOND, PacedAnswer, PacedBody
 
 CONTENT = bytes(range(256)) * 1024
 
@@ -52,21 +52,21 @@ def test_an_answer_that_is_too_slow_is_given_up_after_its_grace(clock: Clock) ->
 
 
 def test_a_slice_of_a_file_is_what_lies_between_its_ends() -> None:
-    piece = PacedSlice(BytesIO(CONTENT), 100, 50, grace_seconds=1)
-    assert piece.read(20) == CONTENT[100:120]
-    assert piece.tell() == 20
-    assert piece.read() == CONTENT[120:150]
-    assert piece.read(1) == b""
-    assert piece.seek(-10, SEEK_END) == 40
-    assert piece.read() == CONTENT[140:150]
+    body = PacedBody(BytesIO(CONTENT), 100, 50, grace_seconds=1)
+    assert body.read(20) == CONTENT[100:120]
+    assert body.tell() == 20
+    assert body.read() == CONTENT[120:150]
+    assert body.read(1) == b""
+    assert body.seek(-10, SEEK_END) == 40
+    assert body.read() == CONTENT[140:150]
 
 
 def test_a_store_that_takes_a_slice_too_slowly_is_given_up_and_each_try_begins_anew(clock: Clock) -> None:
-    piece = PacedSlice(BytesIO(CONTENT), 0, len(CONTENT), grace_seconds=20)
+    body = PacedBody(BytesIO(CONTENT), 0, len(CONTENT), grace_seconds=20)
     clock.seconds += 1000  # the time before the first byte is asked for is none of the store's
     for _ in range(2):
-        piece.seek(0)
-        assert piece.read(16) == CONTENT[:16]
+        body.seek(0)
+        assert body.read(16) == CONTENT[:16]
         clock.seconds += 21
         with pytest.raises(TimeoutError, match="only 32 bytes in 21 seconds"):
-            piece.read(16)
+            body.read(16)

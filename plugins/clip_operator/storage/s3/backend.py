@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
-from clip_operator.storage.backend import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
+from clip_operator.machine.threads import in_threads
+from clip_operator.storage.disk import filling, receiving
+from clip_operator.storage.objects import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
+from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.client import S3Client, split
 from clip_operator.storage.s3.concatenate import Concatenation
-from clip_operator.storage.s3.download import download, download_range
 from clip_operator.storage.s3.draft import S3Draft
 from clip_operator.storage.s3.errors import code_of
 from clip_operator.storage.s3.publication import Publication
@@ -25,25 +26,14 @@ from clip_operator.storage.s3.upload import put_bytes, put_file
 from clip_operator.storage.uri import folded
 from clip_operator.storage.writing import ObjectWriter
 
-if TYPE_CHECKING:
-    import boto3
-    from botocore.config import Config
-
 _DELETING_THREADS = 16
 
 
 class S3Backend:
-    """S3 as one kind of storage. The parameters are those of :class:`clip_operator.storage.S3Access`."""
+    """S3 as one kind of storage. Its methods are those of :class:`clip_operator.storage.Storage`."""
 
-    def __init__(
-        self,
-        session: boto3.session.Session | None,
-        endpoint_url: str | None,
-        verify: bool | str | None,
-        timeout_seconds: float,
-        config: Config | None,
-    ) -> None:
-        self._s3 = S3Client(session, endpoint_url, verify, timeout_seconds, config)
+    def __init__(self, access: S3Access) -> None:
+        self._s3 = S3Client(access)
 
     def stat(self, uri: str) -> ObjectInfo:
         bucket, key = split(uri)
@@ -95,10 +85,12 @@ class S3Backend:
         return BufferedReader(ReadAhead(info, version.read), BUFFER_BYTES)
 
     def download(self, info: ObjectInfo, path: Path) -> None:
-        download(self._version(info), path)
+        with receiving(path), filling(path, anew=True) as put:
+            self._version(info).fetch_in_parts(0, info.size, put, 0)
 
     def download_range(self, info: ObjectInfo, start: int, length: int, path: Path, at: int) -> None:
-        download_range(self._version(info), start, length, path, at)
+        with filling(path) as put:
+            self._version(info).fetch_in_parts(start, length, put, at)
 
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         return put_file(self._publication(uri, only_if), path)
@@ -139,9 +131,7 @@ class S3Backend:
 
     def delete_folder(self, uri: str) -> None:
         # One request each: a request for many needs a checksum that some stores do not know.
-        with ThreadPoolExecutor(_DELETING_THREADS, thread_name_prefix="clip-delete") as threads:
-            for _ in threads.map(lambda info: self.delete(info.uri), self.list(uri)):
-                pass
+        in_threads(_DELETING_THREADS, lambda info: self.delete(info.uri), self.list(uri))
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         bucket, key = split(prefix)
@@ -163,16 +153,10 @@ class S3Backend:
         return folded(uri)
 
     def _version(self, info: ObjectInfo) -> S3Version:
-        return S3Version(self._s3, info, lambda: self._settled(info.uri))
+        return S3Version(self._s3, info, self._settled)
 
     def _publication(self, uri: str, only_if: Unchanged | None) -> Publication:
-        return Publication(self._s3, uri, only_if, lambda: self._found(uri))
-
-    def _found(self, uri: str) -> ObjectInfo | None:
-        try:
-            return self._settled(uri)
-        except ObjectNotFound:
-            return None
+        return Publication(self._s3, uri, only_if, self._settled)
 
     def _settled(self, uri: str) -> ObjectInfo:
         """Return the object's version, when two answers agree on it: one alone may be garbled on the way."""

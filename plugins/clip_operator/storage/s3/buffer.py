@@ -7,11 +7,10 @@ import threading
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from clip_operator.storage.disk import writing_to
-from clip_operator.storage.s3.pace import PacedSlice
+from clip_operator.storage.s3.pace import PacedBody
 
 _MOST_BYTES_IN_MEMORY = 16 << 20
 
@@ -32,14 +31,6 @@ class PartBuffer:
             with self._writing():
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def put(self, data: bytes | memoryview, position: int) -> None:
         """Put bytes at a place in the part.
 
@@ -50,9 +41,9 @@ class PartBuffer:
             self._file.write(data)
             self.size = max(self.size, position + len(data))
 
-    def body(self, grace_seconds: float) -> PacedSlice:
+    def body(self, grace_seconds: float) -> PacedBody:
         """Return all of it as the body of a request."""
-        return PacedSlice(self._file, 0, self.size, grace_seconds)
+        return PacedBody(self._file, 0, self.size, grace_seconds)
 
     def close(self) -> None:
         """Give its room back."""

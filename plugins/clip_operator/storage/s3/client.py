@@ -14,7 +14,8 @@ from botocore.parsers import ResponseParserError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
-from clip_operator.storage.backend import CredentialsError, StorageError
+from clip_operator.storage.objects import CredentialsError, StorageError
+from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.errors import code_of, explained, is_passing, status_of
 from clip_operator.storage.s3.pace import PacedAnswer
 from clip_operator.storage.uri import display
@@ -45,29 +46,20 @@ class S3Client:
     and botocore's quota of retries, which a burst of failures in many threads uses up, so that from then on it fails at
     once at what a second try would mend. Both are tried again here, with the same limit to the number of tries.
 
-    :param session: the boto3 session to take credentials from; None for boto3's own chain.
-    :param endpoint_url: the endpoint, for stores other than AWS; None for ``AWS_ENDPOINT_URL(_S3)`` or AWS.
-    :param verify: TLS verification as boto3 takes it; None for its default.
-    :param timeout_seconds: how long the store may be silent, and the grace of :class:`s3_pace.Pace`.
-    :param config: settings of the user's own, which win over those made here.
+    :param access: how S3 is reached; its ``timeout_seconds`` are also the grace of every body's :class:`Pace`.
     """
 
-    def __init__(
-        self,
-        session: boto3.session.Session | None,
-        endpoint_url: str | None,
-        verify: bool | str | None,
-        timeout_seconds: float,
-        config: Config | None,
-    ) -> None:
+    def __init__(self, access: S3Access) -> None:
         try:
-            session = session or boto3.session.Session()
-            settings = _settings(session, timeout_seconds, config)
-            self.boto3: Any = session.client("s3", endpoint_url=endpoint_url, config=settings, verify=verify)
+            session = access.session or boto3.session.Session()
+            settings = _settings(session, access.timeout_seconds, access.config)
+            self.boto3: Any = session.client(
+                "s3", endpoint_url=access.endpoint_url, config=settings, verify=access.verify
+            )
         except (botocore_exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(f"cannot set up S3 access: {error}") from None
         self.endpoint: str = self.boto3.meta.endpoint_url
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds = access.timeout_seconds
         self.max_attempts = int(self.boto3.meta.config.retries["total_max_attempts"])
         # Only stores of the last years know the checksums that boto3 sends unless it is told not to.
         self.sends_checksums = self.boto3.meta.config.request_checksum_calculation == "when_supported"
@@ -99,26 +91,27 @@ class S3Client:
         try:
             yield
         except (botocore_exceptions.BotoCoreError, botocore_exceptions.ClientError, ResponseParserError) as error:
-            tries = self._tries()
+            tries = self._tries()  # before another request is made
+            code = self._code(uri, error) if isinstance(error, botocore_exceptions.ClientError) else ""
             raise explained(
-                uri,
-                self.endpoint,
-                error,
-                tries=tries,
-                sends_checksums=self.sends_checksums,
-                explain=lambda status: self._explained(uri, status),
+                uri, self.endpoint, error, code, tries=tries, sends_checksums=self.sends_checksums
             ) from None
 
-    def _explained(self, uri: str, status: str) -> str:
-        """Return S3's code for an answer without a body: to a GET it gives one."""
-        bucket, key = split(uri)
-        try:
-            self.boto3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
-        except botocore_exceptions.ClientError as explained:
-            return code_of(explained) if str(status_of(explained)) == status else status
-        except (botocore_exceptions.BotoCoreError, ResponseParserError):
-            return status
-        return status
+    def _code(self, uri: str, error: botocore_exceptions.ClientError) -> str:
+        """Return S3's code. An answer without a body, as to a HEAD, has only a status; to a GET it gives the code.
+
+        A HEAD's missing key looks like a missing bucket, and refused credentials like a forbidden object.
+        """
+        code = code_of(error)
+        if code.isdigit() and not is_passing(error):
+            bucket, key = split(uri)
+            try:
+                self.boto3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
+            except botocore_exceptions.ClientError as answer:
+                return code_of(answer) if str(status_of(answer)) == code else code
+            except (botocore_exceptions.BotoCoreError, ResponseParserError):
+                return code
+        return code
 
     def _tries(self) -> int:
         """Return how many requests this thread has made since its last :meth:`attempt` began."""

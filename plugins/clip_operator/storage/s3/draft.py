@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 from clip_operator.storage.s3.buffer import PartBuffer
 from clip_operator.storage.s3.multipart import MultipartUpload
 from clip_operator.storage.s3.parts import THREADS, next_part_bytes
@@ -81,5 +82,5 @@ class S3Draft(Draft):
         self._part = PartBuffer(self._part_bytes)
 
     def _send_one(self, upload: MultipartUpload, number: int, part: PartBuffer) -> None:
-        with part:
+        with closing(part):
             upload.send(number, part.body(self._publication.s3.timeout_seconds))

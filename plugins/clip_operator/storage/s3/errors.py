@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from botocore import exceptions as botocore_exceptions
 from botocore.parsers import ResponseParserError
 
-from clip_operator.storage.backend import (
+from clip_operator.storage.objects import (
     AccessDenied,
     BucketNotFound,
     CredentialsError,
@@ -92,22 +90,16 @@ def is_not_known(error: botocore_exceptions.ClientError) -> bool:
 
 
 def explained(
-    uri: str,
-    endpoint: str,
-    error: Exception,
-    *,
-    tries: int,
-    sends_checksums: bool,
-    explain: Callable[[str], str],
+    uri: str, endpoint: str, error: Exception, code: str, *, tries: int, sends_checksums: bool
 ) -> StorageError:
     """Return the error that tells a person what happened to ``uri`` and what to do.
 
+    :param code: S3's own name for what went wrong, where the store answered.
     :param tries: how often the request was made.
     :param sends_checksums: boto3 sends its newer checksums along with uploads.
-    :param explain: returns S3's code for an answer that has only the HTTP status given.
     """
     if isinstance(error, botocore_exceptions.ClientError):
-        return _refusal(uri, endpoint, error, tries, sends_checksums, explain)
+        return _refusal(uri, endpoint, error, code, tries, sends_checksums)
     if isinstance(error, botocore_exceptions.NoCredentialsError):
         return CredentialsError(
             f"{uri}: no AWS credentials were found; set aws_conn_id, a service account, or AWS_ACCESS_KEY_ID and "
@@ -130,18 +122,9 @@ def explained(
 
 
 def _refusal(
-    uri: str,
-    endpoint: str,
-    error: botocore_exceptions.ClientError,
-    tries: int,
-    sends_checksums: bool,
-    explain: Callable[[str], str],
+    uri: str, endpoint: str, error: botocore_exceptions.ClientError, code: str, tries: int, sends_checksums: bool
 ) -> StorageError:
     bucket = uri.partition("://")[2].partition("/")[0]
-    code = code_of(error)
-    if code.isdigit() and not is_passing(error):
-        # A HEAD's missing key looks like a missing bucket, and refused credentials like a forbidden object.
-        code = explain(code)
     if is_passing(error):
         return StorageError(
             f"{uri}: {endpoint} kept failing ({code}) through {tries} tries; it is overloaded or out of order: "
@@ -153,6 +136,23 @@ def _refusal(
         return AccessDenied(f"{uri} is archived and cannot be read until it is restored")
     if code in _NOT_FOUND:
         return ObjectNotFound(f"{uri} does not exist")
+    if (refused := _credentials_refused(uri, endpoint, code)) is not None:
+        return refused
+    if code in _DENIED:
+        return AccessDenied(
+            f"{uri}: access denied by {endpoint}; check the credentials and what they may read and write in the bucket "
+            f"'{bucket}'"
+        )
+    hint = ""
+    if sends_checksums and error.operation_name in _WRITES and (is_not_known(error) or code in _CHECKSUM_NOT_KNOWN):
+        hint = (
+            ". If the store is too old for boto3's checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, or "
+            'config_kwargs={"request_checksum_calculation": "when_required"} in the extra of the Airflow connection'
+        )
+    return StorageError(f"{uri}: {error}{hint}")
+
+
+def _credentials_refused(uri: str, endpoint: str, code: str) -> CredentialsError | None:
     if code in _EXPIRED_CREDENTIALS:
         return CredentialsError(
             f"{uri}: the S3 credentials have expired ({code}). Run the task again with fresh ones: work done so far is "
@@ -166,15 +166,4 @@ def _refusal(
             f"{uri}: {endpoint} refused the request because this machine's clock differs too much from its own; "
             "set the clock (NTP) and run the task again"
         )
-    if code in _DENIED:
-        return AccessDenied(
-            f"{uri}: access denied by {endpoint}; check the credentials and what they may read and write in the bucket "
-            f"'{bucket}'"
-        )
-    hint = ""
-    if sends_checksums and error.operation_name in _WRITES and (is_not_known(error) or code in _CHECKSUM_NOT_KNOWN):
-        hint = (
-            ". If the store is too old for boto3's checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, or "
-            'config_kwargs={"request_checksum_calculation": "when_required"} in the extra of the Airflow connection'
-        )
-    return StorageError(f"{uri}: {error}{hint}")
+    return None

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from clip_operator.storage.backend import ObjectInfo
+from clip_operator.storage.objects import ObjectInfo
 from clip_operator.storage.s3.client import split
 from clip_operator.storage.s3.errors import code_of
-from clip_operator.storage.s3.pace import PacedSlice
+from clip_operator.storage.s3.pace import PacedBody
 from clip_operator.storage.s3.publication import Publication
 
 
@@ -44,7 +44,7 @@ class MultipartUpload:
         if kind is not None:  # also a signal: parts that nobody completes are paid for, and seen by nobody
             self.abort()
 
-    def send(self, number: int, body: PacedSlice) -> None:
+    def send(self, number: int, body: PacedBody) -> None:
         """Send a part; ``number`` is counted from 1."""
 
         def once() -> dict[str, Any]:

@@ -77,11 +77,11 @@ class PacedAnswer:
         self._raw.close()
 
 
-class PacedSlice:
-    """A slice of a file as the body of a request: read while it is sent, so that no more than a chunk is in memory.
+class PacedBody:
+    """A range of a file as the body of a request: read while it is sent, so that no more than a chunk is in memory.
 
     :param file: the file, which nothing else reads meanwhile.
-    :param start: the slice's first byte.
+    :param start: the range's first byte.
     :param length: its length in bytes.
     :param grace_seconds: see :class:`Pace`.
     """
@@ -103,12 +103,12 @@ class PacedSlice:
         return data
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Go to a place within the slice: to the beginning before every try, after it was hashed or sent before."""
+        """Go to a place within the range: to the beginning before every try, after it was hashed or sent before."""
         base = {SEEK_SET: 0, SEEK_CUR: self.tell(), SEEK_END: self.length}[whence]
         self._file.seek(self._start + base + offset, os.SEEK_SET)
         self._pace = None
         return self.tell()
 
     def tell(self) -> int:
-        """Return the place within the slice."""
+        """Return the place within the range."""
         return self._file.tell() - self._start

@@ -1,14 +1,8 @@
-"""How large objects are cut into parts, and how a few threads work through them."""
+"""How large the parts of large objects are, and how many of them are under way at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
-
-P = TypeVar("P")
-T = TypeVar("T")
+from typing import NamedTuple
 
 PART_BYTES = 8 << 20
 THREADS = 4
@@ -20,39 +14,23 @@ MOST_PART_BYTES = 5 << 30
 _GROWTH = 1_390
 
 
-@dataclass(frozen=True)
-class Part:
-    """A span of an object's bytes.
+class ByteRange(NamedTuple):
+    """Some of an object's bytes.
 
-    :param number: counted from 1, as S3 does.
-    :param start: its first byte.
-    :param length: its length in bytes.
+    :param start: the first of them.
+    :param length: how many they are.
     """
 
-    number: int
     start: int
     length: int
 
 
-def parts_of(size: int) -> list[Part]:
-    """Return the parts of an object of ``size`` bytes: none if it is empty, and no more than S3 allows."""
+def ranges_of(size: int) -> list[ByteRange]:
+    """Return the ranges of the parts of ``size`` bytes: none if there are no bytes, and no more than S3 allows."""
     length = max(PART_BYTES, -(-size // MAX_PARTS))
-    starts = range(0, size, length)
-    return [Part(number, start, min(length, size - start)) for number, start in enumerate(starts, start=1)]
+    return [ByteRange(start, min(length, size - start)) for start in range(0, size, length)]
 
 
 def next_part_bytes(sent: int) -> int:
     """Return how large the next part is of an object that ends who knows where, after ``sent`` bytes of it."""
     return max(PART_BYTES, -(-sent // _GROWTH))
-
-
-def in_threads(work: Callable[[P], T], parts: Sequence[P]) -> list[T]:
-    """Return what ``work`` returns for each part, in their order; after its first failure begin no more of them."""
-    if len(parts) < 2:
-        return [work(part) for part in parts]
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="s3-part") as threads:
-        try:
-            return list(threads.map(work, parts))
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise

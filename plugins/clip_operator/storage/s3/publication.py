@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from clip_operator.storage.backend import ObjectChanged, ObjectInfo, StorageError, Unchanged
+from clip_operator.storage.objects import ObjectChanged, ObjectInfo, StorageError, Unchanged, find
 from clip_operator.storage.s3.client import S3Client, split
 from clip_operator.storage.s3.errors import code_of, is_changed, is_not_found, is_not_known
 
@@ -27,17 +27,15 @@ class Publication:
 
     :param uri: the place.
     :param only_if: what must stand there; None: whatever does is replaced.
-    :param look: returns what stands at the place, or None.
+    :param stat: returns what stands at a URI.
     """
 
-    def __init__(
-        self, s3: S3Client, uri: str, only_if: Unchanged | None, look: Callable[[], ObjectInfo | None]
-    ) -> None:
+    def __init__(self, s3: S3Client, uri: str, only_if: Unchanged | None, stat: Callable[[str], ObjectInfo]) -> None:
         self.s3 = s3
         self.uri = uri
         self.place = dict(zip(("Bucket", "Key"), split(uri), strict=True))
         self._only_if = only_if
-        self._look = look
+        self._stat = stat
         self._token = secrets.token_hex(16)
         self.metadata = {"Metadata": {_METADATA_NAME: self._token}}
 
@@ -47,7 +45,7 @@ class Publication:
         :raises ObjectChanged: it does not.
         """
         if self._only_if is not None:
-            self._only_if.check(self.uri, self._look())
+            self._only_if.check(self.uri, find(self.uri, self._stat))
 
     def of(self, publish: Publish, size: int) -> ObjectInfo:
         """Make the object appear, if its condition holds, and return the version that then stands there."""

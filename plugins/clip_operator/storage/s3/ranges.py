@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
-from clip_operator.storage.backend import ObjectInfo, StorageError, changed_while_read
+from clip_operator.machine.threads import in_threads
+from clip_operator.storage.objects import ObjectInfo, StorageError, changed_while_read
 from clip_operator.storage.s3.client import S3Client, split
 from clip_operator.storage.s3.errors import is_changed, is_not_found
+from clip_operator.storage.s3.parts import THREADS, ByteRange, ranges_of
 
 _CHUNK_BYTES = 1 << 20
 
@@ -25,19 +27,19 @@ class _DoubtfulVersion(Exception):
 class S3Version:
     """One version of an object, of which ranges are read.
 
-    :param look: returns the version that stands there now.
+    :param stat: returns the version that stands at a URI now.
     """
 
     s3: S3Client
     info: ObjectInfo
-    look: Callable[[], ObjectInfo]
+    stat: Callable[[str], ObjectInfo]
 
     def check(self) -> None:
         """Make sure that it still stands there.
 
         :raises ObjectChanged: another one does.
         """
-        if self.look() != self.info:
+        if self.stat(self.info.uri) != self.info:
             raise changed_while_read(self.info.uri)
 
     def read(self, start: int, length: int) -> bytes:
@@ -72,6 +74,16 @@ class S3Version:
         raise StorageError(
             f"{self.info.uri}: {self.s3.endpoint} names another version of it every time; run the task again"
         )
+
+    def fetch_in_parts(self, start: int, length: int, put: Put, at: int) -> None:
+        """Do as :meth:`fetch` does, with a large range in parts, a few at a time."""
+        if length == 0:
+            self.check()
+
+        def fetch(part: ByteRange) -> None:
+            self.fetch(start + part.start, part.length, put, at + part.start)
+
+        in_threads(THREADS, fetch, ranges_of(length))
 
     def _once(self, start: int, length: int, put: Put, at: int) -> None:
         bucket, key = split(self.info.uri)

@@ -6,14 +6,15 @@ import os
 from io import BytesIO
 from pathlib import Path
 
-from clip_operator.storage.backend import ObjectInfo, StorageError
+from clip_operator.machine.threads import in_threads
+from clip_operator.storage.objects import ObjectInfo, StorageError
 from clip_operator.storage.s3.multipart import MultipartUpload
-from clip_operator.storage.s3.pace import PacedSlice
-from clip_operator.storage.s3.parts import PART_BYTES, Part, in_threads, parts_of
+from clip_operator.storage.s3.pace import PacedBody
+from clip_operator.storage.s3.parts import PART_BYTES, THREADS, ByteRange, ranges_of
 from clip_operator.storage.s3.publication import Publication
 
 
-def put(publication: Publication, body: PacedSlice) -> ObjectInfo:
+def put(publication: Publication, body: PacedBody) -> ObjectInfo:
     """Publish an object in one request."""
 
     def once(condition: dict[str, str]) -> str:
@@ -27,7 +28,7 @@ def put(publication: Publication, body: PacedSlice) -> ObjectInfo:
 def put_bytes(publication: Publication, data: bytes) -> ObjectInfo:
     """Publish ``data``, if the publication's condition holds."""
     publication.check()
-    return put(publication, PacedSlice(BytesIO(data), 0, len(data), publication.s3.timeout_seconds))
+    return put(publication, PacedBody(BytesIO(data), 0, len(data), publication.s3.timeout_seconds))
 
 
 def put_file(publication: Publication, path: Path) -> ObjectInfo:
@@ -37,7 +38,7 @@ def put_file(publication: Publication, path: Path) -> ObjectInfo:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= PART_BYTES:
-                return put(publication, PacedSlice(file, 0, size, publication.s3.timeout_seconds))
+                return put(publication, PacedBody(file, 0, size, publication.s3.timeout_seconds))
             return _in_parts(publication, path, size)
     except OSError as error:
         raise StorageError(f"cannot read {path} for {publication.uri}: {error.strerror or error}") from None
@@ -46,9 +47,10 @@ def put_file(publication: Publication, path: Path) -> ObjectInfo:
 def _in_parts(publication: Publication, path: Path, size: int) -> ObjectInfo:
     with MultipartUpload(publication) as upload:
 
-        def send(part: Part) -> None:
+        def send(numbered: tuple[int, ByteRange]) -> None:
+            number, part = numbered
             with path.open("rb") as file:
-                upload.send(part.number, PacedSlice(file, part.start, part.length, publication.s3.timeout_seconds))
+                upload.send(number, PacedBody(file, part.start, part.length, publication.s3.timeout_seconds))
 
-        in_threads(send, parts_of(size))
+        in_threads(THREADS, send, enumerate(ranges_of(size), start=1))
         return upload.complete(size)

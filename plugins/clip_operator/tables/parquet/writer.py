@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip_operator.errors import JobError
+from clip_operator.machine.disk import written_to
 from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.file_types import FileType, TableFormat
 from clip_operator.tables.parquet.columns import column_index
 from clip_operator.tables.parquet.reader import ParquetReader, ParquetSource
 from clip_operator.tables.parquet.schema import ARROW_TYPES, Template, leaf_options, with_columns
 from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
-from clip_operator.tables.temporary_disk import written_to
 
 MAX_GROUP_BYTES = 1024**3
 """A row group of the input that is larger in memory becomes several, because a writer holds the rows of one."""
