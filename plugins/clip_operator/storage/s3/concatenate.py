@@ -22,7 +22,7 @@ from clip_operator.storage.s3.upload import put
 
 # A copy gives no sign of life until it is done, so it must be done well before the request counts as dead.
 _COPY_BYTES = 128 << 20
-_READING_THREADS = 16  # a part, of which a few are made at the same time
+_READING_THREADS = 16  # in all, for the few parts that are made at the same time
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,9 @@ class Concatenation:
 
     def _publish(self, parts: Sequence[Part]) -> ObjectInfo:
         if len(parts) == 0 or (len(parts) == 1 and not parts[0].copied):
-            with self._gathered(parts[0] if parts else Part((), copied=False)) as buffer:
+            with self._gathered(parts[0] if parts else Part((), copied=False), _READING_THREADS) as buffer:
                 return put(self._publication, buffer.body(self._grace_seconds))
+        readers = _READING_THREADS // min(THREADS, len(parts))
         with MultipartUpload(self._publication) as upload:
 
             def make(numbered: tuple[int, Part]) -> None:
@@ -142,14 +143,14 @@ class Concatenation:
                 if part.copied:
                     self._copy(upload, number, part.ranges[0])
                 else:
-                    with self._gathered(part) as buffer:
+                    with self._gathered(part, readers) as buffer:
                         upload.send(number, buffer.body(self._grace_seconds))
 
             in_threads(THREADS, make, enumerate(parts, start=1))
             return upload.complete(sum(part.length for part in parts))
 
     @contextmanager
-    def _gathered(self, part: Part) -> Iterator[PartBuffer]:
+    def _gathered(self, part: Part, readers: int) -> Iterator[PartBuffer]:
         with closing(PartBuffer(part.length)) as buffer:
 
             def fetch(placed: tuple[SourceRange, int]) -> None:
@@ -157,7 +158,7 @@ class Concatenation:
                 self._version(some.source).fetch(some.start, some.length, buffer.put, position)
 
             positions = accumulate((some.length for some in part.ranges), initial=0)
-            in_threads(_READING_THREADS, fetch, zip(part.ranges, positions, strict=False))
+            in_threads(readers, fetch, zip(part.ranges, positions, strict=False))
             yield buffer
 
     def _copy(self, upload: MultipartUpload, number: int, copied: SourceRange) -> None:
