@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,17 +127,16 @@ class _FirstPass:
         job, provenance, source = self._job, self._encoder.provenance, version(self._job.data.info)
         here = EarlierWork(rows=0, device=self._device.name, libraries=library_versions())
         points = ResumePoints(job.storage, job.request, source, provenance.digest, provenance.precision, here)
-        with ExitStack() as stack:
-            previous = None
-            if manifest := job.standing.rescorable(source, provenance.digest, provenance.precision):
-                previous = stack.enter_context(PreviousOutput(job.storage, manifest, path))
-                self.tally.fall_back_on(manifest.calibration)
-            try:
-                yield Continuation(points, previous, job.request.resume_point_rows)
-            except Exception:
-                if points.saved_rows:
-                    log.info("The results of %s rows are kept for the next try", f"{points.saved_rows:,}")
-                raise
+        previous = None
+        if manifest := job.standing.rescorable(source, provenance.digest, provenance.precision):
+            previous = PreviousOutput(job.storage, manifest, path)
+            self.tally.fall_back_on(manifest.calibration)
+        try:
+            yield Continuation(points, previous, job.request.resume_point_rows)
+        except Exception:
+            if points.saved_rows:
+                log.info("The results of %s rows are kept for the next try", f"{points.saved_rows:,}")
+            raise
 
     def write(self, table: TableReader, rows_in_all: int, continuation: Continuation, writer: TableWriter) -> None:
         """Write ``table`` with the added columns, all but those that are known only when all rows are scored."""

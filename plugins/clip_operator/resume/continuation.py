@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice, repeat
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from clip_operator.proof.manifest import EarlierWork, EvaluationManifest
 from clip_operator.resume.points import ResumePoint, ResumePoints
@@ -17,7 +15,7 @@ from clip_operator.tables import Chunk, TableReader, file_type_of, open_table
 
 
 class PreviousOutput:
-    """The scores of an output that an earlier run has written. A context manager.
+    """The scores of an output that an earlier run has written.
 
     :param manifest: its own.
     :param path: where to put a copy.
@@ -44,14 +42,6 @@ class PreviousOutput:
         """Where its scores were computed. Of what it had itself taken over, its own manifest tells."""
         manifest = self.manifest
         return EarlierWork(rows=manifest.rows.scored, device=manifest.device.name, libraries=manifest.libraries)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._table.close()
 
 
 class Continuation:
