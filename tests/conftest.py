@@ -20,9 +20,12 @@ from demo.object_store import ObjectStore, object_store, weed_command
 
 SHAPES = "builtin://shapes-clip"
 
-# Read once each, when the hub's library and Airflow are imported. Airflow's own examples are not what is tested.
+# Read once each, when the hub's library, Airflow and torch are imported. Airflow's own examples are not what is tested.
+# A test process has a core to itself, at most: where torch has several threads there, they spin while they wait for
+# each other, which takes more than twice the processor time.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def missing_part(part: str) -> None:
