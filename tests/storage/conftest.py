@@ -34,7 +34,7 @@ class Place:
         return f"{self.root}/{quote(name) if self.kind == 'file' else name}"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.server) if kind == "s3" else kind for kind in KINDS])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     kind: str = request.param
     if kind == "s3":
