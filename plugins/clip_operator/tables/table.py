@@ -75,9 +75,10 @@ class TableReader(Protocol):
         :raises JobError: at the first thing that cannot be read, naming the line or element.
         """
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[Chunk]:
         """All rows in order, at most `rows` in a chunk, fewer where rows are large (``CHUNK_BYTES``); none is empty.
 
+        :param segment_rows: a chunk also ends wherever so many rows of the table, or a multiple, are complete.
         :raises JobError: at the first thing that cannot be read, naming the line or element.
         """
 
@@ -88,6 +89,11 @@ class TableReader(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def most_rows(first_row: int, rows: int, segment_rows: int | None) -> int:
+    """Return how many rows a chunk may have that begins at this row, see :meth:`TableReader.chunks`."""
+    return rows if segment_rows is None else min(rows, segment_rows - first_row % segment_rows)
 
 
 class TableWriter(Protocol):

@@ -111,12 +111,12 @@ class JsonReader(TextReader, ABC):
             if len(names) < MAX_COLUMN_NAMES or name in self._columns:
                 names[name] = None
 
-    def chunks(self, rows: int) -> Iterator[JsonChunk]:
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[JsonChunk]:
         """All rows in order, at most `rows` in a chunk.
 
         :raises JobError: at the first row that is not a JSON object, or text that cannot be read.
         """
-        return in_chunks(self._rows(), rows, lambda first_row: JsonChunk(first_row, self._columns))
+        return in_chunks(self._rows(), rows, segment_rows, lambda first_row: JsonChunk(first_row, self._columns))
 
 
 def parse_object(text: str, place: str) -> dict[str, object]:

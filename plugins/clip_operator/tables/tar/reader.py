@@ -160,13 +160,13 @@ class TarReader:
         """
         return table.TableScan(sum(1 for path in self._paths for _ in self._files(path)), COLUMNS)
 
-    def chunks(self, rows: int) -> Iterator[TarChunk]:
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[TarChunk]:
         """All rows in order, at most `rows` in a chunk.
 
         :raises JobError: if a tar is damaged or cut off, or a row has two files with the same ending.
         """
         samples = (_sample(path, file, run) for path in self._paths for file, run in self._files(path))
-        return in_chunks(samples, rows, TarChunk)
+        return in_chunks(samples, rows, segment_rows, TarChunk)
 
     def _files(self, path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
         if not self._joined:
