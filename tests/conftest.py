@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,37 @@ from demo.object_store import ObjectStore, object_store, weed_command
 
 SHAPES = "builtin://shapes-clip"
 
-# Read once each, when the hub's library and Airflow are imported. Airflow's own examples are not what is tested.
+# Read once each, when the hub's library, Airflow and torch are imported. Airflow's own examples are not what is tested.
+# A test process has a core to itself, at most: where torch has several threads there, they spin while they wait for
+# each other, which takes more than twice the processor time.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+_IMPORTS_AIRFLOW = re.compile(
+    r"^\s*(?:from|import) (?:airflow|clip_operator\.(?:operators|plugin|provider|web)|demo\.airflow_home"
+    r"|tests\.(?:browser|integration|operators|web))\b",
+    re.MULTILINE,
+)
+
+
+@functools.cache
+def _knows_airflow(path: Path) -> bool:
+    return _IMPORTS_AIRFLOW.search(path.read_text()) is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the S3 server and what needs Airflow; keep together what shares parts made for one file."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if "store" in item.fixturenames:
+            item.add_marker("server")
+        if _knows_airflow(item.path):
+            item.add_marker("airflow")
+        shared = [made[-1].scope for made in item._fixtureinfo.name2fixturedefs.values()]
+        if {"class", "module", "package"} & set(shared):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def missing_part(part: str) -> None:

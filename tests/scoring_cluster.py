@@ -31,6 +31,7 @@ def scoring_cluster(folder: Path, access: Mapping[str, str] | None = None) -> It
         "HOME": str(folder),
         "CLIP_OPERATOR_CACHE": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
     }
     images = {
         "scorer:1": Image(scorer, start=forks(PROCESSES)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -18,24 +17,8 @@ from clip_operator.proof.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import plan_shards
 from clip_operator.storage import Storage
+from tests.command_line import run
 from tests.conftest import S3, SHAPES
-
-
-def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "clip_operator", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-    )
-
-
-def run(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
-    process = start(*arguments, **variables)
-    stdout, stderr = process.communicate(stdin)
-    return process.returncode, stdout, stderr
 
 
 def test_flags_make_the_request_and_the_manifest_is_the_only_output(shapes_dataset: Path, s3: S3) -> None:
@@ -122,7 +105,13 @@ def test_a_terminated_job_ends_with_1_and_leaves_nothing(shapes_dataset: Path, t
     captions = data / "captions.jsonl"
     captions.write_text(captions.read_text() * 500)
     before = sorted(path.name for path in data.iterdir())
-    process = start("evaluate", "--input", str(captions), "--output", f"{data}/out.jsonl", "--model", SHAPES)
+    flags = ["--input", str(captions), "--output", f"{data}/out.jsonl", "--model", SHAPES]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clip_operator", "evaluate", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "Row 14 has no score" in line:

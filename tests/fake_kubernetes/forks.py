@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import runpy
 import signal
@@ -16,12 +17,15 @@ from pathlib import Path
 
 from .children import ChildProcess, Start
 
+_READ_THE_ENVIRONMENT = {"huggingface_hub.constants"}
+
 
 def forks(processes: ForkServerContext) -> Start:
     """Return what starts ``python -m MODULE …`` as a fork: in a moment, where an interpreter imports for seconds.
 
     The process has a session, an environment, a working directory, arguments and an output of its own, as if it were a
-    new interpreter. What its modules made of the environment when they were imported is the forked process's.
+    new interpreter. What its modules made of the environment when they were imported is the forked process's, but for
+    the settings of the hub's library.
     """
     return partial(_start, processes)
 
@@ -39,7 +43,9 @@ async def _start(
     writing = Connection(os.dup(output), readable=False)  # which multiprocessing hands to the fork
     try:
         process = processes.Process(
-            target=_run, args=(module, arguments, writing, dict(environment), directory), daemon=True
+            target=run_module,
+            args=(module, arguments, {1: writing, 2: writing}, dict(environment), directory),
+            daemon=True,
         )
         process.start()
     finally:
@@ -69,16 +75,29 @@ class _Fork:
         os.kill(self.pid, number)
 
 
-def _run(
-    module: str, arguments: list[str], output: Connection, environment: dict[str, str], directory: Path | None
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    files: Mapping[int, Connection],
+    environment: Mapping[str, str],
+    directory: Path | None,
 ) -> None:
+    """Be ``python -m MODULE …``, in a process that was forked for it.
+
+    :param files: what its standard input, output and error are, by their numbers.
+    """
     os.setsid()
-    for descriptor in (1, 2):
-        os.dup2(output.fileno(), descriptor)
-    output.close()
+    for number, file in files.items():
+        os.dup2(file.fileno(), number)
+    for file in files.values():
+        file.close()
+    if 0 in files:
+        sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has made it a file that is empty
     if directory is not None:
         os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
+    for name in _READ_THE_ENVIRONMENT & sys.modules.keys():
+        importlib.reload(sys.modules[name])
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -6,14 +6,13 @@ import logging
 import os
 import pty
 import re
-import subprocess
-import sys
 import termios
 from pathlib import Path
 
 import pytest
 
 from clip_operator.job.progress import LogProgress
+from tests.command_line import start
 from tests.conftest import SHAPES
 
 
@@ -39,12 +38,8 @@ def test_on_a_terminal_there_is_a_bar_and_the_manifest_is_still_alone_on_standar
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (25, 100))
     arguments = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl", "--model", SHAPES]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clip_operator", "evaluate", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        stdin=subprocess.DEVNULL,
-    )
+    with (tmp_path / "out").open("wb") as out, Path(os.devnull).open() as nothing:
+        process = start("evaluate", *arguments, stdin=nothing.fileno(), stdout=out.fileno(), stderr=terminal)
     os.close(terminal)
     shown = b""
     try:
@@ -52,8 +47,9 @@ def test_on_a_terminal_there_is_a_bar_and_the_manifest_is_still_alone_on_standar
             shown += block
     except OSError:  # how a terminal says that its last writer is gone
         pass
-    stdout, _ = process.communicate()
-    assert process.returncode == 0
+    process.join()
+    assert process.exitcode == 0
     assert re.search(r"100%\|█+\| 64\.0/64\.0 \[.*row/s, failed=4\]", shown.decode())
+    stdout = (tmp_path / "out").read_bytes()
     assert stdout.startswith(b'{"manifest_version"')
     assert stdout.count(b"\n") == 1

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import command_line
 from tests.hub import COMMIT, Hub, stand_in_hub
 
 
@@ -29,17 +27,15 @@ def score(hub: Hub, shapes_dataset: Path, tmp_path: Path) -> Any:
     """Score the demo data set with a model from the hub; return the exit code, the manifest and the log."""
 
     def run(*arguments: str) -> tuple[int, dict[str, Any], str]:
-        # A process of its own: huggingface_hub reads its environment once, when it is imported.
         environment = {
-            **{name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "hf"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "0",
         }
         uris = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl"]
-        command = [sys.executable, "-m", "clip_operator", "evaluate", *uris, *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+        code, out, log = command_line.run("evaluate", *uris, *arguments, **environment)
+        return code, json.loads(out or "{}"), log
 
     return run
 

@@ -109,6 +109,7 @@ def metadata(wheel: Path) -> Message:
         return message_from_bytes(archive.read(name))
 
 
+@pytest.mark.newest_airflow
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
     ours = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.rglob("*") if path.is_file()}
     with zipfile.ZipFile(wheel) as archive:
@@ -118,6 +119,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     assert {Path(name).parts[1] for name in packed if name.endswith(".jinja")} == {"report", "web"}
 
 
+@pytest.mark.newest_airflow
 def test_the_wheel_has_the_version_of_the_package(wheel: Path) -> None:
     said = metadata(wheel)
     assert (said["Name"], said["Version"]) == ("airflow-clip-operator", clip_operator.__version__)

@@ -48,6 +48,15 @@ def in_shards(request: EvaluationRequest, storage: Storage | None = None, **wish
     return merge_shards(plan.uri, storage, MERGER)
 
 
+def many_times(table: Path, times: int) -> bytes:
+    """Return the rows of a text file as often as that, one behind the other."""
+    header, rows = b"", table.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n"
+    if table.suffix == ".csv":
+        header, _, rows = rows.partition(b"\n")
+        header += b"\n"
+    return header + rows * times
+
+
 def assert_same_results(merged: EvaluationManifest, single: EvaluationManifest) -> None:
     assert merged.rows == single.rows
     assert merged.scores == single.scores
@@ -108,8 +117,17 @@ def test_parquet_has_the_same_rows_schema_and_row_groups(data: DataSet, tmp_path
     assert_same_results(merged, single)
 
 
+@pytest.mark.parametrize(
+    ("input_name", "segment", "chunk_bytes"),
+    [("rows.jsonl", 16, None), ("rows.jsonl", 300, None), ("rows.jsonl", 64, 3_000), ("rows.csv", 300, None)],
+)
 def test_shards_score_in_the_segments_of_a_single_task(
-    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: DataSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    input_name: str,
+    segment: int,
+    chunk_bytes: int | None,
 ) -> None:
     """On this machine's processor embeddings do not depend on their batch; on others they do, as with this encoder."""
     encode = ClipEncoder.encode_images
@@ -118,9 +136,15 @@ def test_shards_score_in_the_segments_of_a_single_task(
         return encode(self, images) + 1e-4 * len(images) + 1e-5 * float(encode(self, images[:1])[0, 0])
 
     monkeypatch.setattr(ClipEncoder, "encode_images", as_the_batch_has_it)
-    evaluate(data.request("rows.jsonl", tmp_path / "single.jsonl"))
-    in_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), shards=3)
-    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "single.jsonl").read_bytes()
+    if chunk_bytes is not None:  # as where rows are large
+        monkeypatch.setattr("clip_operator.tables.table.CHUNK_BYTES", chunk_bytes)
+    source = tmp_path / input_name
+    source.write_bytes(many_times(data.folder / input_name, 2 if segment < 300 else 3))
+    fields = {"input": str(source), "resume_point_rows": segment, "report": False}
+    single, output = (tmp_path / f"{name}-{input_name}" for name in ("single", "out"))
+    evaluate(data.request(input_name, single, **fields))
+    in_shards(data.request(input_name, output, **fields), shards=2)
+    assert output.read_bytes() == single.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TypeVar
 from urllib.parse import quote
 
+import fsspec.config
 import pytest
 
 from clip_operator.storage import Storage
@@ -18,7 +19,7 @@ from tests.conftest import S3
 
 T = TypeVar("T")
 
-KINDS = ("path", "file", "s3", "memory")
+KINDS = ("path", "file", "s3", "memory", "local")  # the last two by drivers of fsspec
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ class Place:
         return f"{self.root}/{quote(name) if self.kind == 'file' else name}"
 
 
-@pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.server) if kind == "s3" else kind for kind in KINDS])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     kind: str = request.param
+    # A driver of real folders, unlike an object store's, makes them only if its user has set that.
+    monkeypatch.setitem(fsspec.config.conf, "local", {"auto_mkdir": True})
     if kind == "s3":
         s3: S3 = request.getfixturevalue("s3")
         return Place(s3.storage, f"s3://{s3.bucket}/some folder", kind)
@@ -45,6 +48,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         "path": str(folder),
         "file": f"file://{quote(str(folder))}",
         "memory": f"memory://{uuid.uuid4().hex}/some folder",
+        "local": f"local://{folder}",
     }
     return Place(Storage(), roots[kind], kind)
 

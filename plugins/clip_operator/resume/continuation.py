@@ -49,7 +49,8 @@ class Continuation:
 
     :param points: what earlier tries have left, and where this one leaves its own.
     :param previous: the output that is rescored; None if all rows are to be scored.
-    :param segment_rows: the rows of a segment; it ends with the chunk that completes them.
+    :param segment_rows: the rows of a segment. They are counted from the table's first row, however large its rows are,
+        so that shards, which begin at such a multiple, score in the segments of the whole.
     """
 
     def __init__(self, points: ResumePoints, previous: PreviousOutput | None, segment_rows: int) -> None:
@@ -61,9 +62,9 @@ class Continuation:
     def rows(self, table: TableReader, image_key: str, text_key: str) -> Iterator[Rows[Chunk]]:
         """Yield all rows of the table, in order."""
         previous = repeat(None) if self._previous is None else self._previous.results()
-        point, rows_of_segment = self._points.find(0), 0
+        point = self._points.find(0)
         saved = _results(point)
-        for chunk in table.chunks(min(CHUNK_ROWS, self._segment_rows)):
+        for chunk in table.chunks(CHUNK_ROWS, self._segment_rows):
             pairs = list(islice(zip(previous, saved, strict=False), len(chunk)))
             # A try that rescored the previous output has left resume points that hold its scores, too.
             known = [old or new for old, new in pairs]
@@ -71,11 +72,11 @@ class Continuation:
                 self._take(self._previous.scored_by, sum(old is not None for old, _ in pairs))
             if point is not None:
                 self._take(point.scored_by, sum(old is None and new is not None for old, new in pairs))
-            rows_of_segment += len(chunk)
-            ends_segment = rows_of_segment >= self._segment_rows
+            behind = chunk.first_row + len(chunk)
+            ends_segment = behind % self._segment_rows == 0
             yield Rows(chunk, chunk.column(image_key), chunk.column(text_key), known, ends_segment, chunk.size)
             if ends_segment:
-                point, rows_of_segment = self._points.find(chunk.first_row + len(chunk)), 0
+                point = self._points.find(behind)
                 saved = _results(point)
 
     def save(self, rows: Rows[Chunk], results: Sequence[RowResult]) -> None:

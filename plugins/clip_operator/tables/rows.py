@@ -27,15 +27,17 @@ RowT = TypeVar("RowT")
 ChunkT = TypeVar("ChunkT", bound=GrowingChunk[Any])
 
 
-def in_chunks(rows: Iterable[RowT], most: int, new_chunk: Callable[[int], ChunkT]) -> Iterator[ChunkT]:
-    """Yield all rows in chunks of at most ``most`` rows, fewer where rows are large; none is empty.
+def in_chunks(
+    rows: Iterable[RowT], most: int, segment_rows: int | None, new_chunk: Callable[[int], ChunkT]
+) -> Iterator[ChunkT]:
+    """Yield all rows in chunks of at most ``most`` rows, fewer where a segment ends or rows are large; none is empty.
 
     :param new_chunk: makes an empty chunk, given the index of its first row.
     """
     chunk = new_chunk(0)
     for row in rows:
         chunk.add(row)
-        if len(chunk) >= most or chunk.size >= table.CHUNK_BYTES:
+        if len(chunk) >= table.most_rows(chunk.first_row, most, segment_rows) or chunk.size >= table.CHUNK_BYTES:
             yield chunk
             chunk = new_chunk(chunk.first_row + len(chunk))
     if len(chunk):

@@ -109,9 +109,10 @@ class TableReader(AbstractContextManager["TableReader"]):
         """
 
     @abstractmethod
-    def chunks(self, rows: int) -> Iterator[Chunk]:
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[Chunk]:
         """Yield all rows in order, at most `rows` in a chunk, fewer where they are large (``CHUNK_BYTES``); none empty.
 
+        :param segment_rows: a chunk also ends wherever so many rows of the table, or a multiple, are complete.
         :raises JobError: at the first thing that cannot be read, naming the line or element.
         """
 
@@ -127,6 +128,11 @@ class TableReader(AbstractContextManager["TableReader"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def most_rows(first_row: int, rows: int, segment_rows: int | None) -> int:
+    """Return how many rows a chunk may have that begins at this row, see :meth:`TableReader.chunks`."""
+    return rows if segment_rows is None else min(rows, segment_rows - first_row % segment_rows)
 
 
 class TableWriter(ABC):

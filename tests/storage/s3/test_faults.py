@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -56,8 +57,8 @@ LASTING = {
 class World:
     """A bucket with two objects, seen through the proxy."""
 
-    def __init__(self, s3: S3, proxy: FaultyStore, folder: Path) -> None:
-        access = dataclasses.replace(s3.storage.s3_access, endpoint_url=proxy.url, timeout_seconds=TIMEOUT_SECONDS)
+    def __init__(self, s3: S3, proxy: FaultyStore, folder: Path, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        access = dataclasses.replace(s3.storage.s3_access, endpoint_url=proxy.url, timeout_seconds=timeout_seconds)
         self.storage = Storage(access)
         self.s3 = s3
         self.proxy = proxy
@@ -137,9 +138,13 @@ def opened(s3: S3, tmp_path: Path, no_pauses: list[float]) -> Open:
     s3.put("large", LARGE)
 
     @contextmanager
-    def opened(faults: Sequence[Fault] | Callable[[Request], Kind | None] = (), **more: Any) -> Iterator[World]:
+    def opened(
+        faults: Sequence[Fault] | Callable[[Request], Kind | None] = (),
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        **more: Any,
+    ) -> Iterator[World]:
         with faulty_store(s3.store.endpoint_url, faults, **more) as proxy:
-            yield World(s3, proxy, tmp_path)
+            yield World(s3, proxy, tmp_path, timeout_seconds)
 
     return opened
 
@@ -238,11 +243,14 @@ def test_a_body_that_trickles_for_ever_ends_in_words(opened: Open) -> None:
 
 @pytest.mark.parametrize("key", ["small", "large"])
 def test_an_object_that_changes_during_its_download_is_an_error(opened: Open, key: str) -> None:
+    gets = itertools.count()  # the parts of a large object are asked for at once, in whatever order
+    patience = 60  # the change may take its time: a part that is asked for again in the meantime is still the old one
+
     def change(request: Request) -> None:
-        if request.method == "GET" and len(world.proxy.requests) == 1:
+        if request.method == "GET" and next(gets) == 0:
             world.s3.put(key, {"small": SMALL, "large": LARGE}[key][::-1])
 
-    with opened(before=change) as world:
+    with opened(before=change, timeout_seconds=patience) as world:
         message = f"s3://{world.s3.bucket}/{key} changed while it was being read; run the task again"
         with pytest.raises(ObjectChanged, match=message):
             world.download(key, b"")

@@ -96,9 +96,9 @@ class CsvReader(RowReader):
         header, rows = self._rows()
         return TableScan(sum(1 for _ in rows), header.names)
 
-    def chunks(self, rows: int) -> Iterator[CsvChunk]:
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[CsvChunk]:
         header, records = self._rows()
-        yield from in_chunks(records, rows, lambda first_row: CsvChunk(first_row, header, self._columns))
+        yield from in_chunks(records, rows, segment_rows, lambda first_row: CsvChunk(first_row, header, self._columns))
 
     def _rows(self) -> tuple[Header, Iterator[_Record]]:
         if not self.joined:

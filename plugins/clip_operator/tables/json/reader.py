@@ -92,8 +92,8 @@ class JsonReader(RowReader):
             if len(names) < MAX_COLUMN_NAMES or name in self._columns:
                 names[name] = None
 
-    def chunks(self, rows: int) -> Iterator[JsonChunk]:
-        return in_chunks(self._rows(), rows, lambda first_row: JsonChunk(first_row, self._columns))
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[JsonChunk]:
+        return in_chunks(self._rows(), rows, segment_rows, lambda first_row: JsonChunk(first_row, self._columns))
 
 
 def parse_object(text: str, place: str) -> dict[str, object]:

@@ -143,7 +143,7 @@ class ParquetReader(TableReader):
         template = self.template()
         return TableScan(sum(template.group_sizes), tuple(template.schema.names))
 
-    def chunks(self, rows: int) -> Iterator[ParquetChunk]:
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[ParquetChunk]:
         """Yield all rows in order, at most `rows` in a chunk. Chunks and row groups end independently.
 
         :raises JobError: if the data is damaged.
@@ -153,11 +153,12 @@ class ParquetReader(TableReader):
         batches: list[pa.RecordBatch] = []
         for batch in self._batches(rows):
             while batch.num_rows:
-                batches.append(batch.slice(0, rows - held))
+                most = table.most_rows(first_row, rows, segment_rows)
+                batches.append(batch.slice(0, most - held))
                 held += batches[-1].num_rows
                 size += batches[-1].nbytes
                 batch = batch.slice(batches[-1].num_rows)
-                if held == rows or size >= MAX_BATCH_BYTES:
+                if held == most or size >= MAX_BATCH_BYTES:
                     yield ParquetChunk(first_row, batches)
                     first_row += held
                     held = size = 0

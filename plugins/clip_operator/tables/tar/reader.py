@@ -121,8 +121,8 @@ class TarReader(RowReader):
         """
         return TableScan(sum(1 for _ in self._of_all_files(_runs)), COLUMNS)
 
-    def chunks(self, rows: int) -> Iterator[TarChunk]:
-        return in_chunks(self._of_all_files(_samples), rows, TarChunk)
+    def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[TarChunk]:
+        return in_chunks(self._of_all_files(_samples), rows, segment_rows, TarChunk)
 
     def template(self) -> Template:
         """Return what a Parquet file of the rows is like; they are counted for it."""
