@@ -25,7 +25,7 @@ MARKED ?= not slow and not image
 RESULTS ?= tests
 
 test: $(VENV)/installed ## run the test suite, but for what is slow or needs the image; TESTS=tests/tables runs a part of it
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m "$(MARKED)" --junitxml=build/$(RESULTS)$(AIRFLOW:%=-%).xml $(TESTS)
+	$(BIN)/python -m pytest --numprocesses auto -m "$(MARKED)" --junitxml=build/$(RESULTS)$(AIRFLOW:%=-%).xml $(TESTS)
 
 quick: ## run what needs neither a server nor Airflow: three quarters of the tests, in some two minutes
 	$(MAKE) test MARKED="$(MARKED) and not server and not airflow" RESULTS=quick-tests

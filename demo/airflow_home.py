@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,9 +13,24 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Command(Protocol):
+    """An ``airflow`` command that runs, as ``subprocess`` has its processes."""
+
+    args: Any
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code when there is one."""
+
+    def poll(self) -> int | None:
+        """Return the exit code if there is one yet."""
+
+    def send_signal(self, number: signal.Signals, /) -> None:
+        """Send the process a signal."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +80,11 @@ class AirflowHome:
         """
         log = log or self.folder / f"{'-'.join(arguments[:2])}.log"
         process = self.start(arguments, log)
-        if process.wait():
+        if code := process.wait():
             end = log.read_text(errors="replace")[-6000:]
-            raise subprocess.CalledProcessError(process.returncode, process.args, output=end)
+            raise subprocess.CalledProcessError(code, process.args, output=end)
 
-    def start(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    def start(self, arguments: Sequence[str], log: Path) -> Command:
         """Start an ``airflow`` command, its output going to a log file."""
         command = [str(Path(sys.executable).with_name("airflow")), *arguments]
         with log.open("wb") as out:

@@ -14,12 +14,14 @@ from typing import Any
 
 import boto3
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from clip_operator.storage import S3Access, Storage
 from demo.dataset import write_dataset
 from demo.object_store import ObjectStore, object_store, weed_command
 
 SHAPES = "builtin://shapes-clip"
+TESTS = Path(__file__).parent
 
 # Read once each, when the hub's library, Airflow and torch are imported. Airflow's own examples are not what is tested.
 # A test process has a core to itself, at most: where torch has several threads there, they spin while they wait for
@@ -35,23 +37,43 @@ _IMPORTS_AIRFLOW = re.compile(
 )
 
 
+# A fixture that is made for one file or class.
+_SHARED_PARTS = re.compile(r"""scope="(?:class|module|package)\"""")
+
+
 @functools.cache
 def _knows_airflow(path: Path) -> bool:
     return _IMPORTS_AIRFLOW.search(path.read_text()) is not None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the S3 server and what needs Airflow; keep together what shares parts made for one file."""
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        if "store" in item.fixturenames:
-            item.add_marker("server")
-        if _knows_airflow(item.path):
-            item.add_marker("airflow")
-        shared = [made[-1].scope for made in item._fixtureinfo.name2fixturedefs.values()]
-        if {"class", "module", "package"} & set(shared):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what needs the S3 server and what needs Airflow."""
+    if "store" in getattr(item, "fixturenames", ()):
+        item.add_marker("server")
+    if _knows_airflow(item.path):
+        item.add_marker("airflow")
+
+
+class TogetherByFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Hands tests to the processes one by one, but for those that share parts of their file: these stay together.
+
+    They come first, the most tests before the others, so that no process has many left when another is done.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if _shares_parts(self.config.rootpath / file) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherByFile:
+    """Return what divides the tests among processes."""
+    return TogetherByFile(config, log)
+
+
+@functools.cache
+def _shares_parts(path: Path) -> bool:
+    folders = (folder / "conftest.py" for folder in path.parents if folder.is_relative_to(TESTS))
+    return any(_SHARED_PARTS.search(file.read_text()) for file in (path, *folders) if file.exists())
 
 
 def missing_part(part: str) -> None:

@@ -16,6 +16,7 @@ from demo.object_store import ObjectStore
 from tests.conftest import SHAPES
 from tests.fake_kubernetes import FakeKubernetes
 from tests.scoring_cluster import scoring_cluster
+from tests.warm_airflow import WarmAirflow
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def airflow(
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",  # what is paused does not wait for assets
     }
-    home = AirflowHome(folder, {**variables, **settings})
+    home = WarmAirflow(folder, {**variables, **settings})
     home.migrate()
     return home
 

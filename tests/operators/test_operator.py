@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from typing import Any
 import pytest
 
 from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
-from demo.airflow_home import AirflowHome
+from demo.airflow_home import AirflowHome, Command
 from demo.object_store import ObjectStore
 from tests.fake_kubernetes import FakeKubernetes
 from tests.scoring_cluster import scoring_cluster
+from tests.warm_airflow import WarmAirflow
 
 BUCKET = "operator"
 FOLDER = f"s3://{BUCKET}/data"
@@ -81,7 +81,7 @@ def airflow(
         "AIRFLOW_CONN_CLIP_STORE": store.airflow_connection,
         "AIRFLOW_CONN_WRONG_SECRET": wrong,
     }
-    home = AirflowHome(tmp_path_factory.mktemp("airflow"), variables, dags=Path(__file__).parent / "cases")
+    home = WarmAirflow(tmp_path_factory.mktemp("airflow"), variables, dags=Path(__file__).parent / "cases")
     home.migrate()
     return Airflow(home, client)
 
@@ -267,7 +267,7 @@ def test_no_secret_is_in_anything_that_airflow_or_the_store_keeps(
     assert store.secret_key not in json.dumps(cluster.created) + json.dumps(cluster.requests)
 
 
-def wait_for(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(log: Path, words: str, process: Command) -> None:
     """Return when the words are in the log of a process that is still running."""
     deadline = time.monotonic() + 120
     while words not in log.read_text(errors="replace"):

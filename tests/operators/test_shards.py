@@ -18,6 +18,7 @@ from demo.airflow_home import AirflowHome
 from demo.object_store import ObjectStore
 from tests.fake_kubernetes import FakeKubernetes
 from tests.scoring_cluster import scoring_cluster
+from tests.warm_airflow import WarmAirflow
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +91,7 @@ def airflow(
         "CLIP_TEST_POD": json.dumps(pod),
         "AIRFLOW_CONN_CLIP_STORE": store.airflow_connection,
     }
-    home = AirflowHome(tmp_path_factory.mktemp("airflow"), variables, dags=Path(__file__).parent / "cases")
+    home = WarmAirflow(tmp_path_factory.mktemp("airflow"), variables, dags=Path(__file__).parent / "cases")
     home.migrate()
     return Airflow(home, store.client())
 
