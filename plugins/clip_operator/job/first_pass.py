@@ -100,6 +100,7 @@ class _FirstPass:
         request = job.request
         scores = None if request.reuse is None else ScoreStore(job.storage, request.reuse)
         self._job = job
+        self._libraries = library_versions()
         self._device = model.choose_device(request.device)
         self._encoder = model.load_encoder(job.checkpoint, self._device, request.precision, request.batch_size)
         self._reuse = (
@@ -125,7 +126,7 @@ class _FirstPass:
     def continuation(self, path: Path) -> Iterator[Continuation]:
         """Open what earlier tries and runs have left of this work; a copy of a previous output goes to ``path``."""
         job, provenance, source = self._job, self._encoder.provenance, version(self._job.data.info)
-        here = EarlierWork(rows=0, device=self._device.name, libraries=library_versions())
+        here = EarlierWork(rows=0, device=self._device.name, libraries=self._libraries)
         points = ResumePoints(job.storage, job.request, source, provenance.digest, provenance.precision, here)
         previous = None
         if manifest := job.standing.rescorable(source, provenance.digest, provenance.precision):
@@ -181,7 +182,7 @@ class _FirstPass:
             model=self._encoder.provenance,
             device=DeviceProvenance(name=self._device.name, reason=self._device.reason),
             throughput=self._scorer.throughput(),
-            libraries=library_versions(),
+            libraries=self._libraries,
             earlier_work=earlier_work,
             sums=None if self._job.request.shard is None else self.tally.sums(),
         )
