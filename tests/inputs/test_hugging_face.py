@@ -114,7 +114,7 @@ def test_a_path_in_a_data_set_does_not_bring_files_of_this_machine_into_the_outp
 
 
 @pytest.mark.parametrize("rows_at_most", [1, 3, 10, 100])
-def test_pieces_in_order_are_the_whole(tmp_path: Path, rows_at_most: int) -> None:
+def test_shards_in_order_are_the_whole(tmp_path: Path, rows_at_most: int) -> None:
     given = found(f"hf:{captions(tmp_path / 'pairs')}")
     spans = given.cut(rows_at_most)
     assert [span.first_row for span in spans] == list(range(0, 10, rows_at_most))
@@ -205,7 +205,7 @@ def test_the_version_is_the_same_in_another_process_for_a_copy_with_other_times(
     assert told == [found(f"hf:{plain}").info.etag, found(f"hf:{saved}").info.etag]
 
 
-def test_a_piece_is_refused_when_the_data_changed_after_the_cut(tmp_path: Path) -> None:
+def test_a_shard_is_refused_when_the_data_changed_after_the_cut(tmp_path: Path) -> None:
     folder = captions(tmp_path / "pairs")
     etag = found(f"hf:{folder}").info.etag
     captions(folder, rows=11)

@@ -1,4 +1,4 @@
-"""Inputs cut and fetched in pieces: together they are the whole, and each reads only its own part of the store."""
+"""Inputs cut and fetched in shards: together they are the whole, and each reads only its own part of the store."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _QUIRKS = ["plain", "", "a, comma", 'a "quote"', "two\nlines", "two\r\nlines", "
 Row = tuple[object, ...]
 
 
-def pieces_of(given: Input, rows_at_most: int) -> list[Shard]:
-    """The pieces that a plan would make of every span."""
+def shards_of(given: Input, rows_at_most: int) -> list[Shard]:
+    """The shards that a plan would make of every span."""
     cuts = given.cut(rows_at_most)
     return [
         Shard(
@@ -88,16 +88,16 @@ def text_of(ending: str, texts: Sequence[str], quirk: int = 0) -> bytes:
     rows_at_most=st.integers(1, 13),
     quirk=st.integers(0, 15),
 )
-def test_the_pieces_of_a_text_in_order_are_the_whole(
+def test_the_shards_of_a_text_in_order_are_the_whole(
     ending: str, texts: list[str], rows_at_most: int, quirk: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"pairs.{ending}"
         path.write_bytes(text_of(ending, texts, quirk))
         given = find_input(Storage(), str(path))
-        pieces = pieces_of(given, rows_at_most)
-        parts = [fetched(given, shard) for shard in pieces]
-        assert [len(part) for part in parts] == [shard.rows for shard in pieces]
+        shards = shards_of(given, rows_at_most)
+        parts = [fetched(given, shard) for shard in shards]
+        assert [len(part) for part in parts] == [shard.rows for shard in shards]
         whole = fetched(given)
         assert [row for part in parts for row in part] == whole
         assert [text for _, text in whole] == texts
@@ -121,19 +121,19 @@ def parquet(path: Path, rows: int, group_rows: int) -> Path:
 @pytest.mark.parametrize(("rows", "group_rows"), [(10, 3), (10, 10), (1, 1)])
 def test_the_row_groups_of_a_parquet_file_in_order_are_the_whole(tmp_path: Path, rows: int, group_rows: int) -> None:
     given = find_input(Storage(), str(parquet(tmp_path / "pairs.parquet", rows, group_rows)))
-    assert [row for shard in pieces_of(given, 1) for row in fetched(given, shard)] == fetched(given)
+    assert [row for shard in shards_of(given, 1) for row in fetched(given, shard)] == fetched(given)
     assert [cut.rows for cut in given.cut(1)] == [min(group_rows, rows - at) for at in range(0, rows, group_rows)]
 
 
-def test_a_parquet_file_without_row_groups_is_one_piece_without_rows(tmp_path: Path) -> None:
+def test_a_parquet_file_without_row_groups_is_one_shard_without_rows(tmp_path: Path) -> None:
     schema = pa.schema({"image_path": pa.string(), "text": pa.string()})
     pq.ParquetWriter(tmp_path / "pairs.parquet", schema).close()
     given = find_input(Storage(), str(tmp_path / "pairs.parquet"))
-    assert [fetched(given, shard) for shard in pieces_of(given, 1)] == [[]]
+    assert [fetched(given, shard) for shard in shards_of(given, 1)] == [[]]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "jsonl.gz", "parquet"])
-def test_the_pieces_of_many_files_in_order_are_the_whole(tmp_path: Path, ending: str) -> None:
+def test_the_shards_of_many_files_in_order_are_the_whole(tmp_path: Path, ending: str) -> None:
     folder = tmp_path / "step"
     for number, texts in enumerate([["a"], [], ["b", "c\nd"], ["e"]]):
         (folder / f"day={number}").mkdir(parents=True)
@@ -145,11 +145,11 @@ def test_the_pieces_of_many_files_in_order_are_the_whole(tmp_path: Path, ending:
     given = find_input(Storage(), f"{folder}/")
     whole = fetched(given)
     assert [text for _, text in whole] == ["a", "b", "c\nd", "e"]
-    pieces = pieces_of(given, 1)
-    assert [len(fetched(given, shard)) for shard in pieces] == [1, 0, 2, 1]
-    two = pieces[1].model_copy(update={"stop": 3})
-    assert fetched(given, two) == [row for shard in pieces[1:3] for row in fetched(given, shard)]
-    assert [row for shard in pieces for row in fetched(given, shard)] == whole
+    shards = shards_of(given, 1)
+    assert [len(fetched(given, shard)) for shard in shards] == [1, 0, 2, 1]
+    two = shards[1].model_copy(update={"stop": 3})
+    assert fetched(given, two) == [row for shard in shards[1:3] for row in fetched(given, shard)]
+    assert [row for shard in shards for row in fetched(given, shard)] == whole
 
 
 def tar(texts: Sequence[str]) -> bytes:
@@ -171,9 +171,9 @@ def test_tars_are_cut_between_them_and_keep_their_names(s3: S3, tmp_path: Path) 
     given = find_input(s3.storage, f"s3://{s3.bucket}/laion/*.tar")
     whole = fetched(given)
     assert whole == [(b"picture of a", "a"), (b"picture of b", "b"), (b"picture of c", "c")]
-    pieces = pieces_of(given, 1)
-    assert [row for shard in pieces for row in fetched(given, shard)] == whole
-    with given.fetch(tmp_path, pieces[1]).open(["__url__"]) as table:
+    shards = shards_of(given, 1)
+    assert [row for shard in shards for row in fetched(given, shard)] == whole
+    with given.fetch(tmp_path, shards[1]).open(["__url__"]) as table:
         assert [url for chunk in table.chunks(5) for url in chunk.column("__url__")] == ["00001.tar"]
     assert fetched(find_input(s3.storage, f"s3://{s3.bucket}/laion/00001.tar")) == whole[2:]
 
@@ -190,13 +190,13 @@ def bytes_asked_for(proxy: FaultyStore) -> int:
     return sum(int(last) - int(first) + 1 for first, last in bounds)
 
 
-def test_a_piece_of_a_parquet_file_reads_its_row_groups_and_the_footer(s3: S3, tmp_path: Path) -> None:
+def test_a_shard_of_a_parquet_file_reads_its_row_groups_and_the_footer(s3: S3, tmp_path: Path) -> None:
     path = parquet(tmp_path / "pairs.parquet", 40_000, 2000)
     uri = s3.put("pairs.parquet", path.read_bytes())
     size, footer = path.stat().st_size, int.from_bytes(path.read_bytes()[-8:-4], "little")
     with faulty_store(s3.store.endpoint_url, []) as proxy:
         given = find_input(through(proxy, s3), uri)
-        shard = pieces_of(given, 2000)[7]
+        shard = shards_of(given, 2000)[7]
         planned = bytes_asked_for(proxy)
         assert planned < size / 10
         local = given.fetch(tmp_path, shard)
@@ -210,20 +210,20 @@ def test_a_piece_of_a_parquet_file_reads_its_row_groups_and_the_footer(s3: S3, t
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "csv"])
-def test_a_piece_of_a_text_reads_its_own_bytes_and_at_most_a_header(s3: S3, tmp_path: Path, ending: str) -> None:
+def test_a_shard_of_a_text_reads_its_own_bytes_and_at_most_a_header(s3: S3, tmp_path: Path, ending: str) -> None:
     random_bytes = random.Random(1)
     content = text_of(ending, [random_bytes.randbytes(5000).hex() for _ in range(300)])
     uri = s3.put(f"pairs.{ending}", content)
-    pieces = pieces_of(find_input(s3.storage, uri), 30)
-    assert len(pieces) == 10
+    shards = shards_of(find_input(s3.storage, uri), 30)
+    assert len(shards) == 10
     with faulty_store(s3.store.endpoint_url, []) as proxy:
-        local = find_input(through(proxy, s3), uri).fetch(tmp_path, pieces[4])
+        local = find_input(through(proxy, s3), uri).fetch(tmp_path, shards[4])
         assert len(rows_in(local)) == 30
         header = (256 << 10) if ending == "csv" else 0
-        assert pieces[4].stop - pieces[4].start <= bytes_asked_for(proxy) <= pieces[4].stop - pieces[4].start + header
+        assert shards[4].stop - shards[4].start <= bytes_asked_for(proxy) <= shards[4].stop - shards[4].start + header
 
 
-def test_a_piece_of_many_files_reads_only_its_own_files(s3: S3, tmp_path: Path) -> None:
+def test_a_shard_of_many_files_reads_only_its_own_files(s3: S3, tmp_path: Path) -> None:
     for number in range(5):
         s3.put(f"step/part-{number}.jsonl", text_of("jsonl", [f"text {number}"]))
     with faulty_store(s3.store.endpoint_url, []) as proxy:
@@ -234,10 +234,10 @@ def test_a_piece_of_many_files_reads_only_its_own_files(s3: S3, tmp_path: Path) 
     assert [text for _, text in rows_in(local)] == ["text 2", "text 3"]
 
 
-def test_the_text_of_a_gzip_piece_is_unpacked_and_no_longer_than_the_piece(s3: S3, tmp_path: Path) -> None:
+def test_the_text_of_a_gzip_shard_is_unpacked_and_no_longer_than_the_shard(s3: S3, tmp_path: Path) -> None:
     content = text_of("csv", [f"caption {number}" for number in range(1000)])
     given = find_input(s3.storage, s3.put("pairs.csv.gz", gzip.compress(content)))
-    shard = pieces_of(given, 100)[3]
+    shard = shards_of(given, 100)[3]
     local = given.fetch(tmp_path, shard)
     assert (str(given.file_type), str(local.file_type)) == ("csv.gz", "csv")
     header = content[: content.index(b"0.png")]
@@ -250,7 +250,7 @@ def test_a_header_larger_than_the_first_read_is_found(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(",".join([*_COLUMNS, *columns]) + "\n" + "a.png,first\nb.png,second\n")
     given = find_input(Storage(), str(path))
-    assert [fetched(given, shard) for shard in pieces_of(given, 1)] == [[("a.png", "first")], [("b.png", "second")]]
+    assert [fetched(given, shard) for shard in shards_of(given, 1)] == [[("a.png", "first")], [("b.png", "second")]]
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.csv.gz", "pairs.parquet", "step/"])
@@ -267,7 +267,7 @@ def test_an_input_that_was_replaced_after_the_plan_is_refused_before_anything_is
             return f"s3://{s3.bucket}/step/"
         return s3.put(name, text_of(name.partition(".")[2], texts))
 
-    (shard, *_) = pieces_of(find_input(s3.storage, put(["a", "b"])), 1)
+    (shard, *_) = shards_of(find_input(s3.storage, put(["a", "b"])), 1)
     uri = put(["a", "c"])
     with pytest.raises(JobError, match="changed since the step was planned; clear the plan task"):
         find_input(s3.storage, uri).fetch(tmp_path, shard)
@@ -275,13 +275,13 @@ def test_an_input_that_was_replaced_after_the_plan_is_refused_before_anything_is
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz", "pairs.parquet"])
-def test_an_input_that_is_replaced_while_a_piece_is_fetched_is_never_mixed(s3: S3, tmp_path: Path, name: str) -> None:
+def test_an_input_that_is_replaced_while_a_shard_is_fetched_is_never_mixed(s3: S3, tmp_path: Path, name: str) -> None:
     path = parquet(tmp_path / "table.parquet", 10, 2)
     old, new = (text_of(name.partition(".")[2], [letter] * 10) for letter in "ab")
     if name == "pairs.parquet":
         old, new = path.read_bytes(), path.read_bytes().replace(b"0.png", b"9.png")
     given = find_input(s3.storage, s3.put(name, old))
-    shard = pieces_of(given, 2)[1]
+    shard = shards_of(given, 2)[1]
     s3.put(name, new)
     with pytest.raises(JobError, match="changed while it was being read; run the task again"):
         given.fetch(tmp_path, shard)
@@ -291,7 +291,7 @@ def test_gzip_data_that_is_cut_off_or_damaged_is_said_in_words(tmp_path: Path) -
     path = tmp_path / "pairs.jsonl.gz"
     whole = text_of("jsonl.gz", [f"caption {random.Random(n).random()}" for n in range(500)])
     path.write_bytes(whole)
-    last = pieces_of(find_input(Storage(), str(path)), 100)[-1]
+    last = shards_of(find_input(Storage(), str(path)), 100)[-1]
     for broken, words in (
         (whole[: len(whole) // 2], "is not whole gzip data"),
         (whole[:200] + b"\xff" * 200 + whole[400:], "is not whole gzip data"),

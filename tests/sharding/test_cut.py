@@ -37,7 +37,7 @@ def assert_whole(shards: list[Span], sizes: list[int]) -> None:
 
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(SIZES, st.integers(1, 70))
-def test_there_are_as_many_shards_as_asked_for_where_there_are_as_many_stretches(sizes: list[int], n: int) -> None:
+def test_there_are_as_many_shards_as_asked_for_where_there_are_as_many_spans(sizes: list[int], n: int) -> None:
     shards = into(spans(sizes), n, weight)
     assert_whole(shards, sizes)
     assert len(shards) == min(n, len(sizes))
@@ -45,14 +45,14 @@ def test_there_are_as_many_shards_as_asked_for_where_there_are_as_many_stretches
 
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 70))
-def test_shards_of_equal_stretches_differ_by_one_at_most(count: int, n: int) -> None:
+def test_shards_of_equal_spans_differ_by_one_at_most(count: int, n: int) -> None:
     shards = [shard.stop - shard.start for shard in into(spans([10] * count), n, weight)]
     assert max(shards) - min(shards) <= 1
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(SIZES, st.integers(1, 120))
-def test_shards_of_a_size_are_no_larger_unless_one_stretch_is(sizes: list[int], most: int) -> None:
+def test_shards_of_a_size_are_no_larger_unless_one_span_is(sizes: list[int], most: int) -> None:
     shards = of_size(spans(sizes), most, weight)
     assert_whole(shards, sizes)
     for shard in shards:

@@ -108,7 +108,7 @@ def written_in_parts(
     max_examples=250, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(table=TABLES, rows=st.integers(1, 4), chunk=st.integers(1, 5), packed=st.booleans(), data=st.data())
-def test_the_outputs_of_all_stretches_are_the_output_of_a_single_pass(
+def test_the_outputs_of_all_spans_are_the_output_of_a_single_pass(
     tmp_path: Path, table: tuple[str, str], rows: int, chunk: int, packed: bool, data: st.DataObject
 ) -> None:
     suffix, text = table[0], table[1].encode()
@@ -130,7 +130,7 @@ def test_the_outputs_of_all_stretches_are_the_output_of_a_single_pass(
     max_examples=120, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(table=TABLES, rows=st.integers(1, 4))
-def test_stretches_cover_every_byte_and_end_at_multiples_of_the_rows(
+def test_spans_cover_every_byte_and_end_at_multiples_of_the_rows(
     tmp_path: Path, table: tuple[str, str], rows: int
 ) -> None:
     name, text = table
@@ -148,7 +148,7 @@ def test_stretches_cover_every_byte_and_end_at_multiples_of_the_rows(
     assert name == "csv" or cuts.header_bytes == 0
 
 
-def test_stretches_of_csv_begin_behind_the_header() -> None:
+def test_spans_of_csv_begin_behind_the_header() -> None:
     cuts = cut('\ufeff\r\na,"b\nb"\r\n1,"x\ny"\r\n\r\n2,é\r\n3,4'.encode(), "csv", 2)
     assert cuts == Cuts(14, (Span(14, 31, 0, 2), Span(31, 34, 2, 1)))
 
@@ -156,14 +156,14 @@ def test_stretches_of_csv_begin_behind_the_header() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "header"), [("jsonl", b" \n\n", 0), ("json", b"[ ]\n", 0), ("csv", b"a,b\n\n", 4)]
 )
-def test_a_table_without_rows_is_one_stretch_without_rows(name: str, content: bytes, header: int) -> None:
+def test_a_table_without_rows_is_one_span_without_rows(name: str, content: bytes, header: int) -> None:
     assert cut(content, name, 5) == Cuts(header, (Span(header, len(content), 0, 0),))
     assert cut(b"", name, 5) == Cuts(0, (Span(0, 0, 0, 0),))
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
 @pytest.mark.parametrize("target", ["jsonl", "json", "csv"])
-def test_a_stretch_can_become_a_table_of_its_own(tmp_path: Path, suffix: str, target: str) -> None:
+def test_a_span_can_become_a_table_of_its_own(tmp_path: Path, suffix: str, target: str) -> None:
     content = {
         "jsonl": b'{"a":"1"}\n{"a":"2"}\n{"a":"3"}\n',
         "json": b'[{"a":"1"},\n{"a":"2"},\n{"a":"3"}]\n',
@@ -244,7 +244,7 @@ def test_what_a_scan_refuses_is_not_cut_either(
 
 @pytest.mark.parametrize("fragment", [Fragment(first=False), Fragment(first=False, last=False), Fragment(last=False)])
 @pytest.mark.parametrize("content", [b'{"a":1}', b', {"a":1} {"b":1}', b',{"a":1},', b'[{"a":1}] x'])
-def test_a_stretch_of_an_array_that_is_not_one_is_refused(tmp_path: Path, fragment: Fragment, content: bytes) -> None:
+def test_a_span_of_an_array_that_is_not_one_is_refused(tmp_path: Path, fragment: Fragment, content: bytes) -> None:
     (tmp_path / "t.json").write_bytes(content)
     with pytest.raises(JobError), open_table(tmp_path / "t.json", file_type_of("json"), fragment=fragment) as reader:
         reader.scan()
