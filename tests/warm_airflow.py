@@ -83,6 +83,8 @@ class Command:
 
 def _serve() -> None:
     """Run each command that standard input names in a fork, and tell its process id and how it ended."""
+    told = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # some versions log to standard output while they are imported
     for name in _IMPORTED:
         importlib.import_module(name)
     for line in sys.stdin:
@@ -90,13 +92,8 @@ def _serve() -> None:
         pid = os.fork()
         if pid == 0:
             os._exit(_run(arguments, log))
-        _tell(pid)
-        _tell(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
-
-def _tell(number: int) -> None:
-    sys.stdout.write(f"{number}\n")
-    sys.stdout.flush()
+        told.write(f"{pid}\n")
+        told.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
 
 
 def _run(arguments: list[str], log: str) -> int:
