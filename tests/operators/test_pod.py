@@ -341,7 +341,7 @@ REFUSED: dict[str, tuple[object, object, str]] = {
 def test_what_is_wrong_with_the_pod_is_refused_by_name(case: str) -> None:
     pod, gpus, words = REFUSED[case]
     with pytest.raises(RequestError, match=words) as refusal:
-        built(pod, gpus)  # type: ignore[arg-type]
+        built(pod, gpus)  # type: ignore[arg-type] # what a user may give, whatever types say
     assert "hush" not in str(refusal.value)
 
 
