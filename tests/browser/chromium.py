@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, expect, sync_playwright
 
 DESKTOP = {"width": 1280, "height": 1200}
 PHONE = {"width": 375, "height": 812}
@@ -54,11 +54,17 @@ class Window:
     """Scripts that failed, what could not be loaded, and what a content security policy forbade.
 
     What Airflow's own pages ask Airflow for is not among it: they bear a refusal, as of a busy SQLite, and ask again.
+    Nor is a request that they call off because the user has gone on to another page.
     """
 
     def __post_init__(self) -> None:
         self.page.context.on("console", self._note)
-        self.page.context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.page.context.on("weberror", self._note_error)
+
+    def _note_error(self, error: WebError) -> None:
+        # Playwright's own error, or whatever the page has thrown
+        if getattr(error.error, "name", None) != "AbortError":
+            self.errors.append(str(error.error))
 
     def _note(self, message: ConsoleMessage) -> None:
         url = str(message.location.get("url"))
