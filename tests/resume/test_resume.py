@@ -30,7 +30,7 @@ from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
 from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.resume import find_leftovers
-from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, Unchanged
+from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, StorageError, Unchanged
 from tests.conftest import S3, SHAPES
 from tests.faulty_store import Request, faulty_store
 from tests.tries import Access, Death, Tries
@@ -284,6 +284,60 @@ def test_another_request_does_not_meet_what_was_scored_for_the_first(
     with suppress(JobError):  # ids are no texts
         assert evaluate(request(pictures, tmp_path / "out.jsonl", max_error_rate=1, **change)).rows.resumed == 0
     assert not (tmp_path / "out.jsonl").exists() or not Path(f"{tmp_path}/out.jsonl.resume").exists()
+
+
+MONDAY = {"dag_id": "curate", "run_id": "monday", "task_id": "score"}
+
+
+@pytest.fixture
+def few(pictures: Path, tmp_path: Path) -> dict[str, str]:
+    """What makes a request one of two segments."""
+    rows = (pictures / "rows.jsonl").read_text().splitlines(keepends=True)[: 2 * SEGMENT]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "few.jsonl").write_text("".join(rows))
+    return {"input": f"{tmp_path}/in/few.jsonl", "output": f"{tmp_path}/out/out.jsonl"}
+
+
+class StopsBefore(Storage):
+    """Fails at an object, as a store that is down would fail a run."""
+
+    def __init__(self, suffix: str) -> None:
+        super().__init__()
+        self._suffix = suffix
+
+    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+        if uri.endswith(self._suffix):
+            raise StorageError("the store is down")
+        return super().write(data, uri, only_if)
+
+
+@pytest.mark.parametrize(
+    ("asker", "resumed"),
+    [
+        (MONDAY, SEGMENT),
+        ({**MONDAY, "run_id": "tuesday"}, 0),
+        ({**MONDAY, "dag_id": "other"}, 0),
+        ({**MONDAY, "task_id": "score_again"}, 0),
+        (None, 0),
+    ],
+    ids=["its own next try", "another run", "another DAG", "another task", "nobody"],
+)
+def test_overwriting_takes_up_what_an_earlier_try_of_the_same_task_instance_has_left_and_nothing_else(
+    pictures: Path, few: dict[str, str], asker: dict[str, str] | None, resumed: int
+) -> None:
+    """What another has left may have been scored before images were replaced, which is why one overwrites."""
+    with pytest.raises(StorageError, match="the store is down"):
+        evaluate(request(pictures, **few, overwrite=True, requested_by=MONDAY), StopsBefore(f"{SEGMENT:012d}.json"))
+    manifest = evaluate(request(pictures, **few, overwrite=True, requested_by=asker))
+    assert manifest.rows.resumed == resumed
+
+
+def test_overwriting_for_nobody_leaves_nothing_that_nobody_could_take_up(
+    pictures: Path, few: dict[str, str]
+) -> None:
+    with pytest.raises(StorageError, match="the store is down"):
+        evaluate(request(pictures, **few, overwrite=True), StopsBefore(".samples.json"))
+    assert not Path(f"{few['output']}.resume").exists()
 
 
 def test_what_a_killed_try_left_on_the_local_disk_is_removed_by_the_next(pictures: Path, tries: Tries) -> None:

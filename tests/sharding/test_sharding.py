@@ -242,14 +242,17 @@ def test_another_runs_plan_takes_over_the_shards_that_are_done(data: DataSet, tm
     assert merge_shards(second.uri, Storage(), MERGER).request.requested_by == asked_in("tuesday").requested_by
 
 
-def test_overwriting_takes_over_nothing_of_another_run(data: DataSet, tmp_path: Path) -> None:
-    def asked_in(run: str) -> EvaluationRequest:
-        asker = Requester(dag_id="d", run_id=run, task_id="plan")
-        return data.request("rows.jsonl", tmp_path / "out.jsonl", requested_by=asker, overwrite=True)
+def test_overwriting_takes_over_nothing_that_another_has_asked_for(data: DataSet, tmp_path: Path) -> None:
+    monday = Requester(dag_id="d", run_id="monday", task_id="plan")
+    others = ({"run_id": "tuesday"}, {"dag_id": "other"}, {"task_id": "another"}, {"map_index": 3})
 
-    first, second = (plan_shards(asked_in(run), Storage(), shards=2) for run in ("monday", "tuesday"))
-    assert first.id != second.id
-    assert plan_shards(asked_in("tuesday"), Storage(), shards=2).id == second.id
+    def planned_for(asker: Requester | None) -> str:
+        request = data.request("rows.jsonl", tmp_path / "out.jsonl", requested_by=asker, overwrite=True)
+        return plan_shards(request, Storage(), shards=2).id
+
+    askers = [monday, *(monday.model_copy(update=other) for other in others), None, None]
+    assert len(set(map(planned_for, askers))) == len(askers)
+    assert planned_for(monday) == planned_for(monday)
 
 
 def test_a_shard_of_another_plan_is_not_merged(data: DataSet, tmp_path: Path) -> None:

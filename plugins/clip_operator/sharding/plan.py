@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,7 +46,7 @@ class ShardPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     plan_version: Literal[1] = 1
-    id: str = Field(description="Digest of the request, the input's version and the cut.")
+    id: str = Field(description="Digest of the request, the input's version and the cut; and of who overwrites.")
     request: EvaluationRequest = Field(description="The whole step's. Who asks is whoever planned it.")
     input: ObjectVersion
     total_rows: int | None
@@ -136,7 +137,8 @@ def plan_shards(
 
     A text file is read through once and cut where its records end, at multiples of ``request.resume_point_rows`` rows,
     so that shards and a single task score in the same segments. A Parquet file is cut between row groups, of which only
-    the footer is read; inputs of many files are cut between files. The same work comes to the same plan.
+    the footer is read; inputs of many files are cut between files. The same work comes to the same plan;
+    work that overwrites only if the same task instance asks for it.
 
     :param shards: how many there should be; there may be fewer.
     :param shard_rows: or how many rows one may have, or
@@ -277,9 +279,11 @@ def _plan(
     is_complete: bool = False,
 ) -> ShardPlan:
     source = version(data.info)
-    # Whoever says overwrite wants scores that this run has made, and not those of shards that stand around.
-    run = request.requested_by.run_id if request.overwrite and request.requested_by is not None else None
-    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, run, is_complete]
+    # Whoever says overwrite wants scores that he has asked for, and not those of shards that stand around.
+    asker = None
+    if request.overwrite:
+        asker = uuid4().hex if request.requested_by is None else request.requested_by.model_dump()
+    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, asker, is_complete]
     return ShardPlan(
         id=hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16],
         request=request,
