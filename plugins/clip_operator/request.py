@@ -112,6 +112,15 @@ class Requester(BaseModel):
     task_id: str
     map_index: int = -1
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it is one instance of a mapped task, or of a task in a mapped group."""
+        return self.map_index >= 0
+
+    def runs_beside(self, other: Requester | None) -> bool:
+        """Tell whether the other is another instance of the same mapped task in the same run."""
+        return other is not None and other != self and other.model_copy(update={"map_index": self.map_index}) == self
+
 
 class Shard(BaseModel):
     """The part of an input that one shard scores, and its place in the whole.

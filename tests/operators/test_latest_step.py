@@ -60,6 +60,13 @@ def test_a_retry_reads_what_the_first_try_read_and_not_what_it_wrote(series: Ste
     assert latest_step(Storage(), series, MONDAY)[0] == 1
 
 
+def test_instances_of_a_mapped_task_read_the_same_step_though_one_has_written_the_next(series: StepSeries) -> None:
+    first, second = (MONDAY.model_copy(update={"map_index": index}) for index in (0, 1))
+    write(series, 1, first)
+    assert latest_step(Storage(), series, second)[0] == 0
+    assert latest_step(Storage(), series, second.model_copy(update={"run_id": "tuesday"}))[0] == 1
+
+
 def test_a_task_that_is_cleared_after_later_ones_have_run_reads_what_it_read_before(series: StepSeries) -> None:
     write(series, 1, MONDAY)
     write(series, 2, OTHER)

@@ -50,8 +50,9 @@ def evaluate(
     standing = look(storage, request)
     if done := standing.finished(source, checkpoint.digest):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
+        confirmed = confirm(storage, done, request.requested_by)
         discard_leftovers(storage, *request.outputs)
-        return confirm(storage, done, request.requested_by)
+        return confirmed
     standing.check_may_write()
     with scratch_folder() as folder, claimed(storage, standing) as condition:
         first = score_rows(Job(request, storage, images, data, checkpoint, standing, stop), folder)

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 def latest_step(storage: Storage, series: StepSeries, requester: Requester | None) -> tuple[int, str]:
     """Return the step that a task which asks for the latest one should read, and its URI.
 
-    That is the highest complete step that the same task instance has not written itself: a retry reads what the first
-    try read, not what it wrote.
+    That is the highest complete step that the same task has not written itself in this run: a retry reads what the
+    first try read, not what it wrote, and so do all instances of a mapped task, in whatever order they come.
 
     :raises JobError: there is no step to read.
     """
@@ -29,9 +29,10 @@ def latest_step(storage: Storage, series: StepSeries, requester: Requester | Non
         manifest = proof(storage, uri)
         # A proven step is complete, whatever claims its writer left; only for an unproven one does a claim tell more.
         claim = None if manifest is not None else read_claim(storage, uri)
-        writer = (manifest and manifest.request.requested_by) or (claim and claim.requested_by)
-        if requester is not None and writer == requester:
-            log.info("Step %d is this task's own, from an earlier try; reading the step before it", step)
+        asked = claim if manifest is None else manifest.request
+        writer = None if asked is None else asked.requested_by
+        if requester is not None and (writer == requester or requester.runs_beside(writer)):
+            log.info("Step %d is this task's own, of this run; reading the step before it", step)
             latest = None
         elif claim is not None:
             log.info("Step %d is not complete: it is being written, or its writer died", step)

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_operator.errors import JobError
 from clip_operator.request import Requester
 from clip_operator.steps import claim_uri
-from clip_operator.storage import ObjectNotFound, Storage
+from clip_operator.storage import ObjectChanged, ObjectNotFound, Storage, Unchanged, display
 
 
 class Claim(BaseModel):
@@ -20,10 +21,24 @@ class Claim(BaseModel):
     claimed_at: datetime
 
 
-def write_claim(storage: Storage, output: str, requester: Requester | None) -> None:
-    """Say beside an output who is about to write it."""
+def write_claim(storage: Storage, output: str, requester: Requester | None) -> Claim:
+    """Say beside an output who is about to write it.
+
+    :raises JobError: another instance of the same mapped task has said so in this run.
+    """
     claim = Claim(requested_by=requester, claimed_at=datetime.now(UTC))
-    storage.write(claim.model_dump_json().encode(), claim_uri(output))
+    data, uri = claim.model_dump_json().encode(), claim_uri(output)
+    if requester is not None and requester.is_mapped:
+        before = storage.find(uri)
+        check_claim(storage, output, requester)
+        try:
+            storage.write(data, uri, Unchanged(before))
+        except ObjectChanged:  # somebody has claimed it this very moment
+            check_claim(storage, output, requester)
+        else:
+            return claim
+    storage.write(data, uri)
+    return claim
 
 
 def read_claim(storage: Storage, output: str) -> Claim | None:
@@ -32,3 +47,22 @@ def read_claim(storage: Storage, output: str) -> Claim | None:
         return Claim.model_validate_json(storage.read(claim_uri(output), max_bytes=1 << 20))
     except (ObjectNotFound, ValidationError):
         return None
+
+
+def check_claim(storage: Storage, output: str, requester: Requester | None) -> None:
+    """Raise :class:`JobError` if another instance of the requester's own mapped task has claimed the output in this
+    run."""
+    if requester is not None and requester.is_mapped and (claim := read_claim(storage, output)) is not None:
+        check_alone(output, requester, claim.requested_by)
+
+
+def check_alone(output: str, requester: Requester | None, *others: Requester | None) -> None:
+    """Raise :class:`JobError` if one of those that an output belongs to is another instance of the requester's own
+    mapped task in this run, which it would go on to name as its own."""
+    other = next((other for other in others if requester is not None and requester.runs_beside(other)), None)
+    if other is not None and requester is not None:
+        raise JobError(
+            f"{display(output)} is the output of instance {other.map_index} of this mapped task in this run, and "
+            f"instance {requester.map_index} would replace it. Give each instance an output of its own: map cache_path "
+            "or file_name_prefix, too, or have one of them hold {{ ti.map_index }}"
+        )

@@ -206,12 +206,14 @@ class EvaluationManifest(Scored, _Step):
         """When this manifest was written."""
         return self.confirmed_at or self.finished_at
 
+    @property
+    def asked_for_by(self) -> tuple[Requester | None, Requester | None]:
+        """Who had the work done, and who has last found it done."""
+        return self.request.requested_by, self.confirmed_by
+
     def answers(self, request: EvaluationRequest) -> bool:
         """Tell whether it was this request's task instance that did the work, or last found it done."""
-        return (
-            request.requested_by in (self.request.requested_by, self.confirmed_by)
-            and self.request.fingerprint() == request.fingerprint()
-        )
+        return request.requested_by in self.asked_for_by and self.request.fingerprint() == request.fingerprint()
 
     def proves(self, request: EvaluationRequest, source: ObjectVersion, digest: str) -> bool:
         """Tell whether the output is what ``request`` would write from ``source`` with the model of this digest."""

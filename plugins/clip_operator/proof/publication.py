@@ -9,15 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clip_operator.errors import JobError
-from clip_operator.proof.claims import write_claim
+from clip_operator.proof.claims import check_claim, read_claim, write_claim
 from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, Scored
-from clip_operator.proof.standing import Standing, find_output, version
+from clip_operator.proof.standing import Standing, find_output, look, version
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.steps import claim_uri, manifest_uri
 from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, StorageError, Unchanged, display
 
 # Each time that a manifest cannot be written, another run has written one. So many do not come at once.
 _MOST_PUBLICATIONS = 20
+
+
+class OutputReplaced(JobError):
+    """Another run has written the output while this one was at work. What that one wrote stands."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,26 @@ class Published:
 def claimed(storage: Storage, before: Standing) -> Iterator[Unchanged]:
     """Claim the output while it is written. Also the first proof that the place can be written at all.
 
-    The claim goes if nothing was written. Else it stays until the manifest is there and the caller removes it.
+    The claim goes if nothing was written, or another run has proved what stands there. Else it stays until the manifest
+    is there and the caller removes it.
 
     :param before: what stood there when the job was found free to write.
     :return: the condition under which the output may be written: that nothing else has written it meanwhile.
+    :raises JobError: the output is that of another instance of the same mapped task in this run.
     """
     request = before.request
-    write_claim(storage, request.output, request.requested_by)
+    claim = write_claim(storage, request.output, request.requested_by)
     try:
+        if request.requested_by is not None and request.requested_by.is_mapped:
+            look(storage, request).check_alone()  # one that has found it done did so before the claim, or sees it
         yield Unchanged(before.output)
     except BaseException:
         # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm. The filtered
         # output tells it, too: an output may be replaced by one with the same ETag.
         with suppress(StorageError):
-            filtered = None if request.filtered_output is None else storage.find(request.filtered_output)
-            if (find_output(storage, request.output), filtered) == (before.output, before.filtered):
+            now = look(storage, request)
+            is_untouched = (now.output, now.filtered) == (before.output, before.filtered)
+            if (is_untouched or now.is_proved) and read_claim(storage, request.output) == claim:
                 storage.delete(claim_uri(request.output))
         raise
 
@@ -59,12 +68,12 @@ def publish_output(storage: Storage, path: Path, uri: str, condition: Unchanged 
     """Write an output, whole and at once.
 
     :param condition: what :func:`claimed` gave for it; None for a filtered output, which follows the output it is of.
-    :raises JobError: another run has written it while this one was scoring.
+    :raises OutputReplaced: another run has written it while this one was scoring.
     """
     try:
         return storage.upload(path, uri, condition)
     except ObjectChanged:
-        raise JobError(
+        raise OutputReplaced(
             f"another run has written {display(uri)} while this one was scoring. What it wrote stands, and "
             "this run has written nothing; the next try finds the work done, if that was the same"
         ) from None
@@ -106,7 +115,8 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
     Another run may have taken this one for dead and replaced the output. Then the manifest that belongs there is that
     run's, also where it is still to come.
 
-    :raises JobError: the output is not this run's any more, or the store refuses the manifest again and again.
+    :raises OutputReplaced: the output is not this run's any more.
+    :raises JobError: the store refuses the manifest again and again.
     """
     uri = manifest_uri(manifest.output.uri)
     data = manifest.model_dump_json(indent=2).encode() + b"\n"
@@ -114,7 +124,7 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
         before = storage.find(uri)
         standing = find_output(storage, manifest.output.uri)
         if standing is None or version(standing) != manifest.output:
-            raise JobError(
+            raise OutputReplaced(
                 f"another run has replaced {display(manifest.output.uri)} before this one had proved it. What that run "
                 "wrote stands, and the next try finds the work done, if it was the same"
             )
@@ -133,9 +143,11 @@ def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester
     """Write into the manifest that this task instance, too, has asked for the work and found it done.
 
     :return: the manifest as it stands then; without a task instance, as it was.
+    :raises JobError: another instance of the same mapped task is about to replace it in this run.
     """
     if requester is None:
         return manifest
     confirmed = manifest.model_copy(update={"confirmed_by": requester, "confirmed_at": datetime.now(UTC)})
     publish_manifest(storage, confirmed)
+    check_claim(storage, manifest.output.uri, requester)
     return confirmed

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from clip_operator.errors import JobError, Reason
-from clip_operator.proof.claims import Claim, read_claim
+from clip_operator.proof.claims import Claim, check_alone, read_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion, read_manifest
 from clip_operator.request import ErrorBudget, EvaluationRequest, Requester
 from clip_operator.steps import is_in_parts, manifest_uri, part_files
@@ -64,7 +64,8 @@ class Standing:
     :param output: the version of the output; None where there is none.
     :param filtered: the version of the filtered output; None where there is none, or none is asked for.
     :param manifest: what stands beside the output, whatever it proves.
-    :param claim: who has begun to write the output; looked up where no manifest proves what stands there.
+    :param claim: who has begun to write the output; looked up where no manifest proves what stands there, and for an
+        instance of a mapped task.
     """
 
     request: EvaluationRequest
@@ -77,6 +78,11 @@ class Standing:
     def proof(self) -> EvaluationManifest | None:
         """The manifest of the output that stands there."""
         return _of(self.manifest, self.output)
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether the manifest is of what stands there, so that a claim tells nothing more."""
+        return self.proof is not None and (self.filtered is None or self.is_filtered_proved)
 
     @property
     def is_filtered_proved(self) -> bool:
@@ -129,13 +135,24 @@ class Standing:
 
         An output is a job's own if the same task of the same DAG wrote it, in whatever run, or, without Airflow, if the
         package's command line or Python interface wrote it. A filtered output is whose the manifest is that names it.
+        Of a mapped task's instances in one run each is another, and none may replace what is the other's.
         """
+        self.check_alone()
         if self.request.overwrite:
             return
         if self.output is not None:
             self._check_own(self.output, self.proof)
         if self.filtered is not None:
             self._check_own(self.filtered, self.manifest if self.is_filtered_proved else None)
+
+    def check_alone(self) -> None:
+        """Raise :class:`JobError` if another instance of the same mapped task has written, found done or claimed the
+        output in this run."""
+        manifest = self.proof
+        if manifest is not None:
+            check_alone(self.request.output, self.request.requested_by, *manifest.asked_for_by)
+        if self.claim is not None:
+            check_alone(self.request.output, self.request.requested_by, self.claim.requested_by)
 
     def _check_own(self, found: ObjectInfo, manifest: EvaluationManifest | None) -> None:
         """Raise :class:`JobError` unless the manifest, or where there is none the claim, is this job's."""
@@ -161,7 +178,8 @@ def look(storage: Storage, request: EvaluationRequest) -> Standing:
     filtered = None if request.filtered_output is None else storage.find(request.filtered_output)
     manifest = None if output is None and filtered is None else find_manifest(storage, request.output)
     standing = Standing(request, output, filtered, manifest, claim=None)
-    if standing.proof is not None and (filtered is None or standing.is_filtered_proved):
+    is_mapped = request.requested_by is not None and request.requested_by.is_mapped
+    if standing.is_proved and not is_mapped:
         return standing
     return replace(standing, claim=read_claim(storage, request.output))
 
