@@ -33,6 +33,7 @@ from clip_operator.resume import find_leftovers
 from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, StorageError, Unchanged
 from tests.conftest import S3, SHAPES
 from tests.faulty_store import Request, faulty_store
+from tests.meetings import MeetsAnotherRun
 from tests.tries import Access, Death, Tries
 
 SEGMENT = 64
@@ -208,21 +209,6 @@ def test_of_two_runs_of_one_task_at_once_one_writes_the_output_and_the_other_say
     assert set(s3.object_keys()) == {"rows.jsonl", *beside("out.jsonl")}
 
 
-class MeetsAnotherRun(Storage):
-    """Has a whole other run come in between, right before an object is written."""
-
-    def __init__(self, suffix: str, other_run: Callable[[], object]) -> None:
-        super().__init__()
-        self._suffix = suffix
-        self._other_run: Callable[[], object] | None = other_run
-
-    def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
-        if uri.endswith(self._suffix) and self._other_run is not None:
-            other_run, self._other_run = self._other_run, None
-            other_run()
-        return super().write(data, uri, only_if)
-
-
 @pytest.mark.parametrize("suffix", [".samples.json", ".report.html", ".manifest.json"])
 def test_a_run_whose_output_was_replaced_before_it_was_proved_leaves_the_proof_to_the_other(
     pictures: Path, tmp_path: Path, suffix: str
@@ -332,12 +318,24 @@ def test_overwriting_takes_up_what_an_earlier_try_of_the_same_task_instance_has_
     assert manifest.rows.resumed == resumed
 
 
-def test_overwriting_for_nobody_leaves_nothing_that_nobody_could_take_up(
-    pictures: Path, few: dict[str, str]
-) -> None:
+def test_overwriting_for_nobody_leaves_nothing_that_nobody_could_take_up(pictures: Path, few: dict[str, str]) -> None:
     with pytest.raises(StorageError, match="the store is down"):
         evaluate(request(pictures, **few, overwrite=True), StopsBefore(".samples.json"))
     assert not Path(f"{few['output']}.resume").exists()
+
+
+@pytest.mark.parametrize("suffix", [".claim.json", "000000000000.json"])
+def test_a_run_that_another_was_quicker_than_leaves_nothing_behind(
+    pictures: Path, few: dict[str, str], suffix: str
+) -> None:
+    """Neither resume points, which the other's success has not removed, nor a claim that came behind it."""
+    first, second = (
+        request(pictures, **few, overwrite=True, requested_by={**MONDAY, "run_id": run})
+        for run in ("monday", "tuesday")
+    )
+    with pytest.raises(JobError, match=r"another run has written .*out\.jsonl while this one was scoring"):
+        evaluate(first, MeetsAnotherRun(suffix, lambda: evaluate(second)))
+    assert [Path(info.uri).name for info in Storage().list(few["output"])] == beside("out.jsonl")
 
 
 def test_what_a_killed_try_left_on_the_local_disk_is_removed_by_the_next(pictures: Path, tries: Tries) -> None:

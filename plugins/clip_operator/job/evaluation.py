@@ -14,7 +14,7 @@ from clip_operator.job.summary import log_summary
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.model import find_checkpoint
 from clip_operator.proof.manifest import EvaluationManifest
-from clip_operator.proof.publication import build_manifest, claimed, confirm, publish_manifest
+from clip_operator.proof.publication import OutputReplaced, build_manifest, claimed, confirm, publish_manifest
 from clip_operator.proof.standing import look, version
 from clip_operator.report import publish_report
 from clip_operator.request import EvaluationRequest
@@ -56,11 +56,15 @@ def evaluate(
     standing.check_may_write()
     with scratch_folder() as folder, claimed(storage, standing) as condition:
         first = score_rows(Job(request, storage, images, data, checkpoint, standing, stop), folder)
-        published = publish_step(storage, first.table, request, condition, first.tally)
-        manifest = build_manifest(request, source, published, first.scored, started)
-        if first.samples is not None:
-            publish_report(storage, manifest, first.samples)
-        publish_manifest(storage, manifest)
+        try:
+            published = publish_step(storage, first.table, request, condition, first.tally)
+            manifest = build_manifest(request, source, published, first.scored, started)
+            if first.samples is not None:
+                publish_report(storage, manifest, first.samples)
+            publish_manifest(storage, manifest)
+        except OutputReplaced:
+            first.continuation.discard()
+            raise
     discard_leftovers(storage, *request.outputs)
     log_summary(manifest)
     return manifest

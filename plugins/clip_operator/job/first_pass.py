@@ -60,12 +60,14 @@ class ScoredRows:
 
     :param table: the local file with all rows and the added columns, but for those that need all rows' scores.
     :param tally: counts and statistics over them, of which ``scored`` has what the manifest says.
+    :param continuation: what was saved of them.
     """
 
     table: Path
     tally: Tally
     scored: Scored
     samples: Samples | None
+    continuation: Continuation
 
 
 def score_rows(job: Job, folder: Path) -> ScoredRows:
@@ -90,7 +92,7 @@ def score_rows(job: Job, folder: Path) -> ScoredRows:
             first_pass.write(table, scan.rows, continuation, writer)
         samples = first_pass.samples()
     job.check_not_stopped()
-    return ScoredRows(table_path, first_pass.tally, first_pass.scored(continuation), samples)
+    return ScoredRows(table_path, first_pass.tally, first_pass.scored(continuation), samples, continuation)
 
 
 class _FirstPass:

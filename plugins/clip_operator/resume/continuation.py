@@ -87,6 +87,10 @@ class Continuation:
         """Save what came behind the last whole segment: there are no more rows."""
         self._points.end_segment()
 
+    def discard(self) -> None:
+        """Remove what was saved, which is of no use any more."""
+        self._points.discard()
+
     @property
     def truncated_texts(self) -> int:
         """How many of the rows known from a previous output have texts that were cut: their results do not say it."""

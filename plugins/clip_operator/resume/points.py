@@ -21,7 +21,7 @@ from clip_operator.proof.manifest import EarlierWork, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.steps import resume_prefix
-from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, display, name_of
+from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError, display, name_of
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +166,13 @@ class ResumePoints:
         self._first_row += len(self._results)
         self._results = []
         self._anything_new = False
+
+    def discard(self) -> None:
+        """Remove what this piece of work has left. Where that fails, say so and go on."""
+        try:
+            self._storage.delete_folder(self._prefix)
+        except StorageError as error:
+            log.warning("The resume points at %s could not be removed: %s", display(self._prefix), error)
 
     def _save(self, first_row: int, results: Sequence[RowResult]) -> None:
         point = ResumePoint(
