@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,55 @@ def test_a_filtered_step_whose_writer_died_before_it_was_proved_is_not_read_as_t
     evaluate(work)
     assert latest_step(Storage(), kept, None) == (1, kept.uri(1))
     assert list(find_leftovers(Storage(), f"{tmp_path}/")) == []
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "elsewhere", "is_lost"),
+    [(evaluate, None, False), (evaluate, "elsewhere.jsonl", False), (evaluate, None, True), (in_shards, None, False)],
+    ids=["there is none now", "it is elsewhere now", "the output was removed", "there is none now, of shards"],
+)
+def test_the_filtered_step_of_an_output_goes_with_it(
+    captions: str,
+    tmp_path: Path,
+    evaluated: Callable[[EvaluationRequest], EvaluationManifest],
+    elsewhere: str | None,
+    is_lost: bool,
+) -> None:
+    """Else it would stay beside one that it is not of, and be read as the latest."""
+    kept = StepSeries(captions, str(tmp_path), "out_filtered", "jsonl")
+    asker = {"dag_id": "d", "run_id": "r", "task_id": "t"}
+    work = request(captions, tmp_path, min_score=0.6, filtered_output=kept.uri(1), requested_by=asker)
+    evaluate(work)
+    assert latest_step(Storage(), kept, None) == (1, kept.uri(1))
+    if is_lost:
+        Path(work.output).unlink()
+    change: dict[str, Any] = (
+        {} if elsewhere is None else {"min_score": 0.6, "filtered_output": f"{tmp_path}/{elsewhere}"}
+    )
+    manifest = evaluated(request(captions, tmp_path, requested_by=asker, **change))
+    assert latest_step(Storage(), kept, None) == (0, captions)
+    assert not Path(kept.uri(1)).exists()
+    assert manifest.filtered is None or Path(manifest.filtered.output.uri).exists()
+
+
+@pytest.mark.parametrize("reason", ["replaced", "in another folder"])
+def test_a_filtered_step_that_is_not_surely_the_outputs_stays(
+    captions: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, reason: str
+) -> None:
+    kept = tmp_path / "kept.jsonl" if reason == "replaced" else tmp_path / "folder" / "kept.jsonl"
+    evaluate(request(captions, tmp_path, min_score=0.6, filtered_output=str(kept)))
+    if reason == "replaced":
+        kept.write_text("somebody's\n")
+    before = kept.read_bytes()
+    evaluate(request(captions, tmp_path))
+    assert kept.read_bytes() == before
+    assert (f"{kept} is the filtered step of an output that was replaced" in caplog.text) == (reason != "replaced")
+
+
+def test_the_report_on_an_output_goes_with_it(captions: str, tmp_path: Path) -> None:
+    evaluate(request(captions, tmp_path))
+    evaluate(request(captions, tmp_path, overwrite=True, report=False))
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out_step1.jsonl", "out_step1.jsonl.manifest.json"]
 
 
 def test_part_files_have_no_second_pass(captions: str, tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ from clip_operator.job.summary import log_summary
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.model import find_checkpoint
 from clip_operator.proof.manifest import EvaluationManifest
-from clip_operator.proof.publication import OutputReplaced, build_manifest, claimed, confirm, publish_manifest
+from clip_operator.proof.publication import (
+    OutputReplaced,
+    build_manifest,
+    claimed,
+    confirm,
+    publish_manifest,
+    remove_outdated,
+)
 from clip_operator.proof.standing import look, version
 from clip_operator.report import publish_report
 from clip_operator.request import EvaluationRequest
@@ -61,6 +68,7 @@ def evaluate(
             manifest = build_manifest(request, source, published, first.scored, started)
             if first.samples is not None:
                 publish_report(storage, manifest, first.samples)
+            remove_outdated(storage, standing, manifest)
             publish_manifest(storage, manifest)
         except OutputReplaced:
             first.continuation.discard()

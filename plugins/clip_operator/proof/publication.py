@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,8 +14,20 @@ from clip_operator.proof.claims import check_claim, read_claim, write_claim
 from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, Scored
 from clip_operator.proof.standing import Standing, find_output, look, version
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import claim_uri, manifest_uri
-from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, StorageError, Unchanged, display
+from clip_operator.steps import claim_uri, manifest_uri, report_uri, samples_uri
+from clip_operator.storage import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectInfo,
+    Storage,
+    StorageError,
+    Unchanged,
+    canonical,
+    display,
+    parent,
+)
+
+log = logging.getLogger(__name__)
 
 # Each time that a manifest cannot be written, another run has written one. So many do not come at once.
 _MOST_PUBLICATIONS = 20
@@ -107,6 +120,32 @@ def build_manifest(
         confirmed_by=confirmed_by,
         confirmed_at=None if confirmed_by is None else finished,
     )
+
+
+def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationManifest) -> None:
+    """Remove what belongs to the output that stood there before, where the one which is to be proved has nothing in its
+    place: a filtered step, which would be read as the latest; report and samples.
+
+    A filtered step goes only if it is the very version that the old manifest names, and stands in the output's folder:
+    what is read in a store does not lead to the removal of anything elsewhere.
+    """
+    output = manifest.output.uri
+    old = None if before.manifest is None or before.manifest.filtered is None else before.manifest.filtered.output
+    if old is not None and canonical(old.uri) not in map(canonical, manifest.request.outputs):
+        found = storage.find(old.uri)
+        if found is not None and version(found) == old:
+            if canonical(parent(old.uri)) == canonical(parent(output)):
+                log.info("%s is the filtered step of an output that was replaced, and is removed", display(old.uri))
+                storage.delete(old.uri)
+                storage.delete(claim_uri(old.uri))
+            else:
+                log.warning("%s is the filtered step of an output that was replaced: remove it", display(old.uri))
+    if not manifest.request.report and before.output is not None:
+        try:
+            storage.delete(samples_uri(output))
+            storage.delete(report_uri(output))
+        except AccessDenied as error:  # no next task reads them
+            log.warning("The report on the output that was replaced could not be removed: %s", error)
 
 
 def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:

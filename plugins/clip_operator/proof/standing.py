@@ -176,8 +176,7 @@ def look(storage: Storage, request: EvaluationRequest) -> Standing:
     """Look at what stands where a request writes."""
     output = find_output(storage, request.output)
     filtered = None if request.filtered_output is None else storage.find(request.filtered_output)
-    manifest = None if output is None and filtered is None else find_manifest(storage, request.output)
-    standing = Standing(request, output, filtered, manifest, claim=None)
+    standing = Standing(request, output, filtered, find_manifest(storage, request.output), claim=None)
     is_mapped = request.requested_by is not None and request.requested_by.is_mapped
     if standing.is_proved and not is_mapped:
         return standing

@@ -18,7 +18,14 @@ from clip_operator.inputs.image_access import image_root
 from clip_operator.job.second_pass import is_wanted, publish_step
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.proof.manifest import EarlierWork, EvaluationManifest, Scored, Shards, Throughput, read_manifest
-from clip_operator.proof.publication import Published, build_manifest, claimed, confirm, publish_manifest
+from clip_operator.proof.publication import (
+    Published,
+    build_manifest,
+    claimed,
+    confirm,
+    publish_manifest,
+    remove_outdated,
+)
 from clip_operator.proof.standing import find_manifest, find_output, look, proof, version
 from clip_operator.report import publish_report
 from clip_operator.report.samples import Samples, merged, read_samples
@@ -77,7 +84,8 @@ def merge_shards(
     manifests = _manifests(plan, storage, stop, outcomes.tally)
     _check_model(manifests, plan)
     outcomes.check()
-    with claimed(storage, look(storage, plan.request)) as condition:
+    standing = look(storage, plan.request)
+    with claimed(storage, standing) as condition:
         published = _assembled(plan, manifests, outcomes.tally, storage, condition)
         if stop.is_set():
             raise Cancelled("stopped before the output was proved")
@@ -86,6 +94,7 @@ def merge_shards(
         manifest = build_manifest(plan.request, plan.input, published, scored, begun, confirmed_by=requester)
         if plan.request.report:
             publish_report(storage, manifest, _samples(plan, storage))
+        remove_outdated(storage, standing, manifest)
         publish_manifest(storage, manifest)
     discard_leftovers(storage, *plan.request.outputs)
     log.info(
