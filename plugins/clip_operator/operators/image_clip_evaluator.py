@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from clip_operator.errors import JobError
 from clip_operator.operators.links import ReportLink, ScoredStepLink
+from clip_operator.operators.mapping import CheckedPartial
 from clip_operator.operators.task_instance import (
     choice_of,
     connection_of,
@@ -50,6 +51,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     ``manifest`` (the manifest's ``uri``, and the ``aws_conn_id`` that reads it). Each ``AssetAlias`` among the
     ``outlets`` gets an asset event of the output, with the summary as its extra.
 
+    Each instance of a mapped task needs an output of its own, so ``cache_path`` or ``file_name_prefix`` is mapped, too.
+
     All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.
 
     :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
@@ -57,8 +60,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param cache_path: URI of the folder that holds the steps from 1 on.
     :param file_name_prefix: what their names start with. Default: ``dataflow_cache_step``.
     :param cache_type: their format, by suffix. Default: ``jsonl``.
-    :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task instance has
-        not written itself. Default: 0.
+    :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task has not
+        written itself in this run. Default: 0.
     :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
         URI, or image bytes. Default: ``image_path``.
     :param input_text_key: column that holds the caption. Default: ``text``.
@@ -116,7 +119,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param max_image_pixels: largest image accepted, in pixels; decoding takes about 8 bytes a pixel, of 200
         million pixels at once at most. Default: 100 million.
     :param overwrite: replace an output that another task wrote, replace score columns that the input has already, and
-        score again what is scored already. Default: False.
+        score again what is scored already, but for what an earlier try of the same task instance has scored.
+        Default: False.
     :param reuse: URI of a folder, a score store: rows whose image, text and model were scored before take their scores
         from it, and new scores are added. Default: none.
     :param shard: score one shard of the step only, such as ``00003-of-00007``; ``clip_evaluation_group`` maps the task
@@ -211,6 +215,14 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
     # Behind the signature that it is read from.
     template_fields: Sequence[str] = own_parameters(__init__)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Take the parameters that all instances of a mapped task share, as Airflow does.
+
+        :return: what has ``expand`` and ``expand_kwargs``, which refuse what would have instances write one output.
+        """
+        return CheckedPartial(super().partial(**kwargs), ImageCLIPEvaluatorOperator.template_fields)
 
     def execute(self, context: Context) -> list[str]:
         """Score the step; see the class for what is returned and pushed.

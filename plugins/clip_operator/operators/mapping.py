@@ -1,0 +1,73 @@
+"""What can be told when a DAG is parsed of a task that Airflow maps: that several instances would write one output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clip_operator.errors import RequestError
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
+
+_NAME_THE_OUTPUT = ("cache_path", "file_name_prefix", "cache_type", "step", "shard", "plan")
+
+
+class CheckedPartial:
+    """What ``partial`` of an operator returns, with a look at what its instances would write.
+
+    Where that takes a template or another task's result it cannot be told yet, and the instances tell it themselves.
+
+    :param partial: Airflow's own.
+    :param parameters: the names of the operator's parameters. What others come to is not known here.
+    """
+
+    def __init__(self, partial: OperatorPartial, parameters: Collection[str]) -> None:
+        self._partial = partial
+        self._parameters = parameters
+
+    def expand(self, **mapped: Any) -> MappedOperator:
+        """Map over all combinations of the values, as Airflow does.
+
+        :raises RequestError: some combinations differ in nothing that names the output.
+        """
+        given = {**self._partial.kwargs, **mapped}
+        alike = [
+            name
+            for name, values in mapped.items()
+            if name in self._parameters and name not in _NAME_THE_OUTPUT and not _is_single(values)
+        ]
+        if alike and _can_be_told(given):
+            raise _one_output(f"{' and '.join(alike)} to several values, which differ in nothing that names the output")
+        return self._partial.expand(**mapped)
+
+    def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> MappedOperator:
+        """Map over sets of parameters, as Airflow does.
+
+        :raises RequestError: two of them name the same output.
+        """
+        instances = kwargs if isinstance(kwargs, Sequence) else ()
+        seen: dict[str, int] = {}
+        for index, own in enumerate(instances):
+            given = {**self._partial.kwargs, **own} if isinstance(own, Mapping) else {}
+            if _can_be_told(given):
+                target = repr([given.get(name) for name in _NAME_THE_OUTPUT])
+                if (first := seen.setdefault(target, index)) != index:
+                    raise _one_output(f"instances {first} and {index} to parameters that name the same output")
+        return self._partial.expand_kwargs(kwargs, strict=strict)
+
+
+def _can_be_told(given: Mapping[str, Any]) -> bool:
+    """Tell whether parameters name an output as they stand. A template may hold the instance's index."""
+    return "cache_path" in given and not any("{" in str(given.get(name)) for name in _NAME_THE_OUTPUT)
+
+
+def _is_single(values: Any) -> bool:
+    return isinstance(values, Collection) and len(values) <= 1
+
+
+def _one_output(mapped: str) -> RequestError:
+    return RequestError(
+        f"this task maps {mapped}: each would write over what another wrote. Give each instance a cache_path or "
+        "file_name_prefix of its own, with expand_kwargs(), or have one of them hold {{ ti.map_index }}"
+    )
