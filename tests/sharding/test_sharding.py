@@ -484,6 +484,24 @@ class TestPartFiles:
         assert names == [f"part-0000{n}-of-00003.json" for n in range(1, 4)]
         assert proof(Storage(), merged.output.uri) == merged
 
+    def test_what_overwrites_is_not_put_together_with_what_another_run_had_scored(
+        self, data: DataSet, tmp_path: Path
+    ) -> None:
+        """Part files stand in the same places for every run."""
+
+        def asked_in(run: str) -> EvaluationRequest:
+            asker = {"dag_id": "d", "run_id": run, "task_id": "plan"}
+            return self.request(data, tmp_path, overwrite=True, requested_by=asker)
+
+        earlier = plan_shards(asked_in("earlier"), Storage(), shards=2, standalone=True)
+        evaluate(earlier.nth_request(0, asked_in("earlier").requested_by))
+        plan = plan_shards(asked_in(MERGER.run_id), Storage(), shards=2, standalone=True)
+        score(plan, Storage(), plan.names[1:])
+        with pytest.raises(JobError, match="1 of 2 shards have no result that belongs to this plan: 00001-of-00002"):
+            merge_shards(plan.uri, Storage(), MERGER)
+        score(plan, Storage(), plan.names[:1])
+        merge_shards(plan.uri, Storage(), MERGER)
+
     def test_part_files_of_another_are_protected(self, data: DataSet, tmp_path: Path) -> None:
         (tmp_path / "rows_step1").mkdir()
         (tmp_path / "rows_step1" / "part-1.json").write_text("[]")

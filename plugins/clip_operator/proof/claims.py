@@ -30,7 +30,8 @@ def write_claim(storage: Storage, output: str, requester: Requester | None) -> C
     data, uri = claim.model_dump_json().encode(), claim_uri(output)
     if requester is not None and requester.is_mapped:
         before = storage.find(uri)
-        check_claim(storage, output, requester)
+        if before is not None:
+            check_claim(storage, output, requester)
         try:
             storage.write(data, uri, Unchanged(before))
         except ObjectChanged:  # somebody has claimed it this very moment

@@ -145,13 +145,13 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
     def read(index: int) -> EvaluationManifest | None:
         if stop.is_set():
             raise Cancelled("stopped before the shards were merged")
-        request = plan.nth_request(index, None)
-        manifest = find_manifest(storage, request.output)
-        if manifest is None or not manifest.proves(request, plan.input, manifest.model.digest):
+        output = plan.shard_output(index)
+        manifest = find_manifest(storage, output)
+        if manifest is None or not plan.has_made(index, manifest):
             return None
-        found = there.get(request.output)
+        found = there.get(output)
         if found is None or version(found) != manifest.output:
-            found = storage.find(request.output)  # what a listing says may be late
+            found = storage.find(output)  # what a listing says may be late
         return manifest if found is not None and version(found) == manifest.output else None
 
     manifests, missing = [], []

@@ -17,7 +17,7 @@ from clip_operator import model
 from clip_operator.errors import JobError, RequestError
 from clip_operator.inputs import Input, check_outputs_apart, find_input
 from clip_operator.proof.claims import write_claim
-from clip_operator.proof.manifest import ObjectVersion
+from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import Weight, into, of_size
@@ -104,6 +104,20 @@ class ShardPlan(BaseModel):
         if self.standalone:
             return join(parent(self.request.output), f"part-{name}.{output_type}")
         return f"{self.folder}{name}.{FileType(output_type.format)}"  # gzip is left to the merge
+
+    def has_made(self, index: int, manifest: EvaluationManifest) -> bool:
+        """Tell whether a manifest is of this shard, counted from 0, of this plan.
+
+        Part files stand in the same places for every run; those that another run has scored are not what an overwriting
+        one asked for.
+        """
+        asker, scorer = self.request.requested_by, manifest.request.requested_by
+        of_this_run = asker is None or (
+            scorer is not None and (scorer.dag_id, scorer.run_id) == (asker.dag_id, asker.run_id)
+        )
+        if self.standalone and self.request.overwrite and not of_this_run:
+            return False
+        return manifest.proves(self.nth_request(index, None), self.input, manifest.model.digest)
 
     def describe(self, name: str) -> str:
         """Return which shard it is, for people: ``3 of 7, rows 129-192``."""
