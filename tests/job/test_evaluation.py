@@ -291,6 +291,27 @@ def test_work_is_done_again_when_anything_that_decides_it_changed(
     assert again.rows.total == len(lines(data / "scored_step1.jsonl")) == len(lines(data / "captions.jsonl"))
 
 
+@pytest.mark.usefixtures("drivers")
+def test_what_is_known_of_an_input_without_a_version_counts_for_nothing_later(data: Path) -> None:
+    storage, text = Storage(), (data / "captions.jsonl").read_bytes()
+    asked = {"input": "silent://data/captions.jsonl", "image_root": str(data)}
+    storage.write(text, asked["input"])
+    with pytest.raises(JobError):
+        evaluate(request(data, **asked, max_error_rate=0))  # scored, and not written
+    first = evaluate(request(data, **asked))
+    storage.write(text.replace(b"red", b"tan"), asked["input"])
+    again = evaluate(request(data, **asked, rescore="failed"))
+    assert (first.rows.resumed, again.rows.resumed) == (0, 0)
+    assert "tan" in (data / "scored_step1.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("drivers")
+def test_nothing_is_written_where_nothing_could_be_proved(data: Path) -> None:
+    with pytest.raises(JobError, match=r"silent://data/out\.jsonl tells no versions apart.*another store"):
+        evaluate(request(data, output="silent://data/out.jsonl"))
+    assert list(Storage().list("silent://data/")) == []
+
+
 def test_the_same_model_folder_with_other_weights_is_another_model(data: Path) -> None:
     folder = changed_model(data)["model"]
     first = evaluate(request(data, model=folder))

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_operator.errors import JobError
 from clip_operator.request import Requester
 from clip_operator.steps import claim_uri
-from clip_operator.storage import ObjectNotFound, Storage
+from clip_operator.storage import ObjectNotFound, Storage, display
 
 
 class Claim(BaseModel):
@@ -21,9 +22,18 @@ class Claim(BaseModel):
 
 
 def write_claim(storage: Storage, output: str, requester: Requester | None) -> None:
-    """Say beside an output who is about to write it."""
+    """Say beside an output who is about to write it.
+
+    :raises JobError: nothing that is written there could be proved.
+    """
     claim = Claim(requested_by=requester, claimed_at=datetime.now(UTC))
-    storage.write(claim.model_dump_json().encode(), claim_uri(output))
+    written = storage.write(claim.model_dump_json().encode(), claim_uri(output))
+    if not written.etag:
+        storage.delete(written.uri)
+        raise JobError(
+            f"the store of {display(output)} tells no versions apart, so no manifest could prove what "
+            "is written there; write to another store"
+        )
 
 
 def read_claim(storage: Storage, output: str) -> Claim | None:

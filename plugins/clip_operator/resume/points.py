@@ -116,6 +116,7 @@ class ResumePoints:
         scored_by: EarlierWork,
     ) -> None:
         self._storage = storage
+        self._is_of_use = bool(source.etag)  # else nobody could tell that the next try reads the same rows
         self._requested_by = request.requested_by
         self._scored_by = scored_by
         # Whoever says overwrite wants scores that this, or his own earlier try, has made, and not what stands around.
@@ -129,11 +130,12 @@ class ResumePoints:
         ]
         work = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
         self._prefix = f"{resume_prefix(request.output)}{work}/"
+        self._saved: set[str] = set()
         try:
-            self._saved = {name_of(info.uri) for info in storage.list(self._prefix)}
+            if self._is_of_use:
+                self._saved |= {name_of(info.uri) for info in storage.list(self._prefix)}
         except AccessDenied as error:
             log.warning("What an earlier try may have left cannot be looked for, so all rows are scored: %s", error)
-            self._saved = set()
         self._first_row = 0  # of the segment that is being scored
         self._results: list[RowResult] = []
         self._anything_new = False
@@ -155,8 +157,9 @@ class ResumePoints:
             self.end_segment()
 
     def end_segment(self) -> None:
-        """Save what was added since the last segment ended, unless nothing of it is new or no row has a score."""
-        if self._anything_new and any(result.score is not None for result in self._results):
+        """Save what was added since the last segment ended, unless nothing of it is new, no row has a score, or none
+        could take it up."""
+        if self._is_of_use and self._anything_new and any(result.score is not None for result in self._results):
             self._save(self._first_row, self._results)
         self._first_row += len(self._results)
         self._results = []

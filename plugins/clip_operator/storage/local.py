@@ -17,6 +17,7 @@ from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.local_version import etag_of
 from clip_operator.storage.objects import (
     AccessDenied,
     ObjectInfo,
@@ -78,15 +79,15 @@ class LocalBackend:
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
         with _errors_explained(uri), path_of(uri).open("rb") as file:
-            info = _info(uri, os.fstat(file.fileno()))
+            status = os.fstat(file.fileno())
             # Counted while reading: a file may grow after it was looked at.
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
-            changed = _info(uri, os.fstat(file.fileno())) != info
+            changed = _was_written_to(file.fileno(), status)
         if max_bytes is not None and len(data) > max_bytes:
             raise ObjectTooLarge(f"{uri} grew beyond the {max_bytes:,} bytes accepted")
         if changed:
             raise changed_while_read(uri)
-        return info, data
+        return _info(uri, status), data
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
@@ -151,12 +152,14 @@ class LocalBackend:
         if only_if.expected is None:
             try:
                 os.link(temporary, target)  # unlike a rename, it fails where something stands
-                return
             except FileExistsError:
                 only_if.check(uri, self.stat(uri))
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
+            else:
+                temporary.unlink()  # before its version is looked at, which changes with the number of its names
+                return
         with _locked(target):
             only_if.check(uri, find(uri, self.stat))
             temporary.replace(target)
@@ -219,7 +222,9 @@ class _LocalVersion(VersionReader):
         self._descriptor = -1
         with _errors_explained(info.uri):
             self._descriptor = os.open(path_of(info.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.check()
+        self._status = os.fstat(self._descriptor)
+        if _info(info.uri, self._status) != info:
+            raise changed_while_read(info.uri)
 
     def fill(self, view: memoryview, start: int) -> int:
         with _errors_explained(self.info.uri):
@@ -236,11 +241,11 @@ class _LocalVersion(VersionReader):
         super().close()
 
     def check(self) -> None:
-        """Make sure that it is still as it was when it was looked at.
+        """Make sure that it is still as it was when it was opened.
 
         :raises ObjectChanged: it was written to.
         """
-        if _info(self.info.uri, os.fstat(self._descriptor)) != self.info:
+        if _was_written_to(self._descriptor, self._status):
             raise changed_while_read(self.info.uri)
 
 
@@ -309,11 +314,17 @@ class _LocalDraft(Draft):
         return self._out.fileno()
 
 
+def _was_written_to(descriptor: int, before: os.stat_result) -> bool:
+    """Tell whether an open file was written to. That another takes its place, and it loses its name, does no harm."""
+    now = os.fstat(descriptor)
+    return (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size)
+
+
 def _info(uri: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(
         uri=uri,
         size=status.st_size,
-        etag=f"{status.st_mtime_ns:x}-{status.st_size:x}",
+        etag=etag_of(status),
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
     )
 
