@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedReader
@@ -169,15 +169,29 @@ class FsspecBackend:
                 self._fs.rm(uri.rstrip("/"), recursive=True)
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        for uri, _ in self._found(prefix, lambda folder: self._fs.find(folder, detail=True).values()):
+            if start_after is None or uri > start_after:
+                info = find(uri, self._listed)  # a listing itself may spell the version in another way
+                if info is not None:  # it has not gone meanwhile
+                    yield info
+
+    def list_level(self, prefix: str) -> Iterator[str]:
+        for uri, details in self._found(prefix, lambda folder: self._fs.ls(folder, detail=True)):
+            yield f"{uri.rstrip('/')}/" if details.get("type") == "directory" else uri
+
+    def _found(
+        self, prefix: str, listing: Callable[[str], Iterable[dict[str, Any]]]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the URIs that start with ``prefix``, in order, and the details that ``listing`` of the folder gives."""
         folder = prefix.rpartition("/")[0]
         root = self._fs._strip_protocol(folder).rstrip("/")  # drivers list paths in their own form, without the scheme
         with _errors_explained(prefix):
             self._fs.invalidate_cache()
-            found = self._fs.find(folder) if self._fs.exists(folder) else []
-        for path in sorted(found):
-            uri = folder + self._fs._strip_protocol(path).removeprefix(root)
-            if uri.startswith(prefix) and (start_after is None or uri > start_after):
-                yield self.stat(uri)  # a listing may spell an object's version in another way than its own info
+            found = list(listing(folder)) if self._fs.exists(folder) else []
+        for details in sorted(found, key=lambda details: str(details["name"])):
+            uri = folder + self._fs._strip_protocol(details["name"]).removeprefix(root)
+            if uri.startswith(prefix):
+                yield uri, details
 
     def canonical(self, uri: str) -> str:
         return folded(f"{scheme_of(uri)}://{self._fs._strip_protocol(canonical(uri))}")

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedReader, BytesIO
@@ -196,19 +196,14 @@ class LocalBackend:
             raise StorageError(f"cannot delete {uri}: {error.strerror or error}") from None
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        head, slash, last = prefix.rpartition("/")
-        folder, start = path_of(head + slash), last
-        if _is_file_uri(prefix):
-            start = unquote(last)
-        if not folder.is_dir():
-            return
-        for found in sorted(folder.rglob("*")):
-            relative = found.relative_to(folder).as_posix()
-            if relative.startswith(start) and found.is_file():
-                rest = relative[len(start) :]
-                uri = prefix + (quote(rest) if _is_file_uri(prefix) else rest)
-                if start_after is None or uri > start_after:
-                    yield self.stat(uri)
+        for uri in _names(prefix, _names_below):
+            if start_after is None or uri > start_after:
+                info = find(uri, self.stat)
+                if info is not None:  # it is a file, and has not gone meanwhile
+                    yield info
+
+    def list_level(self, prefix: str) -> Iterator[str]:
+        return _names(prefix, _names_in)
 
     def canonical(self, uri: str) -> str:
         return os.path.realpath(path_of(uri))
@@ -327,6 +322,37 @@ def _info(uri: str, status: os.stat_result) -> ObjectInfo:
         etag=etag_of(status),
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
     )
+
+
+def _names(prefix: str, among: Callable[[Path, str], Iterable[str]]) -> Iterator[str]:
+    """Yield the URIs that start with ``prefix`` of those names that ``among`` gives for a folder and a start."""
+    head, slash, last = prefix.rpartition("/")
+    start, spelled = (unquote(last), quote) if _is_file_uri(prefix) else (last, str)
+    for name in among(path_of(head + slash), start):
+        yield prefix + spelled(name[len(start) :])
+
+
+def _names_in(folder: Path, start: str) -> list[str]:
+    """Return which files and folders in a folder are called so, sorted, with a slash behind the name of a folder.
+
+    Links to folders are passed over. Nothing where there is no folder, or none any more, or one that may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.name.startswith(start)]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+    folders = [f"{entry.name}/" for entry in found if entry.is_dir(follow_symlinks=False)]
+    return sorted(folders + [entry.name for entry in found if Path(entry).is_file()])
+
+
+def _names_below(folder: Path, start: str) -> Iterator[str]:
+    """Yield what is called so below a folder, at any depth and in plain string order, but for folders themselves."""
+    for name in _names_in(folder, start):
+        if name.endswith("/"):
+            yield from (name + inner for inner in _names_below(folder / name, ""))
+        else:
+            yield name
 
 
 def _discard(temporary: Path) -> bool:
