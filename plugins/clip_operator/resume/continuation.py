@@ -90,6 +90,12 @@ class Continuation:
         self._points.end_segment()
 
     @property
+    def left_before(self) -> int:
+        """How many rows are known from earlier tries and runs, as far as can be told before they are read."""
+        scored = 0 if self._previous is None else self._previous.manifest.rows.scored
+        return max(scored, self._points.segments_left * self._segment_rows)
+
+    @property
     def truncated_texts(self) -> int:
         """How many of the rows known from a previous output have texts that were cut: their results do not say it."""
         return 0 if self._previous is None else self._previous.manifest.rows.truncated_texts

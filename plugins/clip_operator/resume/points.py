@@ -142,6 +142,11 @@ class ResumePoints:
         self.saved_rows = 0
         """How many rows' results this try has saved."""
 
+    @property
+    def segments_left(self) -> int:
+        """How many segments' results earlier tries have left."""
+        return len(self._saved)
+
     def find(self, first_row: int) -> ResumePoint | None:
         """Return the resume point of the segment that starts at this row, if there is one that can be used."""
         if _name(first_row) not in self._saved:
