@@ -9,6 +9,7 @@ import logging
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_how_fast_it_was_and_what_it_waited_for_is_in_the_manifest_and_in_the_lo
     assert throughput is not None
     assert throughput.batch_size == 7
     assert throughput.rows_per_second == pytest.approx(64 / throughput.seconds, rel=0.01)
-    assert set(throughput.time_shares) == {"read", "fetch", "decode", "encode", "write"}
+    assert set(throughput.time_shares) == {"read", "fetch", "decode", "encode", "write", "save"}
     assert sum(throughput.time_shares.values()) == pytest.approx(1, abs=0.001)
     encoded = f"{100 * throughput.time_shares['encode']:.0f} %"
     assert f"{throughput.rows_per_second:,.1f} rows/s, 7 images at a time. The model computed {encoded}" in caplog.text
@@ -255,6 +256,29 @@ def test_work_that_is_done_is_not_done_again(data: Path, caplog: pytest.LogCaptu
     assert again == first
     assert (data / "scored_step1.jsonl").stat().st_mtime_ns == written
     assert "is complete already" in caplog.text
+
+
+@pytest.mark.parametrize("resume_point_rows", [16, 4096])
+def test_a_slow_store_makes_neither_the_disk_nor_the_model_look_slow(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resume_point_rows: int
+) -> None:
+    """Each of its writes takes a minute. When the last comes, all rows are scored and written."""
+    real, spent = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + spent[0])
+
+    class Slow(Storage):
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+            spent[0] += 60
+            return super().write(data, uri, only_if)
+
+    with caplog.at_level(logging.INFO):
+        throughput = evaluate(request(data, resume_point_rows=resume_point_rows), Slow()).throughput
+    assert throughput is not None
+    if resume_point_rows == 4096:
+        assert throughput.seconds < 60
+    else:
+        assert throughput.time_shares["save"] > 0.5
+        assert "A nearer store for what the next try may need" in caplog.text
 
 
 def changed_input(data: Path) -> dict[str, Any]:

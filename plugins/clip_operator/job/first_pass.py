@@ -152,6 +152,7 @@ class _FirstPass:
                 progress.update(outcomes.tally.rows, outcomes.tally.failed, known)
                 if self._collector is not None:
                     self._collector.add(rows, results)
+                self._scorer.saving()
                 if reuse is not None:
                     reuse.save(rows, results)
                 continuation.save(rows, results)

@@ -138,13 +138,16 @@ class DeviceProvenance(_Record):
 
 
 class Throughput(_Record):
-    """How fast the rows were scored, and what would have made it faster. Loading the model is not in it."""
+    """How fast the rows were scored, and what would have made it faster. Loading the model is not in it, nor what comes
+    when all rows are written to the local disk.
+    """
 
     seconds: float = Field(description="From the first row read to the last row written.")
     rows_per_second: float
     time_shares: dict[str, float] = Field(
         description="Parts of the time in which the model computed (encode), or waited for rows to be read and "
-        "tokenized, images to be fetched, images to be decoded and resized, or rows to be written."
+        "tokenized, images to be fetched, images to be decoded and resized, rows to be written, or results to be saved "
+        "for the next try (save)."
     )
     images_encoded: int = Field(description="Distinct images that were asked for.")
     images_reused: int = Field(description="Rows whose image was an earlier row's.")
