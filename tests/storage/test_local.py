@@ -13,11 +13,20 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from clip_operator.storage import AccessDenied, ObjectChanged, ObjectNotFound, Storage, StorageError, Unchanged
+from clip_operator.storage import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectNotFound,
+    Storage,
+    StorageError,
+    Unchanged,
+    local_version,
+)
 from tests.conftest import not_root
 
 
@@ -127,6 +136,22 @@ def test_a_reader_that_has_the_old_file_open_reads_it_to_its_end(tmp_path: Path)
         assert reader.read(3) == b"old"
         Storage().write(b"new", uri)
         assert reader.read() == b" and whole"
+
+
+def test_where_inodes_are_dealt_out_anew_with_every_mount_they_are_no_part_of_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path.stat()
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(local_version, "_MOUNTS", mounts)
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    for kind, is_told in (("ext4", True), ("fuse.gcsfuse", False)):
+        mounts.write_text(f"27 1 0:0 / / rw - fuse x rw\n28 27 {device} / /mnt rw shared:1 - {kind} bucket rw\n")
+        local_version._numbers_files_anew.cache_clear()
+        remounted = SimpleNamespace(**{name: getattr(status, name) for name in dir(status) if name.startswith("st_")})
+        remounted.st_ino += 1
+        assert (local_version.etag_of(status) != local_version.etag_of(cast("os.stat_result", remounted))) is is_told
+    local_version._numbers_files_anew.cache_clear()
 
 
 def test_a_version_that_is_replaced_while_it_is_open_is_read_to_its_end(tmp_path: Path) -> None:
