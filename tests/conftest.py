@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from clip_operator.storage import S3Access, Storage
 from demo.dataset import write_dataset
 from demo.object_store import ObjectStore, object_store, weed_command
+from tests.drivers import registered_drivers
 
 SHAPES = "builtin://shapes-clip"
 TESTS = Path(__file__).parent
@@ -180,3 +181,10 @@ def s3(store: ObjectStore) -> Iterator[S3]:
 def shapes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo data set's folder: captions.jsonl and images/. Read only: copy it to change it."""
     return write_dataset(tmp_path_factory.mktemp("shapes")).parent
+
+
+@pytest.fixture
+def drivers() -> Iterator[None]:
+    """Let the drivers of fsspec be there that :mod:`tests.drivers` has."""
+    with registered_drivers():
+        yield

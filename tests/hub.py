@@ -44,10 +44,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         path = self.path.partition("?")[0]
-        if path in (f"/api/models/acme/clip/revision/{name}" for name in ("main", "v2", COMMIT)):
+        revisions = (f"/revision/{name}" for name in ("main", "v2", COMMIT))
+        if path in (f"/api/models/acme/clip{revision}" for revision in ("", *revisions)):
             siblings = [{"rfilename": name} for name in self.hub.files]
             return self._send_json({"id": "acme/clip", "sha": COMMIT, "siblings": siblings}, with_body)
-        if path == f"/api/models/acme/clip/tree/{COMMIT}":
+        if path in (f"/api/models/acme/clip/tree/{revision}" for revision in ("main", COMMIT)):
             tree = [{"type": "file", "path": n, "size": len(b), "oid": _sha1(b)} for n, b in self.hub.files.items()]
             return self._send_json(tree, with_body)
         if path.startswith("/api/models/acme/clip/revision/"):

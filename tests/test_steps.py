@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from clip_operator.errors import RequestError
 from clip_operator.proof.standing import find_output
 from clip_operator.steps import StepSeries, manifest_uri, part_name
-from clip_operator.storage import Storage
+from clip_operator.storage import ObjectInfo, Storage
 
 
 def test_step_0_is_the_first_entry_and_later_ones_are_versioned() -> None:
@@ -59,6 +60,20 @@ def test_a_step_in_part_files_is_found_by_their_pattern_unless_there_is_one_file
     assert series.existing(Storage()) == {2: file, 1: parts}
     assert [series.find(step, Storage()) for step in (1, 2)] == [parts, file]
     assert series.find(3, Storage()) == f"{tmp_path}/captions_step3.jsonl", "named in the message that it is not there"
+
+
+def test_to_find_steps_nothing_is_listed_but_their_folder_and_part_files(tmp_path: Path) -> None:
+    class Noting(Storage):
+        def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+            listed.append(prefix)
+            return super().list(prefix, start_after)
+
+    listed: list[str] = []
+    for name in ("images/1.png", "x_step1.jsonl", "x_step2/part-1.jsonl", "x_step2.resume/a/1.json", "x_step_no/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(StepSeries("", str(tmp_path), "x", "jsonl").existing(Noting())) == [2, 1]
+    assert listed == [f"{tmp_path}/x_step2/part-"]
 
 
 def test_what_belongs_to_an_output_and_is_no_data_stands_where_readers_of_the_data_pass_it_over() -> None:

@@ -78,7 +78,7 @@ _PLACES = ("input", "output", "filtered_output")
 _DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding"}
 
 
-def _split(value: Any) -> Any:
+def names_in(value: Any) -> Any:
     """Return the names in a text, which templates and command lines give where a list is meant."""
     return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
 
@@ -89,7 +89,7 @@ def _pairs(value: Any) -> Any:
         return value
     if value.lstrip().startswith("{"):
         return json.loads(value)
-    pairs = [pair.partition("=") for pair in _split(value)]
+    pairs = [pair.partition("=") for pair in names_in(value)]
     return {name: rate for name, _, rate in pairs}
 
 
@@ -163,7 +163,7 @@ class EvaluationRequest(BaseModel):
     image_root: Uri | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
     )
-    image_hosts: Annotated[tuple[Uri, ...], BeforeValidator(_split)] = Field(
+    image_hosts: Annotated[tuple[Uri, ...], BeforeValidator(names_in)] = Field(
         (), description="Hosts from which http(s) images may be fetched."
     )
     on_error: OnError = Field(
@@ -210,7 +210,7 @@ class EvaluationRequest(BaseModel):
     embedding_cache_bytes: int = Field(
         32 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
     )
-    image_buckets: Annotated[tuple[Uri, ...], BeforeValidator(_split)] = Field(
+    image_buckets: Annotated[tuple[Uri, ...], BeforeValidator(names_in)] = Field(
         (), description="Buckets that images may be in, beside those of the data set and of image_root."
     )
     max_image_bytes: int = Field(64 << 20, ge=1, description="Largest image file accepted, in bytes.")

@@ -7,6 +7,7 @@ DataFlow's convention: step 0 is ``first_entry_file_name``; step n >= 1 is
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,9 +125,13 @@ def part_files(storage: Storage, pattern: str) -> list[ObjectInfo]:
 
     :param pattern: as :meth:`StepSeries.parts_uri` gives it.
     """
+    return sorted(_parts(storage, pattern), key=lambda info: info.uri)
+
+
+def _parts(storage: Storage, pattern: str) -> Iterator[ObjectInfo]:
     start, _, end = pattern.partition("*")
     parts = (info for info in storage.list(start) if "/" not in info.uri.removeprefix(start))
-    return sorted((info for info in parts if info.uri.endswith(end)), key=lambda info: info.uri)
+    return (info for info in parts if info.uri.endswith(end))
 
 
 @dataclass(frozen=True)
@@ -178,11 +183,14 @@ class StepSeries:
         The URI of a step in part files is a pattern. Where there is one file, too, that one counts.
         """
         found: dict[int, str] = {}
-        for info in storage.list(join(self.cache_path, f"{self.file_name_prefix}_step")):
-            if (step := self.number(info.uri)) is not None:
-                is_file = info.uri == self.uri(step)
-                if is_file or step not in found:
-                    found[step] = self.uri(step) if is_file else self.parts_uri(step)
+        for uri in storage.list_level(join(self.cache_path, f"{self.file_name_prefix}_step")):
+            step = self.number(f"{uri}part-*.{self.cache_type}" if uri.endswith("/") else uri)
+            if step is None:
+                continue
+            if uri == self.uri(step):
+                found[step] = uri
+            elif step not in found and any(_parts(storage, self.parts_uri(step))):
+                found[step] = self.parts_uri(step)
         return dict(sorted(found.items(), reverse=True))
 
     def find(self, step: int, storage: Storage) -> str:

@@ -9,6 +9,7 @@ import logging
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_how_fast_it_was_and_what_it_waited_for_is_in_the_manifest_and_in_the_lo
     assert throughput is not None
     assert throughput.batch_size == 7
     assert throughput.rows_per_second == pytest.approx(64 / throughput.seconds, rel=0.01)
-    assert set(throughput.time_shares) == {"read", "fetch", "decode", "encode", "write"}
+    assert set(throughput.time_shares) == {"read", "fetch", "decode", "encode", "write", "save"}
     assert sum(throughput.time_shares.values()) == pytest.approx(1, abs=0.001)
     encoded = f"{100 * throughput.time_shares['encode']:.0f} %"
     assert f"{throughput.rows_per_second:,.1f} rows/s, 7 images at a time. The model computed {encoded}" in caplog.text
@@ -257,6 +258,29 @@ def test_work_that_is_done_is_not_done_again(data: Path, caplog: pytest.LogCaptu
     assert "is complete already" in caplog.text
 
 
+@pytest.mark.parametrize("resume_point_rows", [16, 4096])
+def test_a_slow_store_makes_neither_the_disk_nor_the_model_look_slow(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resume_point_rows: int
+) -> None:
+    """Each of its writes takes a minute. When the last comes, all rows are scored and written."""
+    real, spent = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + spent[0])
+
+    class Slow(Storage):
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+            spent[0] += 60
+            return super().write(data, uri, only_if)
+
+    with caplog.at_level(logging.INFO):
+        throughput = evaluate(request(data, resume_point_rows=resume_point_rows), Slow()).throughput
+    assert throughput is not None
+    if resume_point_rows == 4096:
+        assert throughput.seconds < 60
+    else:
+        assert throughput.time_shares["save"] > 0.5
+        assert "A nearer store for what the next try may need" in caplog.text
+
+
 def changed_input(data: Path) -> dict[str, Any]:
     with (data / "captions.jsonl").open("a") as file:
         file.write('{"image_path": "images/00000.png", "text": "a new row"}\n')
@@ -289,6 +313,27 @@ def test_work_is_done_again_when_anything_that_decides_it_changed(
     again = evaluate(request(data, **change(data)))
     assert again.started_at > first.finished_at
     assert again.rows.total == len(lines(data / "scored_step1.jsonl")) == len(lines(data / "captions.jsonl"))
+
+
+@pytest.mark.usefixtures("drivers")
+def test_what_is_known_of_an_input_without_a_version_counts_for_nothing_later(data: Path) -> None:
+    storage, text = Storage(), (data / "captions.jsonl").read_bytes()
+    asked = {"input": "silent://data/captions.jsonl", "image_root": str(data)}
+    storage.write(text, asked["input"])
+    with pytest.raises(JobError):
+        evaluate(request(data, **asked, max_error_rate=0))  # scored, and not written
+    first = evaluate(request(data, **asked))
+    storage.write(text.replace(b"red", b"tan"), asked["input"])
+    again = evaluate(request(data, **asked, rescore="failed"))
+    assert (first.rows.resumed, again.rows.resumed) == (0, 0)
+    assert "tan" in (data / "scored_step1.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("drivers")
+def test_nothing_is_written_where_nothing_could_be_proved(data: Path) -> None:
+    with pytest.raises(JobError, match=r"silent://data/out\.jsonl tells no versions apart.*another store"):
+        evaluate(request(data, output="silent://data/out.jsonl"))
+    assert list(Storage().list("silent://data/")) == []
 
 
 def test_the_same_model_folder_with_other_weights_is_another_model(data: Path) -> None:

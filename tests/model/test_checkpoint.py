@@ -250,6 +250,15 @@ def test_a_prefix_of_another_store_works_through_its_driver(cache: Path, checkpo
     assert checkpoint.digest == find_checkpoint(str(checkpoint_folder), None, storage).digest
 
 
+@pytest.mark.usefixtures("drivers")
+def test_a_checkpoint_whose_files_have_no_version_is_not_kept(cache: Path, checkpoint_folder: Path) -> None:
+    for path in checkpoint_folder.iterdir():
+        Storage().upload(path, f"silent://models/mine/{path.name}")
+    with pytest.raises(JobError, match=r"store of model 'silent://models/mine' tells no versions apart"):
+        find_checkpoint("silent://models/mine", None, Storage())
+    assert not cache.exists() or not list(cache.rglob("*.safetensors"))
+
+
 def shard(folder: Path) -> None:
     from transformers import CLIPModel
 

@@ -9,6 +9,8 @@ import pytest
 
 from clip_operator.errors import JobError
 from clip_operator.operators.aws import aws_connection
+from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
+from clip_operator.operators.task_instance import connection_of, parameters_of
 from clip_operator.storage import StorageError
 from tests.conftest import S3
 from tests.faulty_store import Fault, Kind, faulty_store
@@ -98,6 +100,26 @@ def test_tls_verification_that_is_switched_off_is_not_lost_in_silence(connection
 
 def test_without_a_connection_boto3_is_left_alone() -> None:
     assert aws_connection(None, S3_URI).environment() == {}
+
+
+@pytest.mark.parametrize(
+    ("buckets", "is_used"),
+    [
+        (["pictures"], True),
+        (["s3://pictures"], True),
+        ("gs://other pictures", True),
+        (["gs://pictures"], False),
+        ([], False),
+    ],
+)
+def test_buckets_of_images_alone_call_for_the_default_connection_where_they_are_in_s3(
+    monkeypatch: pytest.MonkeyPatch, buckets: list[str] | str, is_used: bool
+) -> None:
+    extra = {"endpoint_url": "http://127.0.0.1:9"}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps({"conn_type": "aws", "extra": extra}))
+    operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="/data", image_buckets=buckets)
+    found = connection_of(parameters_of(operator, operator.template_fields))
+    assert found.access.endpoint_url == ("http://127.0.0.1:9" if is_used else None)
 
 
 def test_local_files_need_no_default_connection() -> None:

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clip_operator.errors import JobError
 from clip_operator.job.evaluation import evaluate
 from clip_operator.request import EvaluationRequest, parse_request
-from clip_operator.storage import Storage
+from clip_operator.storage import ObjectInfo, Storage
 from tests.conftest import SHAPES
 
 
@@ -130,6 +132,24 @@ def test_scores_of_another_version_of_the_data_set_are_not_kept(data: Path) -> N
     lines = (data / "captions.jsonl").read_text().splitlines(keepends=True)
     (data / "captions.jsonl").write_text("".join(reversed(lines)))
     assert evaluate(request(data, rescore="failed")).rows.resumed == 0
+
+
+@pytest.mark.usefixtures("drivers")
+def test_an_output_that_is_swapped_before_its_scores_are_taken_over_gives_none(data: Path) -> None:
+    class Swapping(Storage):
+        def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+            if ".resume/" in prefix:  # the output is known to be proved, and not read yet
+                self.write(other, output)
+            return super().list(prefix, start_after)
+
+    output = "digesting://steps/scored_step1.jsonl"
+    evaluate(request(data, output=output))
+    proved = Storage().read(output)
+    other = b"".join(reversed(proved.splitlines(keepends=True)))
+    with pytest.raises(JobError, match=f"{output} changed while it was being read"):
+        evaluate(request(data, output=output, rescore="failed"), Swapping())
+    assert Storage().read(output) == other
+    assert not list(Storage().list(f"{output}.resume/"))
 
 
 def test_without_an_output_all_rows_are_scored(data: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import call, patch
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from PIL import Image
 
 from clip_operator import model
 from clip_operator.errors import Cancelled, JobError
+from clip_operator.job import progress
 from clip_operator.job.evaluation import evaluate
 from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
 from clip_operator.proof.standing import proof
@@ -248,7 +250,10 @@ def test_the_manifest_says_how_many_rows_were_resumed_and_where_they_were_scored
 ) -> None:
     work = request(pictures, tmp_path / "out.jsonl")
     die_after(5, work, tmp_path)
-    manifest = evaluate(work)
+    with patch.object(progress, "LogProgress") as shown:
+        manifest = evaluate(work)
+    assert shown.call_args == call(ROWS, 5 * SEGMENT)
+    assert shown().update.call_args == call(ROWS, 3, 5 * SEGMENT - 1)
     assert Path(work.output).read_bytes() == undisturbed
     assert manifest.rows.total == ROWS
     assert manifest.rows.resumed == 5 * SEGMENT - 1  # the missing image among them is looked for again

@@ -81,6 +81,7 @@ def test_a_text_of_sentences_that_is_met_again_is_not_encoded_again(shapes: mode
     scorer = Scorer(shapes, Colours(), threading.Event(), with_sentences=True)
     results = [result for _, of_chunk in scorer.score([chunk, chunk]) for result in of_chunk]
     assert scorer.throughput().texts_encoded == 11
+    assert scorer.throughput().texts_reused == 399
     assert len({result.least for result in results}) == 2
 
 

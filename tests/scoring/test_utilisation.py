@@ -34,8 +34,10 @@ def test_lanes_that_compute_count_as_encoding_and_the_others_as_what_they_wait_f
             clock.now += 2  # both
     utilisation.idle_lanes_wait_for(Activity.WRITE)
     clock.now += 1
+    utilisation.end()
+    clock.now += 100
     assert utilisation.seconds == 10
-    assert utilisation.shares() == {"read": 0.1, "fetch": 0.3, "decode": 0.1, "encode": 0.4, "write": 0.1}
+    assert utilisation.shares() == {"read": 0.1, "fetch": 0.3, "decode": 0.1, "encode": 0.4, "write": 0.1, "save": 0}
 
 
 def test_work_that_fails_was_work_too(clock: Clock) -> None:

@@ -292,6 +292,14 @@ def test_an_input_that_changed_after_the_plan_is_not_scored(data: DataSet, tmp_p
         score(plan, Storage(), plan.names[:1])
 
 
+@pytest.mark.usefixtures("drivers")
+def test_an_input_without_a_version_is_not_cut(data: DataSet, tmp_path: Path) -> None:
+    uri = "silent://data/rows.jsonl"
+    Storage().write((data.folder / "rows.jsonl").read_bytes(), uri)
+    with pytest.raises(JobError, match=f"store of {uri} tells no versions apart"):
+        plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl", input=uri), Storage())
+
+
 def test_shards_of_two_models_are_not_put_together(data: DataSet, tmp_path: Path) -> None:
     plan = plan_shards(data.request("rows.jsonl", tmp_path / "out.jsonl"), Storage(), shards=3)
     score(plan, Storage())

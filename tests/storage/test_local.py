@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import resource
+import shutil
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from clip_operator.storage import AccessDenied, ObjectChanged, ObjectNotFound, Storage, StorageError, Unchanged
+from clip_operator.storage import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectNotFound,
+    Storage,
+    StorageError,
+    Unchanged,
+    local_version,
+)
 from tests.conftest import not_root
 
 
@@ -22,6 +35,47 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
+
+
+def rewritten(path: Path) -> None:
+    path.write_bytes(b"after!")
+
+
+def copied_over(path: Path) -> None:
+    (path.parent / "new").write_bytes(b"after!")
+    shutil.copystat(path, path.parent / "new")
+    before = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == before:  # until the kernel's clock has ticked
+        shutil.copy2(path.parent / "new", path)
+
+
+def put_in_its_place(path: Path) -> None:
+    (path.parent / "new").write_bytes(b"after!")
+    shutil.copystat(path, path.parent / "new")
+    (path.parent / "new").replace(path)
+
+
+def unpacked(path: Path) -> None:
+    member = tarfile.TarInfo(path.name)
+    member.size, member.mtime = 6, path.stat().st_mtime
+    with tarfile.open(path.parent / "new.tar", "w") as archive:
+        archive.addfile(member, io.BytesIO(b"after!"))
+    with tarfile.open(path.parent / "new.tar") as archive:
+        archive.extractall(path.parent, filter="data")
+
+
+@pytest.mark.parametrize("replace", [rewritten, copied_over, put_in_its_place, unpacked])
+def test_a_file_that_was_replaced_is_another_version_though_its_size_and_time_are_those_of_the_old(
+    tmp_path: Path, replace: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"before")
+    os.utime(path, (1e9, 1e9))
+    seen = Storage().stat(str(path))
+    replace(path)
+    assert Storage().stat(str(path)) != seen
+    with pytest.raises(ObjectChanged):
+        Storage().download(seen, tmp_path / "copy")
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)], indirect=["umask"])
@@ -84,6 +138,30 @@ def test_a_reader_that_has_the_old_file_open_reads_it_to_its_end(tmp_path: Path)
         assert reader.read() == b" and whole"
 
 
+def test_where_inodes_are_dealt_out_anew_with_every_mount_they_are_no_part_of_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path.stat()
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(local_version, "_MOUNTS", mounts)
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    for kind, is_told in (("ext4", True), ("fuse.gcsfuse", False)):
+        mounts.write_text(f"27 1 0:0 / / rw - fuse x rw\n28 27 {device} / /mnt rw shared:1 - {kind} bucket rw\n")
+        local_version._numbers_files_anew.cache_clear()
+        remounted = SimpleNamespace(**{name: getattr(status, name) for name in dir(status) if name.startswith("st_")})
+        remounted.st_ino += 1
+        assert (local_version.etag_of(status) != local_version.etag_of(cast("os.stat_result", remounted))) is is_told
+    local_version._numbers_files_anew.cache_clear()
+
+
+def test_a_version_that_is_replaced_while_it_is_open_is_read_to_its_end(tmp_path: Path) -> None:
+    old = Storage().write(bytes(3 << 20), str(tmp_path / "x"))
+    with Storage().open(old) as reader:
+        start = reader.read(10)
+        Storage().write(b"new", old.uri)
+        assert start + reader.read() == bytes(3 << 20)
+
+
 def test_a_folder_where_a_file_stands_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
@@ -128,6 +206,20 @@ def test_a_list_of_a_file_uri_starts_with_the_prefix_as_it_was_written(tmp_path:
         (found,) = Storage().list(prefix)
         assert found.uri == f"{prefix}1.jsonl"
         assert Storage().read(found.uri) == b"x"
+
+
+def test_a_list_looks_only_into_folders_whose_names_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("images/deep/1.png", "x.jsonl.resume/a/1.json"):
+        Storage().write(b"", str(tmp_path / name))
+    scan, scanned = os.scandir, []
+
+    def noted(folder: Path) -> Any:
+        scanned.append(folder.name)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    assert [info.uri for info in Storage().list(f"{tmp_path}/x.jsonl.")] == [f"{tmp_path}/x.jsonl.resume/a/1.json"]
+    assert scanned == [tmp_path.name, "x.jsonl.resume", "a"]
 
 
 def test_a_file_that_may_not_be_read_is_access_denied(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from clip_operator.storage import (
     StorageError,
     Unchanged,
 )
+from tests.hub import stand_in_hub
 from tests.storage.conftest import Place
 
 NAMES = [
@@ -179,6 +180,32 @@ def test_a_list_is_of_the_objects_whose_uri_starts_with_the_prefix(place: Place)
     assert listed(place.uri("nothing")) == listed(place.uri("no/thing/")) == []
 
 
+def test_a_level_is_what_stands_in_one_folder_whatever_is_in_its_folders(place: Place) -> None:
+    for name in ("s_1", "s_2/x y", "s_2/deep/er", "t", "u/s_4"):
+        place.storage.write(b"x", place.uri(name))
+
+    def level(prefix: str) -> list[str]:
+        return sorted(place.storage.list_level(prefix))
+
+    def named(*names: str) -> list[str]:
+        return sorted(place.uri(name.removesuffix("/")) + "/" * name.endswith("/") for name in names)
+
+    assert level(place.uri("s_")) == named("s_1", "s_2/")
+    assert level(place.uri("s_2/")) == named("s_2/x y", "s_2/deep/")
+    assert level(place.root + "/") == named("s_1", "s_2/", "t", "u/")
+    assert level(place.uri("nothing")) == level(place.uri("no/thing/")) == []
+
+
+def test_what_goes_while_it_is_listed_is_in_the_list_or_not(place: Place) -> None:
+    for name in ("a", "b", "c/d"):
+        place.storage.write(b"x", place.uri(name))
+    listed = place.storage.list(place.root + "/")
+    assert next(listed).uri == place.uri("a")
+    place.storage.delete(place.uri("b"))
+    place.storage.delete_folder(place.uri("c/"))
+    assert {info.uri for info in listed} <= {place.uri("b"), place.uri("c/d")}
+
+
 def test_what_is_not_there_is_said_by_name(place: Place, local: Path) -> None:
     uri = place.uri("absent.jsonl")
     place.storage.write(b"", place.uri("present"))
@@ -234,6 +261,30 @@ def test_a_change_that_keeps_the_size_is_noticed_too(place: Place, local: Path) 
         pass
     with pytest.raises(StorageError, match="changed"):
         place.storage.download(seen, local / "copy")
+
+
+def test_what_the_hub_says_of_a_files_content_is_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b"one")
+    with stand_in_hub(tmp_path) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        storage = Storage()
+        first = storage.stat("hf://acme/clip/rows.jsonl")
+        assert storage.stat(first.uri) == first
+        hub.files["rows.jsonl"] = b"two"
+        assert storage.stat(first.uri) != first
+        hub.files["rows.jsonl"] = b"one"
+        assert storage.stat(first.uri) == first
+
+
+@pytest.mark.usefixtures("drivers")
+def test_an_object_of_whose_version_a_store_says_nothing_has_none_nor_has_what_it_is_a_part_of() -> None:
+    storage = Storage()
+    untold, told = (storage.write(b"x", f"{scheme}://folder/x") for scheme in ("silent", "digesting"))
+    assert (untold.size, untold.etag) == (1, "")
+    assert told.etag
+    assert ObjectInfo.of_many("folder/", [told, untold]).etag == ""
+    assert ObjectInfo.of_many("folder/", [told, told]).etag
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,14 @@ from clip_operator.storage import ObjectInfo, Storage, scheme_of
 
 def identity_of(info: ObjectInfo) -> str | None:
     """Return what stands for one version of one object, or None where its store does not tell versions apart."""
-    # An fsspec driver that knows neither a digest nor a time leaves the size alone: "-1f".
-    return None if info.etag.startswith("-") or not info.etag else f"{info.uri}\0{info.size}\0{info.etag}"
+    return f"{info.uri}\0{info.size}\0{info.etag}" if info.etag else None
 
 
 class ImageVersions:
     """Looks up the identities of images: equal only if the bytes are equal, as far as the store can tell.
 
-    That is the digest of bytes that came with the row; URI, size and ETag of an object; path, size and time of change
-    of a local file. An image on the web has none. Objects are looked up by listing them where that pays
+    That is the digest of bytes that came with the row; URI, size and version of an object or a local file. An image on
+    the web has none. Objects are looked up by listing them where that pays
     (:class:`ListedObjects`); what was looked up holds for ten minutes.
 
     :param storage: where images are, other than on the web.

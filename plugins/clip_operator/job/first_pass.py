@@ -144,14 +144,17 @@ class _FirstPass:
     def write(self, table: TableReader, rows_in_all: int, continuation: Continuation, writer: TableWriter) -> None:
         """Write ``table`` with the added columns, all but those that are known only when all rows are scored."""
         request, outcomes, reuse = self._job.request, self._outcomes, self._reuse
-        with show_progress(rows_in_all) as progress:
+        known = 0
+        with show_progress(rows_in_all, continuation.left_before) as progress:
             chunks = continuation.rows(table, request.input_image_key, request.input_text_key)
             for rows, results in self._scorer.score(chunks if reuse is None else reuse.rows(chunks)):
                 scores = outcomes.scores(results)
                 writer.write(rows.content, {request.output_key: scores, **derived_columns(request, results)})
-                progress.update(outcomes.tally.rows, outcomes.tally.failed)
+                known += sum(result is not None for result in rows.known or ())
+                progress.update(outcomes.tally.rows, outcomes.tally.failed, known)
                 if self._collector is not None:
                     self._collector.add(rows, results)
+                self._scorer.saving()
                 if reuse is not None:
                     reuse.save(rows, results)
                 continuation.save(rows, results)

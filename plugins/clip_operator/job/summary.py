@@ -16,6 +16,7 @@ _WHAT_WOULD_HELP = {
     "decode": "More processors would help most, or, with large JPEGs, image_decoding='reduced'.",
     "encode": "A faster device for the model would help most.",
     "write": "A faster disk for temporary files would help most.",
+    "save": "A nearer store for what the next try may need, or more resume_point_rows, would help most.",
 }
 
 # In a shorter run, starting is most of what there is to see.
@@ -62,10 +63,10 @@ def _log_throughput(throughput: Throughput) -> None:
     most = max(throughput.time_shares, key=lambda name: throughput.time_shares[name])
     log.info(
         "%s rows/s, %d images at a time. The model computed %s of the time; it waited %s for rows to be read, %s for "
-        "images to be fetched, %s for them to be decoded, %s for rows to be written.%s",
+        "images to be fetched, %s for them to be decoded, %s for rows to be written, %s for results to be saved.%s",
         f"{throughput.rows_per_second:,.1f}",
         throughput.batch_size,
-        *(shares[name] for name in ("encode", "read", "fetch", "decode", "write")),
+        *(shares[name] for name in ("encode", "read", "fetch", "decode", "write", "save")),
         f" {_WHAT_WOULD_HELP[most]}" if throughput.seconds >= _SECONDS_WORTH_ADVICE else "",
     )
     log.info(

@@ -136,6 +136,11 @@ def _fetch(name: str, storage: Storage) -> Path:
             f"model {display(name)!r} not found: there is no checkpoint file directly below {display(prefix)}"
         )
     objects = [found[n] for n in sorted(wanted)]
+    if not all(o.etag for o in objects):
+        raise JobError(
+            f"the store of model {display(name)!r} tells no versions apart, so a copy could not be kept "
+            "apart from that of another version; copy the checkpoint to a local folder or to another store"
+        )
     version = hashlib.sha256("\n".join(f"{o.uri} {o.size} {o.etag}" for o in objects).encode()).hexdigest()
     target = _cache() / version
     if not target.is_dir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,11 @@ def choice_of(parameters: Mapping[str, Any], name: str, choices: Sequence[str]) 
 def connection_of(parameters: Mapping[str, Any]) -> AwsConnection:
     """Return how a task with these parameters reaches the store."""
     from clip_operator.operators.aws import aws_connection
+    from clip_operator.request import names_in
 
     uris = [value for value in parameters.values() if isinstance(value, str)]
+    if isinstance(buckets := names_in(parameters["image_buckets"]), Iterable):  # else the request is refused later
+        uris += [name if "://" in name else f"s3://{name}" for name in map(str, buckets)]
     return aws_connection(parameters["aws_conn_id"], uris)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clip_operator.errors import JobError
 from clip_operator.request import Requester
 from clip_operator.steps import claim_uri
-from clip_operator.storage import ObjectChanged, ObjectNotFound, Storage, Unchanged, display
+from clip_operator.storage import ObjectChanged, ObjectInfo, ObjectNotFound, Storage, Unchanged, display
 
 
 class Claim(BaseModel):
@@ -24,22 +24,31 @@ class Claim(BaseModel):
 def write_claim(storage: Storage, output: str, requester: Requester | None) -> Claim:
     """Say beside an output who is about to write it.
 
-    :raises JobError: another instance of the same mapped task has said so in this run.
+    :raises JobError: another instance of the same mapped task has said so in this run, or nothing that is written there
+        could be proved.
     """
     claim = Claim(requested_by=requester, claimed_at=datetime.now(UTC))
-    data, uri = claim.model_dump_json().encode(), claim_uri(output)
+    written = _write_claim(storage, claim, output)
+    if not written.etag:
+        storage.delete(written.uri)
+        raise JobError(
+            f"the store of {display(output)} tells no versions apart, so no manifest could prove what "
+            "is written there; write to another store"
+        )
+    return claim
+
+
+def _write_claim(storage: Storage, claim: Claim, output: str) -> ObjectInfo:
+    data, uri, requester = claim.model_dump_json().encode(), claim_uri(output), claim.requested_by
     if requester is not None and requester.is_mapped:
         before = storage.find(uri)
         if before is not None:
             check_claim(storage, output, requester)
         try:
-            storage.write(data, uri, Unchanged(before))
+            return storage.write(data, uri, Unchanged(before))
         except ObjectChanged:  # somebody has claimed it this very moment
             check_claim(storage, output, requester)
-        else:
-            return claim
-    storage.write(data, uri)
-    return claim
+    return storage.write(data, uri)
 
 
 def read_claim(storage: Storage, output: str) -> Claim | None:

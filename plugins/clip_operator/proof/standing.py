@@ -53,7 +53,7 @@ def proof(storage: Storage, output: str) -> EvaluationManifest | None:
 
 def _of(manifest: EvaluationManifest | None, found: ObjectInfo | None) -> EvaluationManifest | None:
     """Return the manifest if it is of this version of the output."""
-    proves = manifest is not None and found is not None and manifest.output == version(found)
+    proves = manifest is not None and found is not None and manifest.output.is_surely(version(found))
     return manifest if proves else None
 
 
@@ -88,7 +88,7 @@ class Standing:
     def is_filtered_proved(self) -> bool:
         """Whether the manifest names the filtered output that stands there."""
         named = None if self.manifest is None else self.manifest.filtered
-        return named is not None and self.filtered is not None and named.output == version(self.filtered)
+        return named is not None and self.filtered is not None and named.output.is_surely(version(self.filtered))
 
     def finished(self, source: ObjectVersion, digest: str) -> EvaluationManifest | None:
         """Return the manifest that proves that the request's work is done already, or None if it must be done."""
@@ -117,7 +117,7 @@ class Standing:
             log.info("There is no output to rescore; all rows are scored")
             return None
         alike = (
-            manifest.input == source
+            manifest.input.is_surely(source)
             and manifest.model.digest == digest
             and manifest.model.precision == precision
             and manifest.request.score_fingerprint() == self.request.score_fingerprint()

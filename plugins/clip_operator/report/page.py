@@ -28,6 +28,7 @@ _TIME = {
     "fetch": "waited for images",
     "decode": "waited for decoding",
     "write": "waited for writing",
+    "save": "waited for results to be saved",
 }
 
 

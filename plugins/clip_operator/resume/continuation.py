@@ -10,7 +10,7 @@ from pathlib import Path
 from clip_operator.proof.manifest import EarlierWork, EvaluationManifest
 from clip_operator.resume.points import ResumePoint, ResumePoints
 from clip_operator.scoring import CHUNK_ROWS, RowResult, Rows, written_score
-from clip_operator.storage import Storage
+from clip_operator.storage import ObjectInfo, Storage
 from clip_operator.tables import Chunk, TableReader, file_type_of, open_table
 
 
@@ -19,12 +19,14 @@ class PreviousOutput:
 
     :param manifest: its own.
     :param path: where to put a copy.
+    :raises ObjectChanged: another has taken its place since the manifest was found to prove it.
     :raises JobError: it cannot be read.
     """
 
     def __init__(self, storage: Storage, manifest: EvaluationManifest, path: Path) -> None:
         self.manifest = manifest
-        storage.download(storage.stat(manifest.output.uri), path)
+        output = manifest.output
+        storage.download(ObjectInfo(output.uri, output.size, output.etag), path)
         [self._column] = manifest.output_columns
         self._table = open_table(path, file_type_of(manifest.output.uri), (self._column,))
 
@@ -90,6 +92,12 @@ class Continuation:
     def discard(self) -> None:
         """Remove what was saved, which is of no use any more."""
         self._points.discard()
+
+    @property
+    def left_before(self) -> int:
+        """How many rows are known from earlier tries and runs, as far as can be told before they are read."""
+        scored = 0 if self._previous is None else self._previous.manifest.rows.scored
+        return max(scored, self._points.segments_left * self._segment_rows)
 
     @property
     def truncated_texts(self) -> int:

@@ -117,7 +117,8 @@ class ResumePoints:
     ) -> None:
         self._storage = storage
         asker = None if request.requested_by is None else request.requested_by.model_dump()
-        self._is_of_use = asker is not None or not request.overwrite
+        # Without a version nobody could tell that the next try reads the same rows.
+        self._is_of_use = bool(source.etag) and (asker is not None or not request.overwrite)
         self._requested_by = request.requested_by
         self._scored_by = scored_by
         # Whoever says overwrite wants scores that this, or his own earlier try, has made, and not what stands around:
@@ -143,6 +144,11 @@ class ResumePoints:
         self._anything_new = False
         self.saved_rows = 0
         """How many rows' results this try has saved."""
+
+    @property
+    def segments_left(self) -> int:
+        """How many segments' results earlier tries have left."""
+        return len(self._saved)
 
     def find(self, first_row: int) -> ResumePoint | None:
         """Return the resume point of the segment that starts at this row, if there is one that can be used."""

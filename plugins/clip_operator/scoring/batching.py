@@ -115,6 +115,10 @@ class Batcher:
         self._bytes_read = 0
         self.known_images = EncodingCache(cache_bytes // 2, encoder.dimensions)
         self.known_texts = EncodingCache(cache_bytes // 2, encoder.dimensions)
+        self.images_reused = 0
+        """How many rows repeated an earlier row's image."""
+        self.texts_reused = 0
+        """How many rows repeated an earlier row's text; sentences of texts are none of these."""
 
     def plan(self, chunk: Rows[ContentT]) -> BatchedChunk[ContentT]:
         """Say for each row which encodings it needs, and see to it that they come."""
@@ -122,6 +126,7 @@ class Batcher:
         captions: dict[int, str] = {}
         new_texts: list[tuple[str, Encoding]] = []
         known = chunk.known or [None] * len(chunk.texts)
+        images_before = self.known_images.added
         for reference, text, result in zip(chunk.references, chunk.texts, known, strict=True):
             if result is not None:
                 rows.append(result)
@@ -136,6 +141,8 @@ class Batcher:
             encoding = self._text_of(caption, new_texts)
             captions[len(rows)] = caption
             rows.append(Pair(self._image_at(location), encoding))
+        self.images_reused += len(captions) - (self.known_images.added - images_before)
+        self.texts_reused += len(captions) - len(new_texts)
         self._add_texts(new_texts)
         if self._with_sentences:
             self._plan_sentences(rows, captions)

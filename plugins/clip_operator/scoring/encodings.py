@@ -51,7 +51,6 @@ class EncodingCache:
     def __init__(self, capacity: int, dimensions: int) -> None:
         self._most = capacity // (4 * dimensions + _BYTES_BESIDE_EMBEDDING)
         self._dimensions = dimensions
-        self.found = 0
         self.added = 0
         self.forget_all()
 
@@ -67,7 +66,6 @@ class EncodingCache:
         encoding = self._encodings.get(key)
         if encoding is not None:
             self._encodings.move_to_end(key)
-            self.found += 1
         return encoding
 
     def add(self, key: bytes) -> Encoding:

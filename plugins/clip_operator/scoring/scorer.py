@@ -98,6 +98,11 @@ class Scorer:
             self._run = _Run(self._encoder, batcher, self._stop, preparation, lanes, events)
             yield from self._run.results(chunks)
 
+    def saving(self) -> None:
+        """Say that from now on, until the next rows are asked for, it is the saving of results that takes the time."""
+        assert self._run is not None, "nothing has been scored"
+        self._run.saving()
+
     def throughput(self) -> Throughput:
         """Return how fast the last :meth:`score` was, and where its time went."""
         assert self._run is not None, "nothing has been scored"
@@ -139,6 +144,7 @@ class _Run:
                 self._preparation.start()
                 self._fill_lanes()
             if not ahead:
+                self._utilisation.end()
                 return
             if ahead[0].is_known():
                 chunk = ahead.popleft()
@@ -153,6 +159,9 @@ class _Run:
             self._preparation.start()
             self._fill_lanes()
 
+    def saving(self) -> None:
+        self._utilisation.idle_lanes_wait_for(Activity.SAVE)
+
     def throughput(self) -> Throughput:
         seconds = self._utilisation.seconds
         return Throughput(
@@ -160,9 +169,9 @@ class _Run:
             rows_per_second=round(self._rows / seconds, 2),
             time_shares=self._utilisation.shares(),
             images_encoded=self._planner.known_images.added,
-            images_reused=self._planner.known_images.found,
+            images_reused=self._planner.images_reused,
             texts_encoded=self._planner.known_texts.added,
-            texts_reused=self._planner.known_texts.found,
+            texts_reused=self._planner.texts_reused,
             batch_size=self._encoder.image_batch,
         )
 

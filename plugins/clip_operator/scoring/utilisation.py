@@ -17,6 +17,7 @@ class Activity(StrEnum):
     DECODE = "decode"
     ENCODE = "encode"
     WRITE = "write"
+    SAVE = "save"
 
 
 class Utilisation:
@@ -35,6 +36,7 @@ class Utilisation:
         self._seconds = dict.fromkeys(Activity, 0.0)
         self._lock = threading.Lock()
         self._started = self._last = time.perf_counter()
+        self._ended: float | None = None
 
     def idle_lanes_wait_for(self, cause: Activity) -> None:
         """Say what a lane that does not compute waits for from now on; ``ENCODE`` if nothing is left for it to do."""
@@ -55,10 +57,16 @@ class Utilisation:
                 self._advance()
                 self._computing -= 1
 
+    def end(self) -> None:
+        """Say that all is done: what comes now is no part of it."""
+        with self._lock:
+            self._advance()
+            self._ended = self._last
+
     @property
     def seconds(self) -> float:
-        """The time since the start."""
-        return time.perf_counter() - self._started
+        """The time since the start, up to the end."""
+        return self._now() - self._started
 
     def shares(self) -> dict[str, float]:
         """Return each activity's part of the time so far; together they are 1."""
@@ -67,8 +75,11 @@ class Utilisation:
             whole = sum(self._seconds.values())
             return {activity.value: round(seconds / whole, 4) for activity, seconds in self._seconds.items()}
 
+    def _now(self) -> float:
+        return time.perf_counter() if self._ended is None else self._ended
+
     def _advance(self) -> None:
-        now = time.perf_counter()
+        now = self._now()
         passed, self._last = now - self._last, now
         self._seconds[Activity.ENCODE] += passed * self._computing / self._lanes
         self._seconds[self._cause] += passed * (self._lanes - self._computing) / self._lanes

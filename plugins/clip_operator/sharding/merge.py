@@ -150,9 +150,9 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
         if manifest is None or not plan.has_made(index, manifest):
             return None
         found = there.get(output)
-        if found is None or version(found) != manifest.output:
+        if found is None or not manifest.output.is_surely(version(found)):
             found = storage.find(output)  # what a listing says may be late
-        return manifest if found is not None and version(found) == manifest.output else None
+        return manifest if found is not None and manifest.output.is_surely(version(found)) else None
 
     manifests, missing = [], []
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-merge") as threads:

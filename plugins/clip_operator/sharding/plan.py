@@ -174,6 +174,11 @@ def plan_shards(
             "shards, reuse= keeps scores across runs, and tries failed rows again"
         )
     data = find_input(storage, request.input)
+    if not data.info.etag:
+        raise JobError(
+            f"the store of {display(request.input)} tells no versions apart, so shards cannot be sure "
+            "to be of one input; copy it to another store, or let a single task score it"
+        )
     check_conversion(data.file_type, file_type_of(request.output))
     check_outputs_apart(storage, request, data)
     standing = look(storage, request)

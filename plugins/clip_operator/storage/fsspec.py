@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedReader
@@ -44,6 +44,20 @@ _PACKAGES = {
     "hf": "huggingface_hub",
 }
 
+# What drivers call that which stands for an object's content, and, where they have no such thing, when it was written.
+# (A local file's time of change is called its creation.)
+_DIGESTS = ("etag", "ETag", "md5Hash", "blob_id", "xet_hash", "sha", "hex", "Content-MD5", "Digest")
+_TIMES = (
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+    "modified",
+    "modificationTime",
+    "updated",
+    "created",
+)
+
 
 class FsspecBackend:
     """One fsspec file system; credentials are the driver's own (environment, workload identity).
@@ -69,6 +83,11 @@ class FsspecBackend:
             raise StorageError(f"cannot open {scheme}:// URIs: {error}") from None
 
     def stat(self, uri: str) -> ObjectInfo:
+        self._fs.invalidate_cache()  # drivers keep listings, also from one job to the next, and take versions from them
+        return self._listed(uri)
+
+    def _listed(self, uri: str) -> ObjectInfo:
+        """Return what :meth:`stat` does, or what was true of it when its folder was last listed."""
         with _errors_explained(uri):
             return _info(uri, self._fs.info(uri))
 
@@ -116,14 +135,12 @@ class FsspecBackend:
         # Object stores publish a PUT or a finished multipart upload at once, so put_file is all or nothing there.
         with _errors_explained(uri):
             self._fs.put_file(str(path), uri)
-            self._fs.invalidate_cache()
         return self.stat(uri)
 
     def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         self.check(uri, only_if)
         with _errors_explained(uri):
             self._fs.pipe_file(uri, data)
-            self._fs.invalidate_cache()
         return self.stat(uri)
 
     def create(self, uri: str, only_if: Unchanged | None = None) -> ObjectWriter:
@@ -152,15 +169,29 @@ class FsspecBackend:
                 self._fs.rm(uri.rstrip("/"), recursive=True)
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        for uri, _ in self._found(prefix, lambda folder: self._fs.find(folder, detail=True).values()):
+            if start_after is None or uri > start_after:
+                info = find(uri, self._listed)  # a listing itself may spell the version in another way
+                if info is not None:  # it has not gone meanwhile
+                    yield info
+
+    def list_level(self, prefix: str) -> Iterator[str]:
+        for uri, details in self._found(prefix, lambda folder: self._fs.ls(folder, detail=True)):
+            yield f"{uri.rstrip('/')}/" if details.get("type") == "directory" else uri
+
+    def _found(
+        self, prefix: str, listing: Callable[[str], Iterable[dict[str, Any]]]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the URIs that start with ``prefix``, in order, and the details that ``listing`` of the folder gives."""
         folder = prefix.rpartition("/")[0]
         root = self._fs._strip_protocol(folder).rstrip("/")  # drivers list paths in their own form, without the scheme
         with _errors_explained(prefix):
             self._fs.invalidate_cache()
-            found = self._fs.find(folder) if self._fs.exists(folder) else []
-        for path in sorted(found):
-            uri = folder + self._fs._strip_protocol(path).removeprefix(root)
-            if uri.startswith(prefix) and (start_after is None or uri > start_after):
-                yield self.stat(uri)  # a listing may spell an object's version in another way than its own info
+            found = list(listing(folder)) if self._fs.exists(folder) else []
+        for details in sorted(found, key=lambda details: str(details["name"])):
+            uri = folder + self._fs._strip_protocol(details["name"]).removeprefix(root)
+            if uri.startswith(prefix):
+                yield uri, details
 
     def canonical(self, uri: str) -> str:
         return folded(f"{scheme_of(uri)}://{self._fs._strip_protocol(canonical(uri))}")
@@ -170,10 +201,8 @@ class FsspecBackend:
 
         :raises ObjectChanged: it does not.
         """
-        if only_if is None:
-            return
-        self._fs.invalidate_cache()
-        only_if.check(uri, find(uri, self.stat))
+        if only_if is not None:
+            only_if.check(uri, find(uri, self.stat))
 
     def _fetched(self, info: ObjectInfo, start: int, length: int) -> bytes:
         with _errors_explained(info.uri):
@@ -182,7 +211,6 @@ class FsspecBackend:
         return data
 
     def _check_read(self, info: ObjectInfo) -> None:
-        self._fs.invalidate_cache()
         if self.stat(info.uri) != info:
             raise changed_while_read(info.uri)
 
@@ -225,13 +253,15 @@ def _info(uri: str, details: dict[str, Any]) -> ObjectInfo:
     if details.get("type") == "directory":
         raise ObjectNotFound(f"{uri} is a folder, not an object")
     size = int(details.get("size") or 0)
-    version = next((details[key] for key in ("etag", "ETag", "md5Hash", "mtime", "created") if details.get(key)), "")
-    return ObjectInfo(uri=uri, size=size, etag=f"{version}-{size:x}", modified=_modified(details))
+    digest = next((details[key] for key in _DIGESTS if details.get(key)), None)
+    told = [digest] if digest else [details[key] for key in _TIMES if details.get(key)]
+    etag = "-".join(map(str, [*told, f"{size:x}"])) if told else ""
+    return ObjectInfo(uri=uri, size=size, etag=etag, modified=_modified(details))
 
 
 def _modified(details: dict[str, Any]) -> datetime | None:
     """Return when the object was written, which every driver tells in its own way, or not at all."""
-    for key in ("mtime", "LastModified", "last_modified", "modified", "updated", "created"):
+    for key in _TIMES:
         value = details.get(key)
         if isinstance(value, int | float):
             return datetime.fromtimestamp(value, UTC)

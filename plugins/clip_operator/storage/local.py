@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedReader, BytesIO
@@ -17,6 +17,7 @@ from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from clip_operator.storage.disk import filling, receiving, writing_to
+from clip_operator.storage.local_version import etag_of
 from clip_operator.storage.objects import (
     AccessDenied,
     ObjectInfo,
@@ -78,15 +79,15 @@ class LocalBackend:
         if max_bytes is not None and info.size > max_bytes:
             raise ObjectTooLarge(f"{uri} has {info.size:,} bytes, more than the {max_bytes:,} accepted")
         with _errors_explained(uri), path_of(uri).open("rb") as file:
-            info = _info(uri, os.fstat(file.fileno()))
+            status = os.fstat(file.fileno())
             # Counted while reading: a file may grow after it was looked at.
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
-            changed = _info(uri, os.fstat(file.fileno())) != info
+            changed = _was_written_to(file.fileno(), status)
         if max_bytes is not None and len(data) > max_bytes:
             raise ObjectTooLarge(f"{uri} grew beyond the {max_bytes:,} bytes accepted")
         if changed:
             raise changed_while_read(uri)
-        return info, data
+        return _info(uri, status), data
 
     def read_range(self, uri: str, start: int, length: int) -> bytes:
         self.stat(uri)  # refuses what is not a plain file: opening a pipe would block
@@ -151,12 +152,14 @@ class LocalBackend:
         if only_if.expected is None:
             try:
                 os.link(temporary, target)  # unlike a rename, it fails where something stands
-                return
             except FileExistsError:
                 only_if.check(uri, self.stat(uri))
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
+            else:
+                temporary.unlink()  # before its version is looked at, which changes with the number of its names
+                return
         with _locked(target):
             only_if.check(uri, find(uri, self.stat))
             temporary.replace(target)
@@ -193,19 +196,14 @@ class LocalBackend:
             raise StorageError(f"cannot delete {uri}: {error.strerror or error}") from None
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        head, slash, last = prefix.rpartition("/")
-        folder, start = path_of(head + slash), last
-        if _is_file_uri(prefix):
-            start = unquote(last)
-        if not folder.is_dir():
-            return
-        for found in sorted(folder.rglob("*")):
-            relative = found.relative_to(folder).as_posix()
-            if relative.startswith(start) and found.is_file():
-                rest = relative[len(start) :]
-                uri = prefix + (quote(rest) if _is_file_uri(prefix) else rest)
-                if start_after is None or uri > start_after:
-                    yield self.stat(uri)
+        for uri in _names(prefix, _names_below):
+            if start_after is None or uri > start_after:
+                info = find(uri, self.stat)
+                if info is not None:  # it is a file, and has not gone meanwhile
+                    yield info
+
+    def list_level(self, prefix: str) -> Iterator[str]:
+        return _names(prefix, _names_in)
 
     def canonical(self, uri: str) -> str:
         return os.path.realpath(path_of(uri))
@@ -219,7 +217,9 @@ class _LocalVersion(VersionReader):
         self._descriptor = -1
         with _errors_explained(info.uri):
             self._descriptor = os.open(path_of(info.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.check()
+        self._status = os.fstat(self._descriptor)
+        if _info(info.uri, self._status) != info:
+            raise changed_while_read(info.uri)
 
     def fill(self, view: memoryview, start: int) -> int:
         with _errors_explained(self.info.uri):
@@ -236,11 +236,11 @@ class _LocalVersion(VersionReader):
         super().close()
 
     def check(self) -> None:
-        """Make sure that it is still as it was when it was looked at.
+        """Make sure that it is still as it was when it was opened.
 
         :raises ObjectChanged: it was written to.
         """
-        if _info(self.info.uri, os.fstat(self._descriptor)) != self.info:
+        if _was_written_to(self._descriptor, self._status):
             raise changed_while_read(self.info.uri)
 
 
@@ -309,13 +309,50 @@ class _LocalDraft(Draft):
         return self._out.fileno()
 
 
+def _was_written_to(descriptor: int, before: os.stat_result) -> bool:
+    """Tell whether an open file was written to. That another takes its place, and it loses its name, does no harm."""
+    now = os.fstat(descriptor)
+    return (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size)
+
+
 def _info(uri: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(
         uri=uri,
         size=status.st_size,
-        etag=f"{status.st_mtime_ns:x}-{status.st_size:x}",
+        etag=etag_of(status),
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
     )
+
+
+def _names(prefix: str, among: Callable[[Path, str], Iterable[str]]) -> Iterator[str]:
+    """Yield the URIs that start with ``prefix`` of those names that ``among`` gives for a folder and a start."""
+    head, slash, last = prefix.rpartition("/")
+    start, spelled = (unquote(last), quote) if _is_file_uri(prefix) else (last, str)
+    for name in among(path_of(head + slash), start):
+        yield prefix + spelled(name[len(start) :])
+
+
+def _names_in(folder: Path, start: str) -> list[str]:
+    """Return which files and folders in a folder are called so, sorted, with a slash behind the name of a folder.
+
+    Links to folders are passed over. Nothing where there is no folder, or none any more, or one that may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.name.startswith(start)]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+    folders = [f"{entry.name}/" for entry in found if entry.is_dir(follow_symlinks=False)]
+    return sorted(folders + [entry.name for entry in found if Path(entry).is_file()])
+
+
+def _names_below(folder: Path, start: str) -> Iterator[str]:
+    """Yield what is called so below a folder, at any depth and in plain string order, but for folders themselves."""
+    for name in _names_in(folder, start):
+        if name.endswith("/"):
+            yield from (name + inner for inner in _names_below(folder / name, ""))
+        else:
+            yield name
 
 
 def _discard(temporary: Path) -> bool:

@@ -47,7 +47,7 @@ class ObjectInfo:
 
     :param uri: where it is.
     :param size: bytes.
-    :param etag: changes whenever the content does: S3's ETag, or a local file's time and size.
+    :param etag: changes whenever the content does, such as S3's ETag; empty where the store tells nothing that would.
     :param modified: when it was written, as the storage tells; None where that was not looked up.
     """
 
@@ -61,12 +61,16 @@ class ObjectInfo:
         """Return the version of what several objects, in this order, make up.
 
         Its ``etag`` is a digest of their URIs, sizes and versions; it changes when one comes, goes or is replaced.
+        Where one has no version, they have none together.
 
         :param uri: what they are called together, such as their folder or a pattern.
         """
+        size = sum(info.size for info in objects)
+        if not all(info.etag for info in objects):
+            return cls(uri, size, "")
         listed = json.dumps([[canonical(info.uri), info.size, info.etag] for info in objects])
         etag = hashlib.sha256(listed.encode(errors="surrogatepass")).hexdigest()
-        return cls(uri, sum(info.size for info in objects), etag)
+        return cls(uri, size, etag)
 
 
 @dataclass(frozen=True)

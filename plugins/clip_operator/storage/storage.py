@@ -159,11 +159,17 @@ class Storage:
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Yield the objects whose URI starts with ``prefix``, below any number of folders.
 
-        S3 is asked for a thousand at a time, as they are taken.
+        S3 is asked for a thousand at a time, as they are taken. One that comes or goes meanwhile is in it or not.
 
         :param start_after: a whole URI, of an object or not; only those that sort behind it are wanted.
         """
         return self._backend(prefix).list(prefix, start_after)
+
+    def list_level(self, prefix: str) -> Iterator[str]:
+        """Yield the URIs that start with ``prefix`` and go on without a slash: of objects and, with one at the end, of
+        folders, whatever is in them.
+        """
+        return self._backend(prefix).list_level(prefix)
 
     def canonical(self, uri: str) -> str:
         """Return one spelling for all URIs that may lead to the same object, to compare and not to read or write.

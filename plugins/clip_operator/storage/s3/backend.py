@@ -134,20 +134,32 @@ class S3Backend:
         in_threads(_DELETING_THREADS, lambda info: self.delete(info.uri), self.list(uri))
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        bucket, key = split(prefix)
-        scheme = prefix.partition("://")[0]
-        page: dict[str, Any] = {}
-        while not page or page.get("IsTruncated"):
-            if page:
-                following = {"ContinuationToken": page["NextContinuationToken"]}
-            else:
-                following = {} if start_after is None else {"StartAfter": split(start_after)[1]}
-            page = self._s3.request(
-                prefix, partial(self._s3.boto3.list_objects_v2, Bucket=bucket, Prefix=key, **following)
-            )
+        after = {} if start_after is None else {"StartAfter": split(start_after)[1]}
+        for page in self._pages(prefix, after):
             for item in page.get("Contents", []):
-                uri = f"{scheme}://{bucket}/{item['Key']}"
-                yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), item.get("LastModified"))
+                etag = item["ETag"].strip('"')
+                yield ObjectInfo(_uri(prefix, item["Key"]), item["Size"], etag, item.get("LastModified"))
+
+    def list_level(self, prefix: str) -> Iterator[str]:
+        for page in self._pages(prefix, {"Delimiter": "/"}):
+            keys = [item["Key"] for item in page.get("Contents", [])]
+            folders = [item["Prefix"] for item in page.get("CommonPrefixes", [])]
+            yield from (_uri(prefix, key) for key in keys + folders)
+
+    def _pages(self, prefix: str, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a listing as they are asked for.
+
+        :param options: of the request for the first page; of them ``Delimiter`` is the others', too.
+        """
+        bucket, key = split(prefix)
+        listed = partial(self._s3.boto3.list_objects_v2, Bucket=bucket, Prefix=key)
+        page: dict[str, Any] = self._s3.request(prefix, partial(listed, **options))
+        yield page
+        while page.get("IsTruncated"):
+            following = {**options, "ContinuationToken": page["NextContinuationToken"]}
+            following.pop("StartAfter", None)
+            page = self._s3.request(prefix, partial(listed, **following))
+            yield page
 
     def canonical(self, uri: str) -> str:
         return folded(uri)
@@ -167,6 +179,11 @@ class S3Backend:
                 break
             last = info
         return last
+
+
+def _uri(prefix: str, key: str) -> str:
+    """Return the URI of a key in the bucket that a URI names, with the scheme that it was written with."""
+    return f"{prefix.partition('://')[0]}://{split(prefix)[0]}/{key}"
 
 
 def _info(uri: str, answer: dict[str, Any]) -> ObjectInfo:
