@@ -19,7 +19,7 @@ beside it with a `clip_score` column, and fails if the result does not pass its 
 
 A score is (cos + 1) / 2. Real CLIP models put matching pairs at about 0.60 to 0.70 and unrelated ones at about 0.55 to
 0.60, so what is a good score differs from model to model. That is why the task also scores **mismatched pairs**, each
-row's image with another row's text: the *AUC* says how well the scores tell rows from these (0.5 is guessing, 1 is
+row's image with other rows' texts: the *AUC* says how well the scores tell rows from these (0.5 is guessing, 1 is
 perfect), and the *suggested threshold* is the score that does so best.
 
 When the step is there, an asset event of the alias `clip_scores` says so to other DAGs, such as `clip_scores_ready`.

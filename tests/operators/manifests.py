@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.scoring.histogram import GroupedHistogram
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -19,10 +20,14 @@ SCORES: dict[str, Any] = {
 }
 CALIBRATION: dict[str, Any] = {
     "mismatched": {**SCORES, "mean": 0.4},
+    "images": 120,
     "auc": 0.85,
+    "auc_interval": (0.8, 0.89),
     "threshold": 0.55,
     "false_accept_rate": 0.02,
+    "false_accept_interval": (0.01, 0.04),
     "false_reject_rate": 0.25,
+    "false_reject_interval": (0.16, 0.37),
     "histograms": {"start": 0.0, "bin_width": 0.5, "matched": [20, 40], "mismatched": [50, 10]},
 }
 
@@ -40,6 +45,7 @@ def made_up_manifest(output: str = "s3://b/steps/captions_step1.jsonl", **fields
         "rows": {"total": 64, "scored": 60, "failed": 4, "failures": {"image_missing": 4}, "truncated_texts": 0},
         "scores": SCORES,
         "calibration": CALIBRATION,
+        "mismatched": GroupedHistogram().counted(),
         "model": {
             "name": "m",
             "source": "hub",

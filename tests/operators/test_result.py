@@ -20,7 +20,7 @@ from clip_operator.operators.result import check_gates, hand_on
 from clip_operator.operators.task_instance import parameters_of
 from clip_operator.proof.manifest import EvaluationManifest
 from tests.operators.airflow_metrics import set_up_metrics
-from tests.operators.manifests import NOW, made_up_manifest
+from tests.operators.manifests import CALIBRATION, NOW, made_up_manifest
 
 OUTPUT = "s3://b/steps/captions_step1.jsonl"
 
@@ -60,10 +60,15 @@ def test_the_next_task_gets_columns_summary_and_the_place_of_the_manifest() -> N
     summary = task.xcoms["summary"]
     assert summary["calibration"] == {
         "mismatched_mean": 0.4,
+        "images": 120,
+        "uncertain": False,
         "auc": 0.85,
+        "auc_interval": [0.8, 0.89],
         "threshold": 0.55,
         "false_accept_rate": 0.02,
+        "false_accept_interval": [0.01, 0.04],
         "false_reject_rate": 0.25,
+        "false_reject_interval": [0.16, 0.37],
     }
     assert summary["filtered"] == {"output_path": "s3://b/f.jsonl", "rows": 45, "min_score": 0.55}
     assert summary["gates"] == {"passed": True, "breaches": []}
@@ -87,6 +92,20 @@ def test_a_gate_that_marks_warns_and_tells_those_who_wait_for_the_step(caplog: p
     ]
     ((_, extra),) = task.events("clip_scores")
     assert extra["gates"]["passed"] is False
+
+
+@pytest.mark.parametrize("limit", [{"min_auc": 0.8}, {"min_auc": 0.9, "on_gate": "mark"}, {"max_below_threshold": 0.5}])
+def test_a_gate_that_rests_on_few_images_says_so_whether_it_is_passed_or_not(
+    limit: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Task(**limit)
+    task.end(made_up_manifest(calibration={**CALIBRATION, "images": 60}))
+    assert f"{next(iter(limit))} judged by 60 different images, fewer than 100" in caplog.text
+    assert "the AUC may be 0.800 to 0.890" in caplog.text
+    caplog.clear()
+    Task(**limit).end()
+    Task(min_mean_score=0.1).end(made_up_manifest(calibration={**CALIBRATION, "images": 60}))
+    assert "different images, fewer than" not in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [{"on_gate": "ignore"}, {"on_gate": ""}, {"min_auc": "much"}])
@@ -150,7 +169,8 @@ def test_the_log_ends_with_what_a_person_wants_to_know(caplog: pytest.LogCapture
         f"Step 1 is {OUTPUT}",
         "60 of 64 rows have a score",
         "Their mean is 0.6000, the standard deviation 0.1000, the range 0.2000 to 0.9000",
-        "Mismatched pairs have a mean of 0.4000: AUC 0.8500, suggested threshold 0.5500",
+        "Beside 60 mismatched pairs, whose mean is 0.4000, the AUC is 0.8500 (0.800 to 0.890); at the threshold "
+        "0.5500, 2.0 % of such pairs would be accepted and 25.0 % of such rows rejected",
         f"See the manifest: {OUTPUT}.manifest.json",
     ]
 

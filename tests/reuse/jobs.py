@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy
@@ -13,7 +16,8 @@ from clip_operator.proof.manifest import ModelProvenance
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.reuse import ScoreReuse, ScoreStore
 from clip_operator.reuse.keys import ScoreKeys
-from clip_operator.scoring import RowResult, Rows
+from clip_operator.scoring import NO_PAIRS, PairedRows, RowResult, Rows
+from clip_operator.scoring.mismatched import unpacked
 from clip_operator.storage import Storage
 
 Row = tuple[object, object]
@@ -35,7 +39,7 @@ def fresh(row: Row) -> RowResult:
     if row[1] == "bad":
         return RowResult(None, error=RowError(Reason.IMAGE_UNREADABLE, "bad"))
     number = int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=4).digest(), "big")
-    mismatched = None if number % 3 == 0 else number % 1000 / 1000
+    mismatched = bytes([number % 256, 0, 0]) + NO_PAIRS[3:]
     return RowResult(number / 2**32, truncated=number % 2 == 1, mismatched=mismatched)
 
 
@@ -55,6 +59,8 @@ class Job:
         self.uri = uri
         self.storage = storage
         self.root = root
+        self.pairs = True
+        """Whether rows are paired."""
 
     def run(self, rows: Sequence[Row], fetch: bool = False, reads: bool = True, **fields: Any) -> list[bool]:
         """Score the rows; return for each whether its score came from the store. Its value is checked.
@@ -71,21 +77,30 @@ class Job:
         reuse = ScoreReuse(store, model, request, self.storage, images)
         hits: list[bool] = []
         fetched: set[object] = set()
+        unpaired: list[RowResult] = []
         for chunk in reuse.rows(_chunks(rows)):
             assert chunk.known is not None
             results = []
             for row, known in zip(chunk.content, chunk.known, strict=True):
-                expected = fresh(row)
+                expected = fresh(row) if self.pairs else replace(fresh(row), mismatched=None)
                 if known is None and fetch and row[0] not in fetched:
                     reuse.images.fetch(reuse.images.locate(row[0]))
                     fetched.add(row[0])
-                assert known is None or known == expected
+                assert known is None or replace(known, mismatched=expected.mismatched) == expected
                 hits.append(known is not None)
                 results.append(known or expected)
-            reuse.save(chunk, results)
-        reuse.save_last()
+            unpaired += results  # as the scorer pairs them: when all rows of a segment are there
+            reuse.save(chunk, results, _paired(unpaired if chunk.ends_segment else []))
+            if chunk.ends_segment:
+                unpaired.clear()
+        reuse.save_last(_paired(unpaired))
         assert reuse.reused == sum(hits)
         return hits
+
+
+def _paired(results: Sequence[RowResult]) -> PairedRows:
+    codes = unpacked([result.mismatched for result in results])
+    return PairedRows(np.zeros(len(results), np.int64), np.zeros(len(results)), codes)
 
 
 def _chunks(rows: Sequence[Row]) -> Iterator[Rows[list[Row]]]:

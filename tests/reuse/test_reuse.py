@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import random
@@ -147,18 +146,16 @@ def test_a_damaged_pack_gives_no_wrong_score_and_is_written_anew(job: Job, data:
     assert all(job.run(rows))
 
 
-def test_packs_of_the_version_that_kept_no_mismatched_pairs_are_not_used_and_written_anew(
-    job: Job, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A calibration of the few rows that are new would stand for all."""
-    rows = drawn(300)
-    job.run(rows)
-    for path in packs(job):
-        body = path.read_bytes()[:-16].replace(b"CLIPpak2", b"CLIPpak1")
-        path.write_bytes(body + hashlib.blake2b(body, digest_size=16).digest())
-    assert not any(job.run(rows))
-    assert "it is of an earlier version" in caplog.text
-    assert all(job.run(rows))
+def test_a_row_that_never_had_a_mismatched_pair_is_scored_once_more_where_there_is_a_partner(job: Job) -> None:
+    """Only what is encoded can be paired, and what never is would have no pair for ever."""
+    alone, other, same_text = (b"an image", "a text"), (b"another image", "another text"), (b"third image", "a text")
+    job.pairs = False
+    assert job.run([alone]) == [False]
+    assert job.run([alone, same_text]) == [True, False]
+    assert job.run([alone, same_text, other]) == [False, False, False]
+    job.pairs = True
+    assert job.run([alone, same_text, other]) == [False, False, False]
+    assert job.run([alone, same_text, other]) == [True, True, True]
 
 
 def test_two_jobs_that_write_the_same_pack_at_once_lose_nothing_of_either(job: Job) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Sequence
 from itertools import groupby
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_operator.proof.manifest import Calibration
-from clip_operator.scoring import RowResult, Tally
+from clip_operator.proof.manifest import GROUPS, Calibration
+from clip_operator.scoring import PairedRows, RowResult, Tally
+from clip_operator.scoring.mismatched import PARTNERS
 
 # Scores as they come, and also those that stand on an edge of a bin, where the last bit decides.
 SCORE = st.one_of(
@@ -21,12 +25,28 @@ SCORE = st.one_of(
 SCORES = st.lists(SCORE, min_size=1, max_size=40)
 
 
-def tallied(matched: list[float], mismatched: list[float]) -> Tally:
-    """Count rows that have these scores, and rows that have these mismatched ones, each at least one."""
+def paired(matched: list[float | None], mismatched: list[float], images: Sequence[int] = (0,)) -> PairedRows:
+    """Return rows that have these scores, and among them as many pairs as there are mismatched scores.
+
+    :param images: the hashes of the images; the first rows have these in turn. By default all share one.
+    """
+    rows = max(len(matched), 1)
+    codes = np.full((rows, PARTNERS), 0xFFFFFF, np.uint32)
+    hashes = np.resize(np.array(images, np.int64), rows)
+    assert len(mismatched) <= codes.size, "there are not so many partners"
+    for number, score in enumerate(mismatched):
+        codes[number % rows, number // rows] = in_bin(score) | int(hashes[number % rows] % GROUPS) << 14
+    scores = np.array([math.nan if score is None else score for score in matched])
+    return PairedRows(hashes, scores, codes)
+
+
+def tallied(matched: list[float], mismatched: list[float], images: Sequence[int] = (0,)) -> Tally:
+    """Count rows that have these scores, and pairs that have these mismatched ones, each at least one."""
     tally = Tally()
-    for number in range(max(len(matched), len(mismatched))):
-        other = mismatched[number] if number < len(mismatched) else None
-        tally.add(RowResult(matched[min(number, len(matched) - 1)], mismatched=other))
+    rows = even(matched, mismatched)
+    for score in rows:
+        tally.add(RowResult(score))
+    tally.add_pairs(paired([*rows], mismatched, images))
     return tally
 
 
@@ -42,7 +62,8 @@ def even(matched: list[float], mismatched: list[float]) -> list[float]:
 
 
 def in_bin(score: float) -> int:
-    return max(edge for edge in range(int(score * 10_000) - 1, 10_000) if edge / 10_000 <= score and edge >= 0)
+    edges = range(max(0, int(score * 10_000) - 1), min(10_000, int(score * 10_000) + 2))
+    return max(edge for edge in edges if edge / 10_000 <= score)
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -62,7 +83,7 @@ def test_the_auc_is_the_share_of_all_pairs_in_which_the_row_scores_higher(
 def test_no_cut_tells_rows_from_mismatched_pairs_better_than_the_threshold(
     matched: list[float], mismatched: list[float]
 ) -> None:
-    """Of all ten thousand; and its two error rates are those of the scores themselves."""
+    """Of all ten thousand; and where there is but one image, its two error rates are those of the scores themselves."""
     rows = even(matched, mismatched)
     found = calibrated(matched, mismatched)
 
@@ -121,26 +142,53 @@ def test_the_percentile_is_the_share_of_mismatched_pairs_that_score_lower(
     assert null.percentile(score) == pytest.approx(100 * lower / len(pairs), abs=1e-4)
 
 
-def test_a_calibration_of_fewer_pairs_does_not_take_an_earlier_ones_place() -> None:
-    """As where only the rows that failed are tried again: nearly all scores come without their mismatched pairs."""
-    earlier = tallied([0.6] * 50, [0.4 + number / 1000 for number in range(50)])
-    later = tallied([0.6] * 60, [0.9] * 49)
-    later.fall_back_on(earlier.calibration())
-    assert later.calibration() == earlier.calibration()
-    null, whole = later.null_distribution(), earlier.null_distribution()
-    assert null is not None
-    assert whole is not None
-    for score in (0.39, 0.41, 0.4255, 0.449, 0.9):
-        assert null.percentile(score) == pytest.approx(whole.percentile(score), abs=2)  # to a bar of the histogram
-    later.add(RowResult(0.6, mismatched=0.9))
-    found = later.calibration()
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(rows=st.lists(st.tuples(SCORE, SCORE, st.integers(0, 200)), min_size=1, max_size=60))
+def test_every_figure_is_within_its_interval_and_that_within_what_is_possible(
+    rows: list[tuple[float, float, int]],
+) -> None:
+    matched, mismatched, images = zip(*rows, strict=True)
+    found = tallied([*matched], [*mismatched], images).calibration()
     assert found is not None
-    assert found.mismatched.minimum == 0.9
+    assert found.images == len(set(images))
+    for value, (low, high) in (
+        (found.auc, found.auc_interval),
+        (found.false_accept_rate, found.false_accept_interval),
+        (found.false_reject_rate, found.false_reject_interval),
+    ):
+        assert 0 <= low <= value + 1e-4
+        assert value - 1e-4 <= high <= 1
+
+
+def test_rates_are_worse_than_those_of_the_scores_that_the_threshold_was_chosen_on() -> None:
+    """By half of what a threshold loses from the fold that it was chosen on to the other."""
+    # images of even hashes are told apart at 0.5 without an error, and of odd ones two rows score less than that
+    matched, mismatched = [0.6, 0.6, 0.6, 0.45, 0.6, 0.45], [0.4] * 6
+    found = tallied(matched, mismatched, images=[0, 1, 2, 3, 4, 5]).calibration()
+    assert found is not None
+    assert found.threshold == pytest.approx(0.425, abs=1e-4)
+    assert found.false_accept_rate == 0
+    assert found.false_reject_rate == pytest.approx(2 / 3 / 4)
+
+
+def test_the_same_image_again_and_again_makes_nothing_more_certain() -> None:
+    drawn = random.Random(7)
+    rows = [(drawn.gauss(0.6, 0.05), drawn.gauss(0.5, 0.05), number) for number in range(120)]
+    once = tallied([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]).calibration()
+    copies = [row for row in rows for _ in range(5)]
+    often = tallied([row[0] for row in copies], [row[1] for row in copies], [row[2] for row in copies]).calibration()
+    assert once is not None
+    assert often is not None
+    assert (often.auc, often.threshold, often.images) == (once.auc, once.threshold, 120)
+    assert often.auc_interval == pytest.approx(once.auc_interval, abs=1e-4)
+    for other, one in zip(often.false_reject_interval, once.false_reject_interval, strict=True):
+        assert other == pytest.approx(one, abs=0.03)
 
 
 def test_without_mismatched_pairs_there_is_no_calibration() -> None:
     tally = Tally()
     tally.add(RowResult(0.5))
+    tally.add_pairs(paired([0.5], []))
     assert (tally.calibration(), tally.null_distribution()) == (None, None)
 
 

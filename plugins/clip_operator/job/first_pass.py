@@ -25,7 +25,7 @@ from clip_operator.report.samples import Samples
 from clip_operator.request import ErrorBudget, EvaluationRequest, Shard
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, find_leftovers
 from clip_operator.reuse import ScoreReuse, ScoreStore
-from clip_operator.scoring import Outcomes, Scorer, Tally, derived_columns
+from clip_operator.scoring import Outcomes, PairedRows, Scorer, Tally, derived_columns
 from clip_operator.storage import AccessDenied, Storage, StorageError, display
 from clip_operator.tables import WHOLE, AddedType, TableReader, TableWriter, create_table, file_type_of
 
@@ -133,7 +133,7 @@ class _FirstPass:
         previous = None
         if manifest := job.standing.rescorable(source, provenance.digest, provenance.precision):
             previous = PreviousOutput(job.storage, manifest, path)
-            self.tally.fall_back_on(manifest.calibration)
+            self.tally.add_mismatched(manifest.mismatched)
         try:
             yield Continuation(points, previous, job.request.resume_point_rows)
         except Exception:
@@ -154,20 +154,27 @@ class _FirstPass:
                 progress.update(outcomes.tally.rows, outcomes.tally.failed, known)
                 if self._collector is not None:
                     self._collector.add(rows, results)
+                paired = self._take_pairs()
                 self._scorer.saving()
                 if reuse is not None:
-                    reuse.save(rows, results)
-                continuation.save(rows, results)
+                    reuse.save(rows, results, paired)
+                continuation.save(rows, results, paired)
                 if rows.ends_segment:
                     outcomes.check_so_far()
             if outcomes.tally.rows != rows_in_all:
                 raise JobError(
                     f"{outcomes.tally.rows:,} rows were read but the input has {rows_in_all:,}; nothing was written"
                 )
+            paired = self._take_pairs()
             if reuse is not None:
-                reuse.save_last()
-            continuation.save_last()
+                reuse.save_last(paired)
+            continuation.save_last(paired)
             outcomes.check()
+
+    def _take_pairs(self) -> PairedRows:
+        paired = self._scorer.take_pairs()
+        self.tally.add_pairs(paired)
+        return paired
 
     def samples(self) -> Samples | None:
         """Return rows that stand for the others; None if the request wants no report."""
@@ -190,6 +197,7 @@ class _FirstPass:
             libraries=self._libraries,
             earlier_work=earlier_work,
             sums=None if self._job.request.shard is None else self.tally.sums(),
+            mismatched=self.tally.mismatched(),
         )
 
 

@@ -69,7 +69,7 @@ def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistri
     if request.percentile_key is None:
         return output
     if null is None:
-        log.warning("No row has a percentile: no two rows with different images and texts have a score")
+        log.warning("No row has a percentile: %s", _no_pair(request))
     target = output.with_name(f"{output.name}-with-percentiles")
     file_type = file_type_of(request.output)
     with (
@@ -93,10 +93,16 @@ def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration
         least = request.min_score
     elif calibration is not None:
         least = calibration.threshold
+        if calibration.uncertain:
+            log.warning(
+                "min_score is the threshold of %s different images: with others of the same kind it would be another. "
+                "Give min_score as a number, or more rows",
+                f"{calibration.images:,}",
+            )
     else:
         raise JobError(
-            f"{display(request.output)}: min_score is 'threshold', and none can be suggested: no two rows with "
-            "different images and texts have a score. Nothing was written; give min_score as a number"
+            f"{display(request.output)}: min_score is 'threshold', and none can be suggested: {_no_pair(request)}. "
+            "Nothing was written; give min_score as a number"
         )
     target = output.with_name(f"{output.name}-filtered")
     rows = 0
@@ -109,6 +115,13 @@ def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration
             selection.write(chunk.select(kept), {})
             rows += sum(kept)
     return _FilteredRows(target, rows, least)
+
+
+def _no_pair(request: EvaluationRequest) -> str:
+    return (
+        f"among each {request.resume_point_rows:,} rows (resume_point_rows) no two with different images and texts "
+        "have a score"
+    )
 
 
 def _scores(chunk: Chunk, request: EvaluationRequest) -> Iterator[float | None]:

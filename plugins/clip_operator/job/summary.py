@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from clip_operator.proof.manifest import EvaluationManifest, Throughput
-from clip_operator.scoring import describe_calibration
+from clip_operator.proof.manifest import EvaluationManifest, Throughput, describe_calibration
 from clip_operator.storage import display
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from clip_operator.errors import RequestError
-from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.proof.manifest import FEW_IMAGES, EvaluationManifest, describe_interval
 
 _DIGITS = 4
 
@@ -46,6 +46,18 @@ class Gates:
             _breach(_SHARE_BELOW, below, "max_below_threshold", self.max_below_threshold, _NO_PAIRS, is_most=True),
         ]
         return [breach for breach in found if breach is not None]
+
+    def doubt(self, manifest: EvaluationManifest) -> str | None:
+        """Return in words why limits on the calibration say little of this step, whether it keeps them or not."""
+        names = [name for name in ("min_auc", "max_below_threshold") if getattr(self, name) is not None]
+        calibration = manifest.calibration
+        if not names or calibration is None or not calibration.uncertain:
+            return None
+        return (
+            f"{' and '.join(names)} judged by {calibration.images:,} different images, fewer than {FEW_IMAGES}: with "
+            f"others of the same kind the AUC may be {describe_interval(calibration.auc_interval)}, and the share of "
+            f"rows below the threshold {describe_interval(calibration.false_reject_interval)}"
+        )
 
 
 _SHARE_BELOW = "the share of rows that score below the suggested threshold"

@@ -12,7 +12,7 @@ from clip_operator.operators.asset_events import add_asset_events
 from clip_operator.operators.gates import Gates
 from clip_operator.operators.metrics import send_metrics
 from clip_operator.operators.task_instance import choice_of
-from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.proof.manifest import EvaluationManifest, describe_calibration
 from clip_operator.steps import manifest_uri, report_uri
 from clip_operator.storage import display
 
@@ -40,7 +40,8 @@ def hand_on(
     :raises AirflowFailException: the step does not pass its gates; what it hands on is pushed nevertheless.
     """
     is_whole = parameters["shard"] is None
-    breaches = Gates.of(parameters).breaches(manifest) if is_whole else []
+    gates = Gates.of(parameters) if is_whole else Gates()
+    breaches = gates.breaches(manifest)
     summary = _summary(manifest, breaches)
     output = manifest.output.uri
     xcoms = {
@@ -55,6 +56,8 @@ def hand_on(
         _log_result(manifest, output_step)
         send_metrics(context, manifest)
         add_asset_events(context, output, {"output_path": output, "output_step": output_step, **summary})
+    if doubt := gates.doubt(manifest):
+        log.warning("%s", doubt)
     if breaches:
         message = f"The step does not pass its gates: {'; '.join(breaches)}"
         if parameters["on_gate"] == "fail":
@@ -72,10 +75,15 @@ def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any
         "calibration": calibration
         and {
             "mismatched_mean": calibration.mismatched.mean,
+            "images": calibration.images,
+            "uncertain": calibration.uncertain,
             "auc": calibration.auc,
+            "auc_interval": list(calibration.auc_interval),
             "threshold": calibration.threshold,
             "false_accept_rate": calibration.false_accept_rate,
+            "false_accept_interval": list(calibration.false_accept_interval),
             "false_reject_rate": calibration.false_reject_rate,
+            "false_reject_interval": list(calibration.false_reject_interval),
         },
         "filtered": filtered
         and {"output_path": filtered.output.uri, "rows": filtered.rows, "min_score": filtered.min_score},
@@ -96,8 +104,7 @@ def _log_result(manifest: EvaluationManifest, output_step: int) -> None:
         spread = (scores.mean, scores.standard_deviation, scores.minimum, scores.maximum)
         log.info("Their mean is %.4f, the standard deviation %.4f, the range %.4f to %.4f", *spread)
     if calibration is not None:
-        pairs, auc, threshold = calibration.mismatched.mean, calibration.auc, calibration.threshold
-        log.info("Mismatched pairs have a mean of %.4f: AUC %.4f, suggested threshold %.4f", pairs, auc, threshold)
+        log.info("%s", describe_calibration(calibration))
     if filtered is not None:
         where = display(filtered.output.uri)
         log.info("%s rows with a score of %.4f or more are in %s", f"{filtered.rows:,}", filtered.min_score, where)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+from array import array
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.storage import Storage, canonical
@@ -62,6 +65,40 @@ class ScoreStatistics(_Record):
     quantiles: dict[str, float] = Field(description="Keys p01, p05, p25, p50, p75, p95, p99.")
 
 
+FOLDS, BINS = 2, 10_000
+GROUPS, COARSE_BINS = 32, 1000
+_COUNTS = FOLDS * BINS + GROUPS * COARSE_BINS
+_BYTES_A_COUNT = 8
+
+
+def _from_text(value: object) -> object:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+def _checked_counts(data: bytes) -> bytes:
+    try:
+        counts = array("q", zlib.decompressobj().decompress(data, _COUNTS * _BYTES_A_COUNT + 1))
+    except zlib.error as error:
+        raise ValueError(f"they are damaged: {error}") from None
+    if len(counts) != _COUNTS or min(counts) < 0:
+        raise ValueError("these are not as many counts as there are bins")
+    return data
+
+
+GroupedCounts = Annotated[
+    bytes,
+    BeforeValidator(_from_text),
+    AfterValidator(_checked_counts),
+    PlainSerializer(lambda data: base64.b64encode(data).decode(), when_used="json"),
+]
+"""How many scores lie in each bin, by the image that they belong to, so that it can be told how far a statistic depends
+on which images there are: 52,000 little-endian 64-bit integers, compressed by zlib; in JSON as base64.
+
+First those of two halves of the images, in 10,000 bins each; then those of 32 groups of images, in 1,000 bins each. A
+mismatched pair belongs to the group of its image and, if that is another, to the one of the image whose text it has.
+"""
+
+
 class ScoreSums(_Record):
     """What the statistics of many shards are put together from, without a rounding that depends on how they were cut.
 
@@ -71,8 +108,8 @@ class ScoreSums(_Record):
 
     total: str
     squares: str
-    histogram: dict[int, int] = Field(description="How many scores lie in each ten thousandth of [0, 1].")
-    mismatched: ScoreSums | None = Field(None, description="The same of the mismatched pairs.")
+    matched: GroupedCounts
+    images: list[int] = Field(description="The least hashes of the scored rows' images, by which they are counted.")
 
 
 class Histograms(_Record):
@@ -84,23 +121,45 @@ class Histograms(_Record):
     mismatched: list[int]
 
 
+Interval = Annotated[
+    tuple[float, float],
+    Field(description="Of 100 such intervals, of other images of the same kind, some 95 hold the true value."),
+]
+
+FEW_IMAGES = 100
+
+
 class Calibration(_Record):
     """What a score of this model says on this data: the scored rows beside *mismatched* pairs, which are the rows'
-    images, each with the text of another row.
+    images, each with the texts of other rows.
     """
 
     mismatched: ScoreStatistics
+    images: int = Field(description="How many different images the scored rows have: exactly up to 127, else to 9 %.")
     auc: float = Field(
         description="The chance that a row scores higher than a mismatched pair, ties counting half: the area under "
         "the ROC curve. 0.5 says nothing, 1 tells all apart."
     )
+    auc_interval: Interval
     threshold: float = Field(
         description="The score that tells rows from mismatched pairs best: true minus false accept rate is greatest "
         "(Youden's J)."
     )
-    false_accept_rate: float = Field(description="Share of mismatched pairs that score the threshold or more.")
-    false_reject_rate: float = Field(description="Share of rows that score less than the threshold.")
+    false_accept_rate: float = Field(
+        description="Of mismatched pairs like these, the share that scores the threshold or more: as counted, and "
+        "corrected for the threshold's having been chosen by the same pairs."
+    )
+    false_accept_interval: Interval
+    false_reject_rate: float = Field(
+        description="Of rows like these, the share that scores less than the threshold, corrected likewise."
+    )
+    false_reject_interval: Interval
     histograms: Histograms
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether there are so few images that the threshold and the rates would be others with other images."""
+        return self.images < FEW_IMAGES
 
 
 class FilteredStep(_Record):
@@ -184,6 +243,9 @@ class Scored(_Record):
     libraries: dict[str, str] = Field(description="Versions of what computed the scores.")
     earlier_work: list[EarlierWork] = Field([], description="Where the resumed rows were scored.")
     sums: ScoreSums | None = Field(None, description="Of a shard: what it adds to the whole output's statistics.")
+    mismatched: GroupedCounts = Field(
+        description="The mismatched pairs' scores: what a merge, or a run that takes scores over, makes its own of."
+    )
     shards: Shards | None = Field(None, description="Of an output that several workers scored.")
 
 
@@ -246,3 +308,23 @@ def read_manifest(storage: Storage, uri: str) -> EvaluationManifest | None:
     :raises StorageError: it cannot be read, or is larger than any of ours.
     """
     return parse_manifest(storage.read(uri, _MOST_BYTES))
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """Return what a calibration says, as one line of a log."""
+    few = f". All of it is uncertain, of {calibration.images:,} different images" if calibration.uncertain else ""
+    return (
+        f"Beside {calibration.mismatched.count:,} mismatched pairs, whose mean is {calibration.mismatched.mean:.4f}, "
+        f"the AUC is {calibration.auc:.4f} ({describe_interval(calibration.auc_interval)}); at the threshold "
+        f"{calibration.threshold:.4f}, {_percent(calibration.false_accept_rate)} of such pairs would be accepted and "
+        f"{_percent(calibration.false_reject_rate)} of such rows rejected{few}"
+    )
+
+
+def describe_interval(interval: Interval) -> str:
+    """Return an interval in words."""
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip_operator.proof.manifest import EarlierWork, EvaluationManifest
 from clip_operator.resume.points import ResumePoint, ResumePoints
-from clip_operator.scoring import CHUNK_ROWS, RowResult, Rows, written_score
+from clip_operator.scoring import CHUNK_ROWS, PairedRows, RowResult, Rows, written_score
 from clip_operator.storage import ObjectInfo, Storage
 from clip_operator.tables import Chunk, TableReader, file_type_of, open_table
 
@@ -81,13 +81,15 @@ class Continuation:
                 point = self._points.find(behind)
                 saved = _results(point)
 
-    def save(self, rows: Rows[Chunk], results: Sequence[RowResult]) -> None:
-        """Take in the results of the next rows; where a segment ends with them, save it."""
-        self._points.add(rows, results)
+    def save(self, rows: Rows[Chunk], results: Sequence[RowResult], paired: PairedRows) -> None:
+        """Take in the results of the next rows, and the pairs of those that have them now; where a segment ends with
+        them, save it.
+        """
+        self._points.add(rows, results, paired)
 
-    def save_last(self) -> None:
+    def save_last(self, paired: PairedRows) -> None:
         """Save what came behind the last whole segment: there are no more rows."""
-        self._points.end_segment()
+        self._points.add_last(paired)
 
     def discard(self) -> None:
         """Remove what was saved, which is of no use any more."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clip_operator.errors import Reason, RowError
 from clip_operator.proof.manifest import EarlierWork, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.scoring import RowResult, Rows
+from clip_operator.scoring import BYTES_A_ROW, PairedRows, RowResult, Rows, are_packed, packed
 from clip_operator.steps import resume_prefix
 from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError, display, name_of
 
@@ -48,14 +48,11 @@ class _Sentence(BaseModel):
 class ResumePoint(BaseModel):
     """The results of one segment, as they stand in the store."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
     first_row: int
     scores: list[float | None]
-    mismatched: list[float | None] = Field(
-        description="What each row's image scores with another row's text. A point of a version that did not save it "
-        "is never used: requests of that version have other digests."
-    )
+    mismatched: bytes = Field(description="The rows' mismatched pairs, 45 bytes a row.")
     truncated: list[int] = Field(description="Rows, from 0 within the segment, whose text was cut.")
     least: list[_Sentence] = Field(description="The least aligned sentences of texts that were cut, if asked for.")
     failures: list[_Failure]
@@ -68,17 +65,18 @@ class ResumePoint(BaseModel):
         failed = {failure.row for failure in self.failures}
         if failed != {row for row, score in enumerate(self.scores) if score is None}:
             raise ValueError("a row has neither a score nor a reason, or both")
-        if len(self.mismatched) != len(self.scores):
-            raise ValueError("there are not as many scores of mismatched pairs as rows")
+        if len(self.mismatched) != len(self.scores) * BYTES_A_ROW or not are_packed(self.mismatched):
+            raise ValueError("the mismatched pairs are not those of the rows")
         return self
 
     def results(self) -> list[RowResult | None]:
         """Return the segment's results; None for a row that failed for a reason that another try may not meet."""
         truncated = set(self.truncated)
         least = {sentence.row: (sentence.text, sentence.score) for sentence in self.least}
+        pairs = (self.mismatched[at : at + BYTES_A_ROW] for at in range(0, len(self.mismatched), BYTES_A_ROW))
         results: list[RowResult | None] = [
-            None if score is None else RowResult(score, row in truncated, mismatched=mismatched, least=least.get(row))
-            for row, (score, mismatched) in enumerate(zip(self.scores, self.mismatched, strict=True))
+            None if score is None else RowResult(score, row in truncated, mismatched=own, least=least.get(row))
+            for row, (score, own) in enumerate(zip(self.scores, pairs, strict=True))
         ]
         for failure in self.failures:
             if not failure.reason.retryable:
@@ -141,6 +139,7 @@ class ResumePoints:
             log.warning("What an earlier try may have left cannot be looked for, so all rows are scored: %s", error)
         self._first_row = 0  # of the segment that is being scored
         self._results: list[RowResult] = []
+        self._mismatched: list[bytes] = []
         self._anything_new = False
         self.saved_rows = 0
         """How many rows' results this try has saved."""
@@ -157,20 +156,30 @@ class ResumePoints:
         point = read_resume_point(self._storage, self._prefix + _name(first_row))
         return point if point is not None and point.first_row == first_row else None
 
-    def add(self, rows: Rows[Any], results: Sequence[RowResult]) -> None:
-        """Take in the results of the next rows; save those of a segment when it is complete."""
+    def add(self, rows: Rows[Any], results: Sequence[RowResult], paired: PairedRows) -> None:
+        """Take in the results of the next rows; save those of a segment when it is complete.
+
+        :param paired: the mismatched pairs that have come to be known: at the end of a segment, those of all its rows.
+        """
         self._results += results
+        self._mismatched += packed(paired.codes)
         self._anything_new |= rows.known is None or None in rows.known
         if rows.ends_segment:
-            self.end_segment()
+            self._end_segment()
 
-    def end_segment(self) -> None:
+    def add_last(self, paired: PairedRows) -> None:
+        """Save what came behind the last whole segment: there are no more rows."""
+        self._mismatched += packed(paired.codes)
+        self._end_segment()
+
+    def _end_segment(self) -> None:
         """Save what was added since the last segment ended, unless nothing of it is new, no row has a score, or none
         could take it up."""
         if self._is_of_use and self._anything_new and any(result.score is not None for result in self._results):
             self._save(self._first_row, self._results)
         self._first_row += len(self._results)
         self._results = []
+        self._mismatched = []
         self._anything_new = False
 
     def discard(self) -> None:
@@ -184,7 +193,7 @@ class ResumePoints:
         point = ResumePoint(
             first_row=first_row,
             scores=[result.score for result in results],
-            mismatched=[result.mismatched for result in results],
+            mismatched=b"".join(self._mismatched),
             truncated=[row for row, result in enumerate(results) if result.truncated],
             least=[
                 _Sentence(row=row, text=result.least[0], score=result.least[1])

@@ -8,12 +8,12 @@ on what the rows hold and not on where they stand: rows that are put in or taken
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from clip_operator.reuse.keys import KEY_BYTES
+from clip_operator.scoring import BYTES_A_ROW, NO_PAIRS, are_packed
 
 MOST_SCORES = 4096
 """In one pack: some hundred rows are usual; more come together where many data sets share an anchor."""
@@ -21,14 +21,10 @@ MOST_SCORES = 4096
 MOST_LINKS = 4
 """To packs that followed a pack, and to packs that came before it."""
 
-_MAGIC = b"CLIPpak2"
+_MAGIC = b"CLIPpak1"
 _HEAD = struct.Struct(f"<{len(_MAGIC)}sIII")
-_SCORE = struct.Struct(f"<{KEY_BYTES}sddB")
+_SCORE = struct.Struct(f"<{KEY_BYTES}sdB{BYTES_A_ROW}s")
 _CHECKSUM_BYTES = 16
-
-# The first version did not know of mismatched pairs. Its scores are not taken over: a data set of which most rows had
-# none would have a calibration of a few rows. They are computed once more, and its packs written anew.
-_EARLIER_MAGIC = b"CLIPpak1"
 
 MOST_BYTES = _HEAD.size + _SCORE.size * MOST_SCORES + KEY_BYTES * 2 * MOST_LINKS + _CHECKSUM_BYTES
 
@@ -42,12 +38,12 @@ class Score(NamedTuple):
 
     :param score: in [0, 1].
     :param truncated: its text was longer than the model reads.
-    :param mismatched: the score of its image with the text of another row; None where none was at hand.
+    :param mismatched: the row's mismatched pairs, packed.
     """
 
     score: float
     truncated: bool
-    mismatched: float | None = None
+    mismatched: bytes = NO_PAIRS
 
 
 @dataclass
@@ -73,8 +69,7 @@ def is_anchor(key: bytes) -> bool:
 
 def is_storable(score: Score) -> bool:
     """Tell whether its numbers are such that a score can be."""
-    mismatched = 0.0 if score.mismatched is None else score.mismatched
-    return 0.0 <= score.score <= 1.0 and 0.0 <= mismatched <= 1.0  # also false for NaN
+    return 0.0 <= score.score <= 1.0  # also false for NaN
 
 
 def encode(pack: Pack) -> bytes:
@@ -83,8 +78,7 @@ def encode(pack: Pack) -> bytes:
     after, before = pack.after[:MOST_LINKS], pack.before[:MOST_LINKS]
     parts = [_HEAD.pack(_MAGIC, len(scores), len(after), len(before))]
     for key, score in scores:
-        mismatched = math.nan if score.mismatched is None else score.mismatched
-        parts.append(_SCORE.pack(key, score.score, mismatched, score.truncated))
+        parts.append(_SCORE.pack(key, score.score, score.truncated, score.mismatched))
     data = b"".join([*parts, *after, *before])
     return data + _checksum(data)
 
@@ -94,8 +88,6 @@ def decode(data: bytes) -> Pack:
 
     :raises CorruptPack: it did not make these.
     """
-    if data.startswith(_EARLIER_MAGIC):
-        raise CorruptPack("it is of an earlier version, which did not keep what a calibration needs")
     if len(data) < _HEAD.size + _CHECKSUM_BYTES or not data.startswith(_MAGIC):
         raise CorruptPack("this is no pack of scores")
     data, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
@@ -107,11 +99,13 @@ def decode(data: bytes) -> Pack:
         raise CorruptPack("the length is wrong")
     links = [data[at : at + KEY_BYTES] for at in range(links_at, len(data), KEY_BYTES)]
     pack = Pack(after=links[:after], before=links[after:])
-    for key, score, mismatched, truncated in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
-        found = Score(score, bool(truncated), None if math.isnan(mismatched) else mismatched)
+    for key, score, truncated, mismatched in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
+        found = Score(score, bool(truncated), mismatched)
         if not is_storable(found) or truncated > 1:
             raise CorruptPack("it holds what is no score")
         pack.scores[key] = found
+    if not are_packed(b"".join(score.mismatched for score in pack.scores.values())):
+        raise CorruptPack("it holds what are no mismatched pairs")
     return pack
 
 

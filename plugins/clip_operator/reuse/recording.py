@@ -9,6 +9,7 @@ from clip_operator.machine.threads import in_threads
 from clip_operator.reuse.pack import MOST_LINKS, MOST_SCORES, Pack, Score, is_anchor, is_storable
 from clip_operator.reuse.store import ScoreStore, StoredPack, merged
 from clip_operator.reuse.trail import Trail
+from clip_operator.scoring import NO_PAIRS
 
 # A pack that is used is written anew when it is so old, and so is never among those that were written longest ago.
 _WRITTEN_ANEW_AFTER = timedelta(days=7)
@@ -69,8 +70,10 @@ class Recording:
             stored = self._trail.pack(name)
             old = stored.pack
             if not self._replace:
-                # Scores of another device differ in the last bit; to write them would not make them better.
-                new.scores = {key: old.scores.get(key, score) for key, score in new.scores.items()}
+                # Scores of another device differ in the last bit; to write them would not make them better, but where
+                # the row had no pair.
+                kept = {key: score for key, score in old.scores.items() if score.mismatched != NO_PAIRS}
+                new.scores = {key: kept.get(key, score) for key, score in new.scores.items()}
             both = merged(new, old)
             is_old = stored.info is not None and _is_old(stored.info.modified)
             if is_old or (both.scores, both.after, both.before) != (old.scores, old.after, old.before):

@@ -18,7 +18,7 @@ from clip_operator.reuse.recording import Recording
 from clip_operator.reuse.store import ScoreStore
 from clip_operator.reuse.trail import Trail, doors_of
 from clip_operator.reuse.witness import WitnessedImages
-from clip_operator.scoring import RowResult, Rows
+from clip_operator.scoring import NO_PAIRS, PairedRows, RowResult, Rows, image_hashes, packed
 from clip_operator.storage import Storage
 
 ContentT = TypeVar("ContentT")
@@ -77,6 +77,7 @@ class ScoreReuse:
         self._trail = Trail(store)
         self._recording = Recording(store, self._trail, replace=request.overwrite)
         self._underway: deque[list[tuple[bytes, _Proviso | None] | None]] = deque()
+        self._unpaired: deque[tuple[bytes, Score | None] | None] = deque()
         remembered = max(_LEAST_REMEMBERED_IMAGES, request.embedding_cache_bytes // _BYTES_OF_AN_EMBEDDING)
         self.images = WitnessedImages(images, remembered)
         """Where the scorer must take its images from."""
@@ -97,21 +98,34 @@ class ScoreReuse:
         for chunk in chain(first, source):
             yield self._looked_up(chunk)
 
-    def save(self, rows: Rows[ContentT], results: Sequence[RowResult]) -> None:
-        """Take in the results of the next rows; where a segment ends with them, write its new scores."""
+    def save(self, rows: Rows[ContentT], results: Sequence[RowResult], paired: PairedRows) -> None:
+        """Take in the results of the next rows; where a segment ends with them, write its new scores.
+
+        :param paired: rows, of those taken in, whose mismatched pairs have come to be known.
+        """
         for row, result in zip(self._underway.popleft(), results, strict=True):
             if row is None:
+                self._unpaired.append(None)
                 continue
             key, proviso = row
-            score = None if result.score is None else Score(result.score, result.truncated, result.mismatched)
+            score = None if result.score is None else Score(result.score, result.truncated)
             sure = proviso is None or self.images.was_read_as(*proviso)
-            self._recording.add(key, score if sure else None)
+            self._unpaired.append((key, score if sure else None))
+        self._record(paired)
         if rows.ends_segment or self._recording.scores >= _MOST_WAITING:
             self._recording.flush()
 
-    def save_last(self) -> None:
+    def save_last(self, paired: PairedRows) -> None:
         """Write what came behind the last whole segment: there are no more rows."""
+        self._record(paired)
         self._recording.flush()
+
+    def _record(self, paired: PairedRows) -> None:
+        for mismatched in packed(paired.codes):
+            row = self._unpaired.popleft()
+            if row is not None:
+                key, score = row
+                self._recording.add(key, None if score is None else score._replace(mismatched=mismatched))
 
     def _keyed(self, rows: Rows[ContentT]) -> _Keyed[ContentT]:
         known = rows.known or [None] * len(rows.texts)
@@ -135,6 +149,7 @@ class ScoreReuse:
         scores: Sequence[Score | None] = self._trail.find(keys) if self._reads else [None] * len(keys)
         if self._with_sentences:
             scores = [None if score is not None and score.truncated else score for score in scores]
+        scores = _without_those_to_pair(rows, scores)
         self.reused += sum(score is not None for score in scores)
         self._underway.append(
             [
@@ -158,6 +173,24 @@ class ScoreReuse:
             return place.key
         self.images.expect(place)
         return place
+
+
+def _without_those_to_pair(rows: Rows[ContentT], scores: Sequence[Score | None]) -> Sequence[Score | None]:
+    """Return the scores but for those of rows that never had a mismatched pair, if there are partners for them now.
+
+    Only what is encoded can be paired: such a row is, once more, beside others like it and rows that are new.
+    """
+    alone = [score is not None and score.mismatched == NO_PAIRS for score in scores]
+    at_hand = [
+        at
+        for at, (score, result) in enumerate(zip(scores, rows.known or [None] * len(scores), strict=True))
+        if result is None and (score is None or alone[at])
+    ]
+    if not any(alone) or len({rows.texts[at] for at in at_hand if isinstance(rows.texts[at], str)}) < 2:
+        return scores
+    if len(set(image_hashes([rows.references[at] for at in at_hand]).tolist())) < 2:
+        return scores
+    return [None if is_alone else score for score, is_alone in zip(scores, alone, strict=True)]
 
 
 def _first(chunks: Iterable[_Keyed[ContentT]]) -> Iterator[_Keyed[ContentT]]:

@@ -1,7 +1,8 @@
 """Scores rows in order and in batches, while the images of the next ones are fetched, and none of them twice."""
 
-from clip_operator.scoring.calibration import describe_calibration
+from clip_operator.scoring.clusters import image_hashes
 from clip_operator.scoring.derived import derived_columns
+from clip_operator.scoring.mismatched import BYTES_A_ROW, NO_PAIRS, PairedRows, are_packed, packed
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.outcomes import Outcomes
 from clip_operator.scoring.result import RowResult, written_score
@@ -10,14 +11,19 @@ from clip_operator.scoring.scorer import CHUNK_ROWS, Scorer
 from clip_operator.scoring.tally import Tally
 
 __all__ = [
+    "BYTES_A_ROW",
     "CHUNK_ROWS",
+    "NO_PAIRS",
     "NullDistribution",
     "Outcomes",
+    "PairedRows",
     "RowResult",
     "Rows",
     "Scorer",
     "Tally",
+    "are_packed",
     "derived_columns",
-    "describe_calibration",
+    "image_hashes",
+    "packed",
     "written_score",
 ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_operator.proof.manifest import Histograms
-from clip_operator.scoring.score_count import BINS, bin_of
+from clip_operator.scoring.histogram import bin_of
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -23,25 +21,8 @@ class NullDistribution:
     percentiles: NDArray[np.float64]
 
     @classmethod
-    def of_bins(cls, histogram: Mapping[int, int]) -> Self:
-        """Return the distribution of pairs of which so many are in each of the 10,000 bins; at least one."""
-        counts = np.zeros(BINS)
-        counts[list(histogram.keys())] = list(histogram.values())
-        return cls._of_counts(counts)
-
-    @classmethod
-    def of_bars(cls, histograms: Histograms) -> Self:
-        """Return the distribution that a manifest's histogram shows: within each of its bins, as if all scores were
-        equally frequent.
-        """
-        width, first = round(histograms.bin_width * BINS), round(histograms.start * BINS)
-        spread = np.repeat(np.array(histograms.mismatched) / width, width)
-        counts = np.zeros(BINS)
-        counts[first : first + len(spread)] = spread[: BINS - first]
-        return cls._of_counts(counts)
-
-    @classmethod
-    def _of_counts(cls, counts: NDArray[np.float64]) -> Self:
+    def of_counts(cls, counts: NDArray[np.int64]) -> Self:
+        """Return the distribution of pairs of which so many are in each bin, at least one in all: int64 [10,000]."""
         through = np.cumsum(counts)
         return cls(np.round(100 * (through - counts / 2) / through[-1], 4))
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from clip_operator.errors import JobError
 from clip_operator.scoring.alignment import alignment
 from clip_operator.scoring.encodings import Encoding
-from clip_operator.scoring.mismatched import partners
 from clip_operator.scoring.result import RowResult
 
 
@@ -36,13 +35,32 @@ Row = RowResult | Pair
 """What a row needs: its encodings; or, where that is known at once, what becomes of it."""
 
 
-def row_results(rows: Sequence[Row]) -> list[RowResult]:
-    """Return what becomes of rows whose encodings are known; those that go through here together lend their texts to
-    each other.
+@dataclass(frozen=True, eq=False, slots=True)
+class Embedded:
+    """Which of some rows have embeddings, and these.
+
+    :param rows: intp [embedded], in order.
+    :param images: float32 [embedded, dimensions].
+    :param texts: float32 [embedded, dimensions].
+    """
+
+    rows: NDArray[np.intp]
+    images: NDArray[np.float32]
+    texts: NDArray[np.float32]
+
+
+def row_results(rows: Sequence[Row]) -> tuple[list[RowResult], Embedded | None]:
+    """Return what becomes of rows whose encodings are known, and the embeddings of those that are scored, if any are.
 
     :raises JobError: the model gave a score that is not a number.
     """
-    scored = iter(_scored([row for row in rows if isinstance(row, Pair) and row.image.error is None]))
+    pairs = [row for row in rows if isinstance(row, Pair) and row.image.error is None]
+    embedded, scored = None, iter(list[RowResult]())
+    if pairs:
+        places = [at for at, row in enumerate(rows) if isinstance(row, Pair) and row.image.error is None]
+        images, texts = _stacked(pair.image for pair in pairs), _stacked(pair.text for pair in pairs)
+        embedded = Embedded(np.array(places, np.intp), images, texts)
+        scored = map(_result, pairs, _scores(images, texts))
     results = []
     for row in rows:
         if isinstance(row, RowResult):
@@ -51,22 +69,11 @@ def row_results(rows: Sequence[Row]) -> list[RowResult]:
             results.append(RowResult(None, error=row.image.error))
         else:
             results.append(next(scored))
-    return results
+    return results, embedded
 
 
-def _scored(pairs: Sequence[Pair]) -> list[RowResult]:
-    if not pairs:
-        return []
-    images, texts = _stacked(pair.image for pair in pairs), _stacked(pair.text for pair in pairs)
-    partner = partners(_keys(pair.image for pair in pairs), _keys(pair.text for pair in pairs))
-    paired = np.flatnonzero(partner >= 0)
-    mismatched: list[float | None] = [None] * len(pairs)
-    for row, score in zip(paired, _scores(images[paired], texts[partner[paired]]), strict=True):
-        mismatched[row] = score
-    return [
-        RowResult(score, truncated=pair.text.truncated, mismatched=other, least=_least_aligned(pair))
-        for pair, score, other in zip(pairs, _scores(images, texts), mismatched, strict=True)
-    ]
+def _result(pair: Pair, score: float) -> RowResult:
+    return RowResult(score, truncated=pair.text.truncated, least=_least_aligned(pair))
 
 
 def _least_aligned(pair: Pair) -> tuple[str, float] | None:
@@ -92,8 +99,3 @@ def _scores(images: NDArray[np.float32], texts: NDArray[np.float32]) -> list[flo
 def _stacked(encodings: Iterable[Encoding]) -> NDArray[np.float32]:
     """Return the embeddings of known encodings: float32 [encodings, dimensions]."""
     return np.stack([encoding.embedding for encoding in encodings if encoding.embedding is not None])
-
-
-def _keys(encodings: Iterable[Encoding]) -> NDArray[np.uint64]:
-    """Return the keys of encodings: uint64 [encodings, 2]."""
-    return np.frombuffer(b"".join(encoding.key for encoding in encodings), np.uint64).reshape(-1, 2)

@@ -15,7 +15,8 @@ class RowResult:
     :param score: (cos + 1) / 2 in [0, 1]; None exactly where there is an ``error``.
     :param truncated: the text was longer than the model reads.
     :param error: why the row cannot be scored.
-    :param mismatched: the score of the row's image with the text of another row; None where none was at hand.
+    :param mismatched: the scores of the row's image with texts of other rows, as
+        :func:`clip_operator.scoring.mismatched.packed` writes them, where the row brings them along; else None.
     :param least: of a truncated text, the sentence that agrees least with the image, and its score; None where
         sentences were not asked for.
     """
@@ -23,7 +24,7 @@ class RowResult:
     score: float | None
     truncated: bool = False
     error: RowError | None = None
-    mismatched: float | None = None
+    mismatched: bytes | None = None
     least: tuple[str, float] | None = None
 
 

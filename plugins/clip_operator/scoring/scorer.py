@@ -15,6 +15,7 @@ from clip_operator.errors import Cancelled, RowError
 from clip_operator.proof.manifest import Throughput
 from clip_operator.scoring.batching import BatchedChunk, BatchedImage, Batcher, ImageBatch, TextBatch
 from clip_operator.scoring.encodings import Encoding, EncodingCache
+from clip_operator.scoring.mismatched import PairedRows, PairMaker
 from clip_operator.scoring.pairs import row_results
 from clip_operator.scoring.preparation import ImageSource, Preparation, Stage
 from clip_operator.scoring.result import RowResult
@@ -103,6 +104,13 @@ class Scorer:
         assert self._run is not None, "nothing has been scored"
         self._run.saving()
 
+    def take_pairs(self) -> PairedRows:
+        """Return the rows that are next in line of those that :meth:`score` gave back, as far as it is decided which
+        mismatched pairs they have: all up to the end of the last segment and, after the last rows, the others.
+        """
+        assert self._run is not None, "nothing has been scored"
+        return self._run.pairs.take()
+
     def throughput(self) -> Throughput:
         """Return how fast the last :meth:`score` was, and where its time went."""
         assert self._run is not None, "nothing has been scored"
@@ -131,6 +139,7 @@ class _Run:
         self._rows = 0  # scored, or found impossible to score, by this run
         self._all_read = False
         self._encoding = 0  # batches that were given to a lane and are not back
+        self.pairs = PairMaker()
 
     def results(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[tuple[Rows[ContentT], list[RowResult]]]:
         source = iter(chunks)
@@ -144,11 +153,15 @@ class _Run:
                 self._preparation.start()
                 self._fill_lanes()
             if not ahead:
+                self.pairs.end_block()
                 self._utilisation.end()
                 return
             if ahead[0].is_known():
                 chunk = ahead.popleft()
-                results = row_results(chunk.rows)
+                results, embedded = row_results(chunk.rows)
+                self.pairs.add(chunk.source.references, results, embedded)
+                if chunk.source.ends_segment:
+                    self.pairs.end_block()
                 self._rows += len(results) - sum(result is not None for result in chunk.source.known or ())
                 self._utilisation.idle_lanes_wait_for(Activity.WRITE)
                 yield chunk.source, results

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 
-from clip_operator.proof.manifest import Calibration, RowCounts, ScoreStatistics, ScoreSums
+import numpy as np
+
+from clip_operator.proof.manifest import Calibration, GroupedCounts, RowCounts, ScoreStatistics, ScoreSums
 from clip_operator.scoring.calibration import calibrate
+from clip_operator.scoring.clusters import DistinctImages, group_of
+from clip_operator.scoring.histogram import GroupedHistogram, bins_of
+from clip_operator.scoring.mismatched import PairedRows
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.score_count import ScoreCount
 
 
 class Tally:
-    """Accumulates results one at a time, or those that other tallies have counted."""
+    """Accumulates results one at a time and their pairs as they come to be known, or what others have counted."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.failures: Counter[str] = Counter()
         self.truncated = 0
         self._scores = ScoreCount()
-        self._mismatched = ScoreCount()
-        self._earlier: Calibration | None = None
+        self._matched = GroupedHistogram()
+        self._mismatched = GroupedHistogram()
+        self._images = DistinctImages()
 
     def add(self, result: RowResult) -> None:
         """Count one row."""
@@ -31,34 +37,36 @@ class Tally:
             return
         self.truncated += result.truncated
         self._scores.add(result.score)
-        if result.mismatched is not None:
-            self._mismatched.add(result.mismatched)
+
+    def add_pairs(self, paired: PairedRows) -> None:
+        """Count what rows that were added score beside their mismatched pairs."""
+        scored = ~np.isnan(paired.scores)
+        images = paired.images[scored]
+        self._images.add(images)
+        self._matched.add(bins_of(paired.scores[scored]), group_of(images))
+        bins, of_image, of_text = paired.mismatched()
+        self._mismatched.add(bins, of_image)
+        apart = of_image != of_text
+        self._mismatched.touch(bins[apart], of_text[apart])
 
     def add_counted(
-        self,
-        rows: RowCounts,
-        scores: ScoreStatistics | None,
-        sums: ScoreSums,
-        mismatched: ScoreStatistics | None = None,
+        self, rows: RowCounts, scores: ScoreStatistics | None, sums: ScoreSums, mismatched: GroupedCounts
     ) -> None:
         """Count the rows that another tally has counted, as its :meth:`row_counts`, :meth:`statistics`, :meth:`sums`
-        and, of the mismatched pairs, :meth:`calibration` say.
+        and :meth:`mismatched` say.
         """
         self.rows += rows.total
         self.failures.update(rows.failures)
         self.truncated += rows.truncated_texts
         if scores is not None:
-            self._scores.add_counted(scores, sums)
-        if mismatched is not None and sums.mismatched is not None:
-            self._mismatched.add_counted(mismatched, sums.mismatched)
+            self._scores.add_counted(scores, int(sums.total), int(sums.squares))
+        self._matched.add_counted(sums.matched)
+        self._images.add(np.array(sums.images, np.int64))
+        self.add_mismatched(mismatched)
 
-    def fall_back_on(self, calibration: Calibration | None) -> None:
-        """Let the calibration of an earlier output stand as long as fewer mismatched pairs come than it was made of.
-
-        Scores that are taken over from a step file do not say what their rows' mismatched pairs scored, and what the
-        few other rows say must not take the place of what all have said.
-        """
-        self._earlier = calibration
+    def add_mismatched(self, mismatched: GroupedCounts) -> None:
+        """Count mismatched pairs of rows that bring none along: those of an output whose scores are taken over."""
+        self._mismatched.add_counted(mismatched)
 
     @property
     def failed(self) -> int:
@@ -84,29 +92,28 @@ class Tally:
 
     def statistics(self) -> ScoreStatistics | None:
         """Return the statistics of the scores, or None if no row was scored."""
-        return self._scores.statistics()
+        return self._scores.statistics(self._matched.total)
 
     def calibration(self) -> Calibration | None:
         """Return what the scores say beside those of mismatched pairs, or None if there are no such pairs."""
-        if earlier := self._better_earlier():
-            return earlier
-        mismatched = self._mismatched.statistics()
-        if mismatched is None or not self._scores.count:
+        if not self._scores.count or not self._mismatched.folds.any():
             return None
-        return calibrate(self._scores.histogram, self._mismatched.histogram, mismatched)
+        return calibrate(self._matched, self._mismatched, self._images.count())
 
     def null_distribution(self) -> NullDistribution | None:
         """Return the distribution of the mismatched pairs' scores, or None if there are no such pairs."""
-        if earlier := self._better_earlier():
-            return NullDistribution.of_bars(earlier.histograms)
-        return NullDistribution.of_bins(self._mismatched.histogram) if self._mismatched.count else None
+        counts = self._mismatched.total
+        return NullDistribution.of_counts(counts) if counts.any() else None
+
+    def mismatched(self) -> GroupedCounts:
+        """Return what :meth:`add_mismatched` needs to know of the mismatched pairs."""
+        return self._mismatched.counted()
 
     def sums(self) -> ScoreSums:
-        """Return what :meth:`add_counted` needs beside the counts and the statistics."""
-        mismatched = self._mismatched.sums() if self._mismatched.count else None
-        return self._scores.sums().model_copy(update={"mismatched": mismatched})
-
-    def _better_earlier(self) -> Calibration | None:
-        """Return the calibration of the earlier output if it was made of more pairs than were counted."""
-        earlier = self._earlier
-        return earlier if earlier is not None and earlier.mismatched.count > self._mismatched.count else None
+        """Return what :meth:`add_counted` needs beside the counts, the statistics and the mismatched pairs."""
+        return ScoreSums(
+            total=str(self._scores.total),
+            squares=str(self._scores.squares),
+            matched=self._matched.counted(),
+            images=self._images.least,
+        )

@@ -17,7 +17,15 @@ from clip_operator.errors import Cancelled, JobError
 from clip_operator.inputs.image_access import image_root
 from clip_operator.job.second_pass import is_wanted, publish_step
 from clip_operator.machine.scratch import scratch_folder
-from clip_operator.proof.manifest import EarlierWork, EvaluationManifest, Scored, Shards, Throughput, read_manifest
+from clip_operator.proof.manifest import (
+    EarlierWork,
+    EvaluationManifest,
+    Scored,
+    Shards,
+    Throughput,
+    describe_calibration,
+    read_manifest,
+)
 from clip_operator.proof.publication import (
     Published,
     build_manifest,
@@ -31,7 +39,7 @@ from clip_operator.report import publish_report
 from clip_operator.report.samples import Samples, merged, read_samples
 from clip_operator.request import ErrorBudget, Requester
 from clip_operator.resume import discard_leftovers
-from clip_operator.scoring import Outcomes, Tally, describe_calibration
+from clip_operator.scoring import Outcomes, Tally
 from clip_operator.sharding.plan import PlanNotFound, ShardPlan, read_plan
 from clip_operator.steps import objects_beside, part_files, planned_manifest
 from clip_operator.storage import (
@@ -160,10 +168,8 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
             if manifest is None or manifest.sums is None:
                 missing.append(name)
                 continue
-            calibration = manifest.calibration
-            mismatched = None if calibration is None else calibration.mismatched
-            tally.add_counted(manifest.rows, manifest.scores, manifest.sums, mismatched)
-            manifests.append(manifest.model_copy(update={"sums": None, "calibration": None}))
+            tally.add_counted(manifest.rows, manifest.scores, manifest.sums, manifest.mismatched)
+            manifests.append(manifest.model_copy(update={"sums": None, "calibration": None, "mismatched": None}))
     if missing:
         shown = ", ".join(missing[:_SHOWN_SHARDS]) + (" …" if len(missing) > _SHOWN_SHARDS else "")
         raise JobError(
@@ -274,6 +280,7 @@ def _scored(plan: ShardPlan, manifests: Sequence[EvaluationManifest], tally: Tal
         ),
         scores=tally.statistics(),
         calibration=tally.calibration(),
+        mismatched=tally.mismatched(),
         model=first.model,
         device=devices.most_common(1)[0][0],
         throughput=_throughput(manifests),
