@@ -132,6 +132,28 @@ def test_a_run_that_goes_on_where_another_died_has_the_calibration_of_one_that_d
     assert sum(row["worst"] is not None for row in read(data / "whole.jsonl")) == 2
 
 
+def test_shards_and_resumed_runs_that_fill_a_score_store_are_as_a_single_run_that_does(
+    data: Path, tmp_path: Path
+) -> None:
+    """Every row is there twice, in other segments, so that the first half of the run could serve the second."""
+    text = "".join((data / "many.jsonl").read_text().splitlines(keepends=True)[:96])
+    (data / "many.jsonl").write_text(text * 2)
+    fields = {"input": f"{data}/many.jsonl", "resume_point_rows": SEGMENT}
+    single = evaluate(request(data, **fields, reuse=f"{tmp_path}/single"))
+    sharded = request(data, **fields, reuse=f"{tmp_path}/sharded", output=f"{data}/sharded.jsonl")
+    plan = plan_shards(sharded, Storage(), shards=3)
+    for name in plan.names:
+        evaluate(plan.shard_request(name, None), Storage())
+    merged = merge_shards(plan.uri, Storage(), None)
+    tries = Tries(Path(tempfile.mkdtemp(dir=tmp_path)))
+    resumed = request(data, **fields, reuse=f"{tmp_path}/resumed", output=f"{data}/resumed.jsonl")
+    tries.start(resumed, Death(9, before=True)).join()
+    found = [single, merged, evaluate(resumed)]
+    assert [manifest.rows.reused for manifest in found] == [0, 0, 0]
+    assert found[2].rows.resumed > 0
+    assert [calibration(manifest) for manifest in found] == [calibration(single)] * 3
+
+
 def test_scores_from_the_store_bring_their_mismatched_pairs(data: Path, tmp_path: Path) -> None:
     fields = {"reuse": f"{tmp_path}/scores", "input": f"{data}/many.jsonl"}
     first = evaluate(request(data, **fields))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,12 @@ _MODEL = ModelProvenance(
 )  # fmt: skip
 
 
-def drawn(count: int, start: int = 0) -> list[Row]:
+_RUNS = count(1000)
+
+
+def drawn(rows: int, start: int = 0) -> list[Row]:
     """Return rows whose images came with them, all different."""
-    return [(b"image %d" % number, f"text {number}") for number in range(start, start + count)]
+    return [(b"image %d" % number, f"text {number}") for number in range(start, start + rows)]
 
 
 def fresh(row: Row) -> RowResult:
@@ -62,10 +65,13 @@ class Job:
         self.pairs = True
         """Whether rows are paired."""
 
-    def run(self, rows: Sequence[Row], fetch: bool = False, reads: bool = True, **fields: Any) -> list[bool]:
+    def run(
+        self, rows: Sequence[Row], fetch: bool = False, reads: bool = True, run: int | None = None, **fields: Any
+    ) -> list[bool]:
         """Score the rows; return for each whether its score came from the store. Its value is checked.
 
         :param fetch: fetch the images of new rows, as a scorer does.
+        :param run: which run it is; by default a new one.
         :param fields: of the request and of the model.
         """
         model = _MODEL.model_copy(update={name: fields.pop(name) for name in ("digest", "precision") if name in fields})
@@ -78,7 +84,7 @@ class Job:
         hits: list[bool] = []
         fetched: set[object] = set()
         unpaired: list[RowResult] = []
-        for chunk in reuse.rows(_chunks(rows)):
+        for chunk in reuse.rows(_chunks(rows), f"{next(_RUNS) if run is None else run:016x}"):
             assert chunk.known is not None
             results = []
             for row, known in zip(chunk.content, chunk.known, strict=True):

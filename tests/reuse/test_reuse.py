@@ -158,6 +158,14 @@ def test_a_row_that_never_had_a_mismatched_pair_is_scored_once_more_where_there_
     assert job.run([alone, same_text, other]) == [True, True, True]
 
 
+def test_what_a_run_has_put_into_the_store_itself_it_does_not_take(job: Job) -> None:
+    """Neither in another try or shard, nor further on: which rows are encoded together does not hang on the time."""
+    rows = [*drawn(4096), *drawn(50)]
+    assert not any(job.run(rows, run=1))
+    assert not any(job.run(rows, run=1))
+    assert all(job.run(rows, run=2))
+
+
 def test_two_jobs_that_write_the_same_pack_at_once_lose_nothing_of_either(job: Job) -> None:
     """Both look first and write then, at the same moment."""
     rows = drawn(200)

@@ -147,7 +147,7 @@ class _FirstPass:
         known = 0
         with show_progress(rows_in_all, continuation.left_before) as progress:
             chunks = continuation.rows(table, request.input_image_key, request.input_text_key)
-            for rows, results in self._scorer.score(chunks if reuse is None else reuse.rows(chunks)):
+            for rows, results in self._scorer.score(chunks if reuse is None else reuse.rows(chunks, continuation.run)):
                 scores = outcomes.scores(results)
                 writer.write(rows.content, {request.output_key: scores, **derived_columns(request, results)})
                 known += sum(result is not None for result in rows.known or ())

@@ -96,6 +96,11 @@ class Continuation:
         self._points.discard()
 
     @property
+    def run(self) -> str:
+        """What tells this run, which earlier tries may have begun, from others."""
+        return self._points.run
+
+    @property
     def left_before(self) -> int:
         """How many rows are known from earlier tries and runs, as far as can be told before they are read."""
         scored = 0 if self._previous is None else self._previous.manifest.rows.scored

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +22,7 @@ from clip_operator.proof.manifest import EarlierWork, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.scoring import BYTES_A_ROW, PairedRows, RowResult, Rows, are_packed, packed
 from clip_operator.steps import resume_prefix
-from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError, display, name_of
+from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError, display, name_of, parent
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class ResumePoint(BaseModel):
     truncated: list[int] = Field(description="Rows, from 0 within the segment, whose text was cut.")
     least: list[_Sentence] = Field(description="The least aligned sentences of texts that were cut, if asked for.")
     failures: list[_Failure]
+    run: str = Field(description="Of which run it is: of the one that the first try began.")
     scored_by: EarlierWork = Field(description="With how many rows, and where they were scored.")
     requested_by: Requester | None
     saved_at: datetime
@@ -137,6 +139,9 @@ class ResumePoints:
                 self._saved |= {name_of(info.uri) for info in storage.list(self._prefix)}
         except AccessDenied as error:
             log.warning("What an earlier try may have left cannot be looked for, so all rows are scored: %s", error)
+        self.run = self._run_of(request)
+        """What tells this run from others, 16 hexadecimal digits. Tries of one task, and shards of one step, are one
+        run."""
         self._first_row = 0  # of the segment that is being scored
         self._results: list[RowResult] = []
         self._mismatched: list[bytes] = []
@@ -148,6 +153,15 @@ class ResumePoints:
     def segments_left(self) -> int:
         """How many segments' results earlier tries have left."""
         return len(self._saved)
+
+    def _run_of(self, request: EvaluationRequest) -> str:
+        asker, shard = request.requested_by, request.shard
+        if asker is not None or shard is not None:
+            who = [parent(request.output)] if asker is None else [asker.dag_id, asker.run_id, asker.task_id]
+            return hashlib.sha256(json.dumps(who).encode()).hexdigest()[:16]
+        # An earlier try of a run that nobody has named is known by what it has left.
+        earlier = read_resume_point(self._storage, self._prefix + min(self._saved)) if self._saved else None
+        return secrets.token_hex(8) if earlier is None else earlier.run
 
     def find(self, first_row: int) -> ResumePoint | None:
         """Return the resume point of the segment that starts at this row, if there is one that can be used."""
@@ -205,6 +219,7 @@ class ResumePoints:
                 for row, result in enumerate(results)
                 if result.error is not None
             ],
+            run=self.run,
             scored_by=self._scored_by.model_copy(update={"rows": len(results)}),
             requested_by=self._requested_by,
             saved_at=datetime.now(UTC),

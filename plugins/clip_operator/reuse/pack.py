@@ -21,9 +21,11 @@ MOST_SCORES = 4096
 MOST_LINKS = 4
 """To packs that followed a pack, and to packs that came before it."""
 
+RUN_BYTES = 8
+
 _MAGIC = b"CLIPpak1"
 _HEAD = struct.Struct(f"<{len(_MAGIC)}sIII")
-_SCORE = struct.Struct(f"<{KEY_BYTES}sdB{BYTES_A_ROW}s")
+_SCORE = struct.Struct(f"<{KEY_BYTES}sdB{BYTES_A_ROW}s{RUN_BYTES}s")
 _CHECKSUM_BYTES = 16
 
 MOST_BYTES = _HEAD.size + _SCORE.size * MOST_SCORES + KEY_BYTES * 2 * MOST_LINKS + _CHECKSUM_BYTES
@@ -39,11 +41,13 @@ class Score(NamedTuple):
     :param score: in [0, 1].
     :param truncated: its text was longer than the model reads.
     :param mismatched: the row's mismatched pairs, packed.
+    :param run: the run that scored it.
     """
 
     score: float
     truncated: bool
     mismatched: bytes = NO_PAIRS
+    run: bytes = bytes(RUN_BYTES)
 
 
 @dataclass
@@ -78,7 +82,7 @@ def encode(pack: Pack) -> bytes:
     after, before = pack.after[:MOST_LINKS], pack.before[:MOST_LINKS]
     parts = [_HEAD.pack(_MAGIC, len(scores), len(after), len(before))]
     for key, score in scores:
-        parts.append(_SCORE.pack(key, score.score, score.truncated, score.mismatched))
+        parts.append(_SCORE.pack(key, score.score, score.truncated, score.mismatched, score.run))
     data = b"".join([*parts, *after, *before])
     return data + _checksum(data)
 
@@ -99,8 +103,8 @@ def decode(data: bytes) -> Pack:
         raise CorruptPack("the length is wrong")
     links = [data[at : at + KEY_BYTES] for at in range(links_at, len(data), KEY_BYTES)]
     pack = Pack(after=links[:after], before=links[after:])
-    for key, score, truncated, mismatched in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
-        found = Score(score, bool(truncated), mismatched)
+    for key, score, truncated, mismatched, run in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
+        found = Score(score, bool(truncated), mismatched, run)
         if not is_storable(found) or truncated > 1:
             raise CorruptPack("it holds what is no score")
         pack.scores[key] = found

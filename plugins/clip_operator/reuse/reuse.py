@@ -84,11 +84,14 @@ class ScoreReuse:
         self.reused = 0
         """How many rows' scores came from the store so far."""
 
-    def rows(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[Rows[ContentT]]:
+    def rows(self, chunks: Iterable[Rows[ContentT]], run: str) -> Iterator[Rows[ContentT]]:
         """Yield the rows with what the store knows of those that nothing is known of.
 
+        :param run: what tells this run from others, 16 hexadecimal digits. What it has itself put into the store, in an
+            earlier try or in another shard, is not taken: which rows are encoded together must not hang on that.
         :raises StorageError: the versions of images cannot be looked up; fetching them would fail, too.
         """
+        self._run = bytes.fromhex(run)
         source = map(self._keyed, chunks)
         first = list(_first(source))
         doors = doors_of(key for chunk in first for key in chunk.keys)
@@ -108,7 +111,7 @@ class ScoreReuse:
                 self._unpaired.append(None)
                 continue
             key, proviso = row
-            score = None if result.score is None else Score(result.score, result.truncated)
+            score = None if result.score is None else Score(result.score, result.truncated, run=self._run)
             sure = proviso is None or self.images.was_read_as(*proviso)
             self._unpaired.append((key, score if sure else None))
         self._record(paired)
@@ -147,6 +150,7 @@ class ScoreReuse:
     def _looked_up(self, chunk: _Keyed[ContentT]) -> Rows[ContentT]:
         rows, keys = chunk.rows, chunk.keys
         scores: Sequence[Score | None] = self._trail.find(keys) if self._reads else [None] * len(keys)
+        scores = [None if score is not None and score.run == self._run else score for score in scores]
         if self._with_sentences:
             scores = [None if score is not None and score.truncated else score for score in scores]
         scores = _without_those_to_pair(rows, scores)
