@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.sharding import ShardPlan, merge_shards, plan_shards, read_plan
+from clip_operator.sharding.plan import PlanNotFound
 from clip_operator.storage import Storage
 from tests.conftest import S3
 from tests.sharding.conftest import ROWS, SEGMENT, DataSet
@@ -308,14 +310,57 @@ def test_merging_again_changes_nothing(data: DataSet, tmp_path: Path) -> None:
     assert (again.output, again.finished_at, again.rows) == (merged.output, merged.finished_at, merged.rows)
 
 
-def test_a_step_that_is_complete_is_not_divided_and_its_merge_confirms_it(data: DataSet, tmp_path: Path) -> None:
-    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
-    merged = in_shards(request, shards=3)
-    plan = plan_shards(request, Storage(), shards=3)
+@pytest.mark.parametrize("in_parts", [False, True], ids=["file", "parts"])
+def test_a_step_that_is_complete_is_not_divided_and_its_merge_confirms_it_as_often_as_it_is_asked(
+    data: DataSet, tmp_path: Path, in_parts: bool
+) -> None:
+    request = data.request("rows.jsonl", tmp_path / ("out/part-*.jsonl" if in_parts else "out.jsonl"))
+    merged = in_shards(request, shards=3, standalone=in_parts)
+    plan = plan_shards(request, Storage(), shards=3, standalone=in_parts)
     assert plan.names == ()
-    confirmed = merge_shards(plan.uri, Storage(), MERGER)
-    assert (confirmed.output, confirmed.confirmed_by) == (merged.output, MERGER)
-    assert not (tmp_path / "out.jsonl.shards").exists() or not any((tmp_path / "out.jsonl.shards").rglob("*.json"))
+    for _ in range(2):
+        confirmed = merge_shards(plan.uri, Storage(), MERGER)
+        assert (confirmed.output, confirmed.confirmed_by) == (merged.output, MERGER)
+        assert not Path(plan.folder).exists() or not any(Path(plan.folder).iterdir())
+
+
+def test_no_merge_confirms_what_another_plan_found_complete(data: DataSet, tmp_path: Path) -> None:
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
+    evaluate(request)
+    plan = plan_shards(request, Storage())
+    Path(plan.uri).unlink()
+    evaluate(request.model_copy(update={"on_error": "zero"}))
+    with pytest.raises(PlanNotFound):
+        merge_shards(plan.uri, Storage(), MERGER)
+
+
+class _Killed(BaseException):
+    pass
+
+
+class _KilledWhileItCleansUp(Storage):
+    """Removes of a folder what comes first by name, and dies."""
+
+    def delete_folder(self, uri: str) -> None:
+        for info in self.list(uri):
+            self.delete(info.uri)
+            raise _Killed
+
+
+@pytest.mark.parametrize("is_complete", [False, True], ids=["of shards", "of a complete step"])
+def test_a_merge_that_was_killed_while_it_cleaned_up_is_ended_by_the_next_try(
+    data: DataSet, tmp_path: Path, is_complete: bool
+) -> None:
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
+    if is_complete:
+        evaluate(request)
+    plan = plan_shards(request, Storage(), shards=3)
+    score(plan, Storage())
+    with suppress(_Killed):
+        merge_shards(plan.uri, _KilledWhileItCleansUp(), MERGER)
+    merged = merge_shards(plan.uri, Storage(), MERGER)
+    assert (merged.confirmed_by, proof(Storage(), request.output)) == (MERGER, merged)
+    assert not any(path.is_file() for path in Path(plan.folder).parent.rglob("*"))
 
 
 def test_a_single_task_and_shards_recognise_each_others_work(data: DataSet, tmp_path: Path) -> None:

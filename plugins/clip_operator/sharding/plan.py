@@ -20,7 +20,7 @@ from clip_operator.proof.manifest import ObjectVersion
 from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import Weight, into, of_size
-from clip_operator.steps import part_name, plan_uri
+from clip_operator.steps import is_in_parts, part_name, plan_uri
 from clip_operator.storage import ObjectNotFound, Storage, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
@@ -279,9 +279,8 @@ def _plan(
     source = version(data.info)
     # Whoever says overwrite wants scores that this run has made, and not those of shards that stand around.
     run = request.requested_by.run_id if request.overwrite and request.requested_by is not None else None
-    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, run, is_complete]
     return ShardPlan(
-        id=hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16],
+        id=_id(request, source, standalone, spans, run, is_complete),
         request=request,
         input=source,
         total_rows=_total_rows(spans),
@@ -290,6 +289,16 @@ def _plan(
         shards=spans,
         created_at=datetime.now(UTC),
     )
+
+
+def id_where_complete(request: EvaluationRequest, source: ObjectVersion) -> str:
+    """Return the id of every plan of this work that has found its output complete."""
+    return _id(request, source, is_in_parts(request.output), [], None, True)
+
+
+def _id(request: EvaluationRequest, source: ObjectVersion, *further: object) -> str:
+    decisive = [request.fingerprint(), source.model_dump(), *further]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
 def _is_complete(standing: Standing, source: ObjectVersion, storage: Storage) -> bool:
