@@ -540,6 +540,41 @@ class TestPartFiles:
         score(again, Storage())
         merge_shards(again.uri, Storage(), MERGER)
 
+    @pytest.mark.parametrize(
+        ("before", "wishes", "kept"),
+        [({"shards": 4}, {"shards": 4}, 27), ({"shards": 2}, {"shards": 4}, 0), ({"shard_rows": 48}, {"shards": 2}, 0)],
+        ids=["cut alike", "other parts", "other rows under the same names"],
+    )
+    def test_what_failed_is_tried_again_part_by_part(
+        self, data: DataSet, tmp_path: Path, before: dict[str, int], wishes: dict[str, int], kept: int
+    ) -> None:
+        """An image is away for a while: 3 rows of the first quarter and 2 of the third have none."""
+        rows = [{"image_path": f"{1 + n % 2}.png", "text": f"number {n}"} for n in range(4 * SEGMENT)]
+        for n in (0, 1, 2, 40, 41):
+            rows[n]["image_path"] = "away.png"
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for image in ("1.png", "2.png"):
+            shutil.copy2(data.folder / image, tmp_path)
+
+        def request(output: str, **fields: Any) -> EvaluationRequest:
+            places = {"input": str(tmp_path / "rows.jsonl"), "image_root": str(tmp_path)}
+            return data.request("", tmp_path / output, **places, max_error_rate=0.2, report=False, **fields)
+
+        first = in_shards(request("out/part-*.jsonl"), standalone=True, **before)
+        assert first.rows.failures == {"image_not_found": 5}
+        shutil.copy2(data.folder / "3.png", tmp_path / "away.png")
+        again = in_shards(request("out/part-*.jsonl", rescore="failed"), standalone=True, **wishes)
+        assert (again.rows.scored, again.rows.resumed) == (64, kept)
+        anew = evaluate(request("anew.jsonl"))
+        assert again.scores is not None
+        assert anew.scores is not None
+        assert again.scores.mean == pytest.approx(anew.scores.mean, abs=1e-6)
+        lines = "".join(part.read_text() for part in sorted((tmp_path / "out").glob("part-*.jsonl"))).splitlines()
+        for line, alone in zip(lines, (tmp_path / "anew.jsonl").open(), strict=True):
+            whole = json.loads(alone)
+            assert json.loads(line) == whole | {"clip_score": pytest.approx(whole["clip_score"], abs=1e-5)}
+        assert plan_shards(request("out/part-*.jsonl", rescore="failed"), Storage(), standalone=True).is_complete
+
 
 @pytest.fixture
 def in_s3(data: DataSet, s3: S3) -> str:

@@ -31,8 +31,8 @@ DEFAULT_SHARD_ROWS = 131_072
 
 _MOST_PLAN_BYTES = 64 << 20
 
-# What only the whole step can have: kept scores of an earlier output, and what needs all rows' scores.
-_LEFT_TO_THE_MERGE = {"rescore": None, "percentile_key": None, "min_score": None, "filtered_output": None}
+# What needs all rows' scores.
+_LEFT_TO_THE_MERGE = {"percentile_key": None, "min_score": None, "filtered_output": None}
 
 
 class PlanNotFound(JobError):
