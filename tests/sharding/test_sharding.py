@@ -157,6 +157,7 @@ def test_shards_score_in_the_segments_of_a_single_task(
         ({"shard_rows": 2 * SEGMENT}, 7),
         ({"shard_rows": 2 * SEGMENT - 1}, 12),  # the last segment has 11 rows
         ({"shard_rows": SEGMENT}, 13),
+        ({"shard_rows": SEGMENT - 1}, 13),
         ({"shard_rows": 1000}, 1),
         ({"shard_bytes": 1 << 20}, 1),
         ({}, 1),

@@ -140,7 +140,8 @@ def plan_shards(
 
     :param shards: how many there should be; there may be fewer.
     :param shard_rows: or how many rows one may have, or
-    :param shard_bytes: how many bytes of the input. A single row group or file may be more than either.
+    :param shard_bytes: how many bytes of the input. A single segment, row group or file may be more than
+        either.
     :param standalone: the output is the shards' own tables, ``part-*``; ``request.output`` is their pattern.
     :param most: the most shards there may be.
     :raises RequestError: it cannot be done as asked.
@@ -222,7 +223,7 @@ class _Wanted:
 
 
 def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]:
-    spans = data.cut(min(request.resume_point_rows, wanted.shard_rows or request.resume_point_rows))
+    spans = data.cut(request.resume_point_rows)
     total_rows = _total_rows(spans)
 
     byte_weight = _byte_weight(data, spans)
