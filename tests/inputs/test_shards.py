@@ -152,6 +152,57 @@ def test_the_shards_of_many_files_in_order_are_the_whole(tmp_path: Path, ending:
     assert [row for shard in shards for row in fetched(given, shard)] == whole
 
 
+_SEGMENT = 500
+
+
+def put_rows(folder: Path, name: str, texts: Sequence[str]) -> str:
+    """Write the rows, as one file or, where a folder is named, as files of a segment each."""
+    if name.endswith("/*"):
+        (folder / "many").mkdir()
+        for first in range(0, len(texts), _SEGMENT):
+            put_rows(folder / "many", f"{first:04}.{name[:-2]}", texts[first : first + _SEGMENT])
+        return f"{folder}/many/"
+    if name.endswith("parquet"):
+        columns = {"image_path": [text.encode() for text in texts], "text": texts}
+        pq.write_table(pa.table(columns), folder / name, row_group_size=_SEGMENT // 2, use_dictionary=False)
+    else:
+        (folder / name).write_bytes(text_of(name.partition(".")[2], texts, quirk=2))
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1 << 20, 20_000], ids=["rows as usual", "large rows"])
+@pytest.mark.parametrize(
+    "name", ["t.jsonl", "t.json", "t.csv", "t.jsonl.gz", "t.parquet", "jsonl/*", "csv/*", "parquet/*"]
+)
+def test_shards_are_read_in_the_chunks_of_the_whole(
+    tmp_path: Path, name: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks decide on batches, so on last bits of scores: no chunk reaches across a segment, however large rows are,
+    and none is judged by rows of another."""
+    monkeypatch.setattr("clip_operator.tables.table.CHUNK_BYTES", chunk_bytes)
+    drawn_sizes = random.Random(3)
+    # In the second segment a row is ten times as large as in the others, as where images stand inside of rows.
+    sizes = [drawn_sizes.randrange(50) * (10 if _SEGMENT <= n < 2 * _SEGMENT else 1) for n in range(1300)]
+    given = find_input(Storage(), put_rows(tmp_path, name, ["x" * size for size in sizes]))
+
+    def chunks(shard: Shard | None) -> list[tuple[int, int]]:
+        """Where each chunk begins, in the shard, and how many rows it has."""
+        with tempfile.TemporaryDirectory() as folder, given.fetch(Path(folder), shard).open(_COLUMNS) as table:
+            return [(chunk.first_row, len(chunk)) for chunk in table.chunks(256, _SEGMENT)]
+
+    shards = shards_of(given, _SEGMENT)
+    if name == "t.parquet":  # of two row groups each
+        shards = [shard.model_copy(update={"stop": min(shard.stop + 1, len(shards))}) for shard in shards[::2]]
+    assert len(shards) == 3
+    of_shards = [
+        (n * _SEGMENT + first_row, rows) for n, shard in enumerate(shards) for first_row, rows in chunks(shard)
+    ]
+    assert of_shards == chunks(None)
+    assert {first_row for first_row, _ in of_shards} >= {0, 500, 1000}
+    if chunk_bytes < 1 << 20:
+        assert len(of_shards) > 7
+
+
 def tar(texts: Sequence[str]) -> bytes:
     """A WebDataset tar with a picture and a caption for each text."""
     out = io.BytesIO()

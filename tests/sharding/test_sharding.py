@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.sharding import ShardPlan, merge_shards, plan_shards, read_plan
+from clip_operator.sharding.plan import PlanNotFound
 from clip_operator.storage import Storage
 from tests.conftest import S3
 from tests.sharding.conftest import ROWS, SEGMENT, DataSet
@@ -155,6 +157,7 @@ def test_shards_score_in_the_segments_of_a_single_task(
         ({"shard_rows": 2 * SEGMENT}, 7),
         ({"shard_rows": 2 * SEGMENT - 1}, 12),  # the last segment has 11 rows
         ({"shard_rows": SEGMENT}, 13),
+        ({"shard_rows": SEGMENT - 1}, 13),
         ({"shard_rows": 1000}, 1),
         ({"shard_bytes": 1 << 20}, 1),
         ({}, 1),
@@ -319,14 +322,57 @@ def test_merging_again_changes_nothing(data: DataSet, tmp_path: Path) -> None:
     assert (again.output, again.finished_at, again.rows) == (merged.output, merged.finished_at, merged.rows)
 
 
-def test_a_step_that_is_complete_is_not_divided_and_its_merge_confirms_it(data: DataSet, tmp_path: Path) -> None:
-    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
-    merged = in_shards(request, shards=3)
-    plan = plan_shards(request, Storage(), shards=3)
+@pytest.mark.parametrize("in_parts", [False, True], ids=["file", "parts"])
+def test_a_step_that_is_complete_is_not_divided_and_its_merge_confirms_it_as_often_as_it_is_asked(
+    data: DataSet, tmp_path: Path, in_parts: bool
+) -> None:
+    request = data.request("rows.jsonl", tmp_path / ("out/part-*.jsonl" if in_parts else "out.jsonl"))
+    merged = in_shards(request, shards=3, standalone=in_parts)
+    plan = plan_shards(request, Storage(), shards=3, standalone=in_parts)
     assert plan.names == ()
-    confirmed = merge_shards(plan.uri, Storage(), MERGER)
-    assert (confirmed.output, confirmed.confirmed_by) == (merged.output, MERGER)
-    assert not (tmp_path / "out.jsonl.shards").exists() or not any((tmp_path / "out.jsonl.shards").rglob("*.json"))
+    for _ in range(2):
+        confirmed = merge_shards(plan.uri, Storage(), MERGER)
+        assert (confirmed.output, confirmed.confirmed_by) == (merged.output, MERGER)
+        assert not Path(plan.folder).exists() or not any(Path(plan.folder).iterdir())
+
+
+def test_no_merge_confirms_what_another_plan_found_complete(data: DataSet, tmp_path: Path) -> None:
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
+    evaluate(request)
+    plan = plan_shards(request, Storage())
+    Path(plan.uri).unlink()
+    evaluate(request.model_copy(update={"on_error": "zero"}))
+    with pytest.raises(PlanNotFound):
+        merge_shards(plan.uri, Storage(), MERGER)
+
+
+class _Killed(BaseException):
+    pass
+
+
+class _KilledWhileItCleansUp(Storage):
+    """Removes of a folder what comes first by name, and dies."""
+
+    def delete_folder(self, uri: str) -> None:
+        for info in self.list(uri):
+            self.delete(info.uri)
+            raise _Killed
+
+
+@pytest.mark.parametrize("is_complete", [False, True], ids=["of shards", "of a complete step"])
+def test_a_merge_that_was_killed_while_it_cleaned_up_is_ended_by_the_next_try(
+    data: DataSet, tmp_path: Path, is_complete: bool
+) -> None:
+    request = data.request("rows.jsonl", tmp_path / "out.jsonl")
+    if is_complete:
+        evaluate(request)
+    plan = plan_shards(request, Storage(), shards=3)
+    score(plan, Storage())
+    with suppress(_Killed):
+        merge_shards(plan.uri, _KilledWhileItCleansUp(), MERGER)
+    merged = merge_shards(plan.uri, Storage(), MERGER)
+    assert (merged.confirmed_by, proof(Storage(), request.output)) == (MERGER, merged)
+    assert not any(path.is_file() for path in Path(plan.folder).parent.rglob("*"))
 
 
 def test_a_single_task_and_shards_recognise_each_others_work(data: DataSet, tmp_path: Path) -> None:
@@ -523,6 +569,41 @@ class TestPartFiles:
         assert again.id == plan.id
         score(again, Storage())
         merge_shards(again.uri, Storage(), MERGER)
+
+    @pytest.mark.parametrize(
+        ("before", "wishes", "kept"),
+        [({"shards": 4}, {"shards": 4}, 27), ({"shards": 2}, {"shards": 4}, 0), ({"shard_rows": 48}, {"shards": 2}, 0)],
+        ids=["cut alike", "other parts", "other rows under the same names"],
+    )
+    def test_what_failed_is_tried_again_part_by_part(
+        self, data: DataSet, tmp_path: Path, before: dict[str, Any], wishes: dict[str, Any], kept: int
+    ) -> None:
+        """An image is away for a while: 3 rows of the first quarter and 2 of the third have none."""
+        rows = [{"image_path": f"{1 + n % 2}.png", "text": f"number {n}"} for n in range(4 * SEGMENT)]
+        for n in (0, 1, 2, 40, 41):
+            rows[n]["image_path"] = "away.png"
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for image in ("1.png", "2.png"):
+            shutil.copy2(data.folder / image, tmp_path)
+
+        def request(output: str, **fields: Any) -> EvaluationRequest:
+            places = {"input": str(tmp_path / "rows.jsonl"), "image_root": str(tmp_path)}
+            return data.request("", tmp_path / output, **places, max_error_rate=0.2, report=False, **fields)
+
+        first = in_shards(request("out/part-*.jsonl"), standalone=True, **before)
+        assert first.rows.failures == {"image_not_found": 5}
+        shutil.copy2(data.folder / "3.png", tmp_path / "away.png")
+        again = in_shards(request("out/part-*.jsonl", rescore="failed"), standalone=True, **wishes)
+        assert (again.rows.scored, again.rows.resumed) == (64, kept)
+        anew = evaluate(request("anew.jsonl"))
+        assert again.scores is not None
+        assert anew.scores is not None
+        assert again.scores.mean == pytest.approx(anew.scores.mean, abs=1e-6)
+        lines = "".join(part.read_text() for part in sorted((tmp_path / "out").glob("part-*.jsonl"))).splitlines()
+        for line, alone in zip(lines, (tmp_path / "anew.jsonl").open(), strict=True):
+            whole = json.loads(alone)
+            assert json.loads(line) == whole | {"clip_score": pytest.approx(whole["clip_score"], abs=1e-5)}
+        assert plan_shards(request("out/part-*.jsonl", rescore="failed"), Storage(), standalone=True).is_complete
 
 
 @pytest.fixture

@@ -47,8 +47,9 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
 
     :param shards: how many shards there should be. There may be fewer: text is cut only every ``resume_point_rows``
         rows, Parquet between row groups, many files between files.
-    :param shard_rows: the most rows a shard may have. Default: 131,072, or more where that would make too many shards.
-    :param shard_bytes: the most bytes of the input a shard may have.
+    :param shard_rows: the most rows a shard may have, but for what is not cut. Default: 131,072, or more where that
+        would make too many shards.
+    :param shard_bytes: the most bytes of the input a shard may have, but for what is not cut.
     :param output_layout: ``file``: the step is one file, with the bytes that a single task writes. ``parts``: each
         shard's table stays as it is, ``{file_name_prefix}_step{n}/part-*.{cache_type}``. Default: ``file``.
     """

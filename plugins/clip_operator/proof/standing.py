@@ -121,11 +121,12 @@ class Standing:
             and manifest.model.digest == digest
             and manifest.model.precision == precision
             and manifest.request.score_fingerprint() == self.request.score_fingerprint()
+            and manifest.request.shard == self.request.shard
         )
         if not alike:
             log.warning(
-                "%s was made of another input, by another model or by a request that scores otherwise, so none of its "
-                "scores can be kept; all rows are scored",
+                "%s was made of another input or other rows of it, by another model or by a request that scores "
+                "otherwise, so none of its scores can be kept; all rows are scored",
                 display(self.request.output),
             )
         return manifest if alike else None

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import BinaryIO
@@ -40,13 +40,14 @@ from clip_operator.report.samples import Samples, merged, read_samples
 from clip_operator.request import ErrorBudget, Requester
 from clip_operator.resume import discard_leftovers
 from clip_operator.scoring import Outcomes, Tally
-from clip_operator.sharding.plan import PlanNotFound, ShardPlan, read_plan
+from clip_operator.sharding.plan import PlanNotFound, ShardPlan, id_where_complete, read_plan
 from clip_operator.steps import objects_beside, part_files, planned_manifest
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
     ObjectNotFound,
     Storage,
+    StorageError,
     Unchanged,
     display,
     parent,
@@ -79,14 +80,13 @@ def merge_shards(
     try:
         plan = read_plan(plan_uri, storage)
     except PlanNotFound:
-        done = _merged_before(plan_uri, storage)
+        done = _done_before(plan_uri, storage)
         if done is None:
             raise
         log.info("%s has been merged already", display(done.output.uri))
-        discard_leftovers(storage, *done.request.outputs)
-        return confirm(storage, done, requester)
+        return _confirmed(done, plan_uri, storage, requester)
     if plan.is_complete:
-        return _confirmed(plan, storage, requester)
+        return _confirmed(_found_complete(plan, storage), plan_uri, storage, requester)
     started = datetime.now(UTC)
     outcomes = Outcomes(plan.request.on_error, ErrorBudget.of(plan.request), display(image_root(plan.request)))
     manifests = _manifests(plan, storage, stop, outcomes.tally)
@@ -104,7 +104,7 @@ def merge_shards(
             publish_report(storage, manifest, _samples(plan, storage))
         remove_outdated(storage, standing, manifest)
         publish_manifest(storage, manifest)
-    discard_leftovers(storage, *plan.request.outputs)
+    _clean_up(storage, plan_uri, manifest)
     log.info(
         "Merged %s shards with %s rows in %.1f s; %s of them have a score; wrote %s",
         f"{len(manifests):,}",
@@ -118,8 +118,8 @@ def merge_shards(
     return manifest
 
 
-def _merged_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None:
-    """Return the manifest of the output that an earlier merge has made by this plan, or None."""
+def _done_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None:
+    """Return the manifest of the output that an earlier merge has made, or confirmed, by this plan, or None."""
     planned = planned_manifest(plan_uri)
     if planned is None:
         raise JobError(f"{display(plan_uri)} is not where a plan stands")
@@ -128,17 +128,36 @@ def _merged_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None
         manifest = read_manifest(storage, uri)
     except ObjectNotFound:
         return None
-    if manifest is None or manifest.shards is None or manifest.shards.plan != plan_id:
+    if manifest is None or proof(storage, manifest.output.uri) != manifest:
         return None
-    return manifest if proof(storage, manifest.output.uri) == manifest else None
+    made_by = None if manifest.shards is None else manifest.shards.plan
+    return manifest if plan_id in (made_by, id_where_complete(manifest.request, manifest.input)) else None
 
 
-def _confirmed(plan: ShardPlan, storage: Storage, requester: Requester | None) -> EvaluationManifest:
+def _found_complete(plan: ShardPlan, storage: Storage) -> EvaluationManifest:
+    """Return the manifest of the output that the plan found complete."""
     manifest = proof(storage, plan.request.output)
     if manifest is None or not manifest.proves(plan.request, plan.input, manifest.model.digest):
         raise JobError(f"{display(plan.request.output)} has changed since the step was planned; clear the plan task")
-    discard_leftovers(storage, *plan.request.outputs)
-    return confirm(storage, manifest, requester)
+    return manifest
+
+
+def _confirmed(
+    manifest: EvaluationManifest, plan_uri: str, storage: Storage, requester: Requester | None
+) -> EvaluationManifest:
+    confirmed = confirm(storage, manifest, requester)
+    _clean_up(storage, plan_uri, confirmed)
+    return confirmed
+
+
+def _clean_up(storage: Storage, plan_uri: str, manifest: EvaluationManifest) -> None:
+    """Remove what is left of the shards of an output that is proved.
+
+    The plan goes first: with it, the next try of a merge that is killed here would ask for shards that are gone.
+    """
+    with suppress(StorageError):  # it is one of the leftovers, of which the same is said
+        storage.delete(plan_uri)
+    discard_leftovers(storage, *manifest.request.outputs)
 
 
 def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: Tally) -> list[EvaluationManifest]:

@@ -21,7 +21,7 @@ from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import Weight, into, of_size
-from clip_operator.steps import part_name, plan_uri
+from clip_operator.steps import is_in_parts, part_name, plan_uri
 from clip_operator.storage import ObjectNotFound, Storage, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
@@ -32,8 +32,8 @@ DEFAULT_SHARD_ROWS = 131_072
 
 _MOST_PLAN_BYTES = 64 << 20
 
-# What only the whole step can have: kept scores of an earlier output, and what needs all rows' scores.
-_LEFT_TO_THE_MERGE = {"rescore": None, "percentile_key": None, "min_score": None, "filtered_output": None}
+# What needs all rows' scores.
+_LEFT_TO_THE_MERGE = {"percentile_key": None, "min_score": None, "filtered_output": None}
 
 
 class PlanNotFound(JobError):
@@ -156,7 +156,8 @@ def plan_shards(
 
     :param shards: how many there should be; there may be fewer.
     :param shard_rows: or how many rows one may have, or
-    :param shard_bytes: how many bytes of the input. A single row group or file may be more than either.
+    :param shard_bytes: how many bytes of the input. A single segment, row group or file may be more than
+        either.
     :param standalone: the output is the shards' own tables, ``part-*``; ``request.output`` is their pattern.
     :param most: the most shards there may be.
     :raises RequestError: it cannot be done as asked.
@@ -243,7 +244,7 @@ class _Wanted:
 
 
 def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]:
-    spans = data.cut(min(request.resume_point_rows, wanted.shard_rows or request.resume_point_rows))
+    spans = data.cut(request.resume_point_rows)
     total_rows = _total_rows(spans)
 
     byte_weight = _byte_weight(data, spans)
@@ -300,11 +301,10 @@ def _plan(
     source = version(data.info)
     # Whoever says overwrite wants scores that he has asked for, and not those of shards that stand around.
     asker = None
-    if request.overwrite:
+    if request.overwrite and not is_complete:
         asker = uuid4().hex if request.requested_by is None else request.requested_by.model_dump()
-    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, asker, is_complete]
     return ShardPlan(
-        id=hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16],
+        id=_id(request, source, standalone, spans, asker, is_complete),
         request=request,
         input=source,
         total_rows=_total_rows(spans),
@@ -313,6 +313,16 @@ def _plan(
         shards=spans,
         created_at=datetime.now(UTC),
     )
+
+
+def id_where_complete(request: EvaluationRequest, source: ObjectVersion) -> str:
+    """Return the id of every plan of this work that has found its output complete."""
+    return _id(request, source, is_in_parts(request.output), [], None, True)
+
+
+def _id(request: EvaluationRequest, source: ObjectVersion, *further: object) -> str:
+    decisive = [request.fingerprint(), source.model_dump(), *further]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
 def _is_complete(standing: Standing, source: ObjectVersion, storage: Storage) -> bool:

@@ -148,31 +148,54 @@ class ParquetReader(TableReader):
 
         :raises JobError: if the data is damaged.
         """
-        rows = min(rows, min(part.rows_that_fit() for part in self._parts))
-        first_row = held = size = 0
-        batches: list[pa.RecordBatch] = []
-        for batch in self._batches(rows):
+        chunk = _GrowingChunk(0)
+        for batch, row_bytes in self._batches(rows):
             while batch.num_rows:
-                most = table.most_rows(first_row, rows, segment_rows)
-                batches.append(batch.slice(0, most - held))
-                held += batches[-1].num_rows
-                size += batches[-1].nbytes
-                batch = batch.slice(batches[-1].num_rows)
-                if held == most or size >= MAX_BATCH_BYTES:
-                    yield ParquetChunk(first_row, batches)
-                    first_row += held
-                    held = size = 0
-                    batches = []
-        if batches:
-            yield ParquetChunk(first_row, batches)
+                most = table.most_rows(chunk.first_row, rows, segment_rows)
+                batch = chunk.add(batch, most, row_bytes)
+                if chunk.room(most, row_bytes) < 1:
+                    yield ParquetChunk(chunk.first_row, chunk.batches)
+                    chunk = _GrowingChunk(chunk.first_row + chunk.rows)
+        if chunk.rows:
+            yield ParquetChunk(chunk.first_row, chunk.batches)
 
-    def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+    def _batches(self, rows: int) -> Iterator[tuple[pa.RecordBatch, float]]:
         if len(self._parts) == 1:
             yield from self._parts[0].batches(rows)
             return
         for index, part in enumerate(self._parts):
             with errors_explained(_name(part.source, index)):
                 yield from part.batches(rows)
+
+
+class _GrowingChunk:
+    """A chunk to which rows are added while it is being read.
+
+    It is judged by its own rows, and not by others of the table, so that a shard is read in the chunks of the whole.
+    """
+
+    def __init__(self, first_row: int) -> None:
+        self.first_row = first_row
+        self.rows: int = 0
+        self.batches: list[pa.RecordBatch] = []
+        self._bytes_in_file = 0.0
+        self._bytes_in_memory: int = 0
+
+    def room(self, most: int, row_bytes: float) -> int:
+        """Return how many rows more it takes, of so many in all and of this size in the file."""
+        if self._bytes_in_memory >= MAX_BATCH_BYTES:
+            return 0
+        fitting = int((table.CHUNK_BYTES - self._bytes_in_file) / row_bytes)
+        return min(most - self.rows, fitting if self.rows else max(1, fitting))
+
+    def add(self, batch: pa.RecordBatch, most: int, row_bytes: float) -> pa.RecordBatch:
+        """Take in as many rows of the batch as there is room for, and return the others."""
+        taken = batch.slice(0, max(0, self.room(most, row_bytes)))
+        self.batches.append(taken)
+        self.rows += taken.num_rows
+        self._bytes_in_file += taken.num_rows * row_bytes
+        self._bytes_in_memory += taken.nbytes
+        return batch.slice(taken.num_rows)
 
 
 class _Part:
@@ -193,8 +216,11 @@ class _Part:
             if self.groups:
                 check_not_encrypted(file, self.groups[0])
 
-    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in record batches of at most this many."""
+    def batches(self, rows: int) -> Iterator[tuple[pa.RecordBatch, float]]:
+        """Yield the rows in record batches of at most this many.
+
+        With each come the bytes that a row of its row group takes in the file on average, 1 or more.
+        """
         # Row group by row group, because Arrow cannot put nested dictionaries of two row groups into one batch.
         with (
             self._opened() as opened,
@@ -205,7 +231,10 @@ class _Part:
                 self._check_int96(opened, group)
                 with _errors_explained():
                     largest = largest_values.of(group)
-                yield from self._batches_of(file, group, max(1, min(rows, MAX_BATCH_BYTES // max(1, largest))))
+                row_bytes = self._row_bytes(group)
+                most = min(rows, int(table.CHUNK_BYTES / row_bytes), MAX_BATCH_BYTES // max(1, largest))
+                for batch in self._batches_of(file, group, max(1, most)):
+                    yield batch, row_bytes
                 # Else Arrow keeps what it has freed, and memory grows with the number of row groups.
                 pa.default_memory_pool().release_unused()
 
@@ -247,11 +276,9 @@ class _Part:
                             "INT96, which cannot be read exactly. Write the column as TIMESTAMP(MICROS)."
                         ) from error
 
-    def rows_that_fit(self) -> int:
-        """Return how many rows of the average size of the heaviest row group make up a full chunk."""
-        groups = [self.metadata.row_group(index) for index in self.groups]
-        heaviest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
-        return max(1, int(table.CHUNK_BYTES / max(1.0, heaviest)))
+    def _row_bytes(self, group: int) -> float:
+        metadata = self.metadata.row_group(group)
+        return max(1.0, metadata.total_byte_size / max(1, metadata.num_rows))
 
 
 @contextmanager
