@@ -40,6 +40,15 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
         ({"min_score": 0.5, "filtered_output": "s3://b/in.jsonl"}, "filtered_output must be another object"),
         ({"output_key": "text"}, "the column 'text' is read and written"),
         ({"model": ""}, "model"),
+        ({"input": "s3://"}, "input: .*s3://: a URI of this kind needs a bucket, as in s3://bucket/name"),
+        ({"output": "s3a:///x.jsonl"}, "output: .*needs a bucket"),
+        ({"reuse": "gs://"}, "reuse: .*needs a bucket, as in gs://bucket/name"),
+        ({"image_root": "abfs:///x"}, "image_root: .*needs a container"),
+        ({"input": "s3://user@b/x.jsonl"}, "input: .*s3://b/x.jsonl: an S3 URI holds no credentials; set aws_conn_id"),
+        ({"model": "s3://user@b/model"}, "model: .*an S3 URI holds no credentials"),
+        ({"output": "file://host/x.jsonl"}, "output: .*names no host; write file:///host/x.jsonl for a path"),
+        ({"output": "s3:/b/x.jsonl"}, "output: .*two slashes follow the scheme, as in s3://b/x.jsonl"),
+        ({"image_buckets": "images s3://"}, "image_buckets.1: .*needs a bucket"),
     ],
 )
 def test_what_is_wrong_is_named(wrong: dict[str, Any], named: str) -> None:

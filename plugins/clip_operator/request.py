@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from clip_operator.errors import Reason, RequestError
-from clip_operator.storage import canonical
+from clip_operator.storage import canonical, display, what_is_wrong_with
 
 # With http a name alone may be a token; with abfs it is the container.
 _PASSWORD = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@|https?://[^/@]*@)", re.IGNORECASE)
@@ -33,6 +33,13 @@ def _without_password(uri: str) -> str:
     """Refuse a password: a request is logged, and stands in the manifest and in the pod's specification."""
     if _PASSWORD.match(uri):
         raise ValueError("a URI must not hold a password; give the credentials to the environment or a connection")
+    return uri
+
+
+def _names_something(uri: str) -> str:
+    """Refuse what no store can be asked for: to try it again would change nothing."""
+    if problem := what_is_wrong_with(uri):
+        raise ValueError(f"{display(uri)}: {problem}")
     return uri
 
 
@@ -47,7 +54,7 @@ def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> An
 
 
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Uri = Annotated[NonBlank, AfterValidator(_without_password)]
+Uri = Annotated[NonBlank, AfterValidator(_without_password), AfterValidator(_names_something)]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
 OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

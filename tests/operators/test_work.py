@@ -56,6 +56,22 @@ def test_hosts_are_a_list_or_a_text_with_commas() -> None:
     assert planned(image_hosts=None).image_hosts == ()
 
 
+@pytest.mark.parametrize("step", [0, "latest"])
+@pytest.mark.parametrize(
+    ("name", "uri", "words"),
+    [
+        ("first_entry_file_name", "s3://", "first_entry_file_name='s3://': .*needs a bucket"),
+        ("first_entry_file_name", "s3://user@b/x.jsonl", "first_entry_file_name='s3://b/x.jsonl': .* no credentials"),
+        ("cache_path", "s3:/b/steps", "cache_path='s3:/b/steps': two slashes follow the scheme, as in s3://b/steps"),
+    ],
+)
+def test_a_place_that_no_store_can_be_asked_for_is_a_wrong_parameter(
+    step: object, name: str, uri: str, words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        planned(step=step, **{name: uri})
+
+
 def test_images_are_found_from_the_data_sets_folder_at_every_step() -> None:
     assert planned(step=5).image_root == "/no/raw"
     assert planned(step=5, first_entry_file_name="").image_root is None

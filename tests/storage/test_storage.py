@@ -163,6 +163,17 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_else(place: Plac
         assert list(place.storage.list(place.root + "/")) == kept
 
 
+def test_what_stands_below_two_slashes_is_listed_and_removed_by_that_name(place: Place) -> None:
+    for folder in ("out//b.resume/", "/b.resume/"):
+        names = {place.uri(f"{folder}{name}") for name in ("1", "2")}
+        for uri in names:
+            place.storage.write(b"x", uri)
+        assert {info.uri for info in place.storage.list(place.uri(folder))} == names
+        assert set(place.storage.list_level(place.uri(folder))) == names
+        place.storage.delete_folder(place.uri(folder))
+        assert not any(map(place.storage.find, names))
+
+
 def test_a_list_is_of_the_objects_whose_uri_starts_with_the_prefix(place: Place) -> None:
     written = {name: place.storage.write(name.encode(), place.uri(name)) for name in ("s_1", "s_2", "s/x y", "t", "z%")}
 

@@ -96,6 +96,7 @@ def test_one_of_many_files_is_written_as_all_of_them_are(tmp_path: Path) -> None
         ("csv", ["a,b\n", "b,a\n"], "part-1.csv: its header is 'b,a '"),
         ("csv", ["a\n", "a\n1,2\n"], "part-1.csv: line 2 has 2 cells"),
         ("csv", ["a\n", "\n"], "part-1.csv: the file is empty, without even a header"),
+        ("json", ["[]", ""], "part-1.json: the file is empty, without even an array"),
         ("csv", ["", "a\n"], "part-0.csv: the file is empty, without even a header"),
     ],
 )

@@ -11,7 +11,7 @@ from clip_operator.inputs import default_image_root
 from clip_operator.operators.latest_step import latest_step
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
-from clip_operator.storage import Storage
+from clip_operator.storage import Storage, display, what_is_wrong_with
 from clip_operator.tables import file_type_of
 
 if TYPE_CHECKING:
@@ -156,6 +156,9 @@ def _series(parameters: Mapping[str, Any]) -> StepSeries:
         file_type_of(f"step.{parameters['cache_type']}")
     except RequestError as error:
         raise RequestError(f"cache_type={parameters['cache_type']!r}: {error}") from None
+    for name in ("first_entry_file_name", "cache_path"):
+        if problem := what_is_wrong_with(uri := parameters[name] or ""):
+            raise RequestError(f"{name}={display(uri)!r}: {problem}")
     return StepSeries(
         parameters["first_entry_file_name"] or "",
         parameters["cache_path"],

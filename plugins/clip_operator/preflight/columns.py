@@ -31,7 +31,9 @@ def open_checked(
             scan = table.scan()
         except JobError as error:
             raise JobError(f"{display(request.input)}: {error}") from None
-        if scan.rows or scan.columns:  # an empty file has no columns to miss
+        if request.shard is None and not scan.rows:
+            log.warning("%s has no rows: the output will have none", display(request.input))
+        if scan.rows or scan.columns:  # lines that are none have no columns to miss
             check_columns(_all_columns(scan, table, request), request)
         yield table, scan
 

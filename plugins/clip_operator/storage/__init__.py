@@ -13,7 +13,16 @@ from clip_operator.storage.objects import (
 )
 from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.storage import Storage
-from clip_operator.storage.uri import canonical, dataset_name, display, join, name_of, parent, scheme_of
+from clip_operator.storage.uri import (
+    canonical,
+    dataset_name,
+    display,
+    join,
+    name_of,
+    parent,
+    scheme_of,
+    what_is_wrong_with,
+)
 from clip_operator.storage.writing import ObjectWriter
 
 __all__ = [
@@ -36,4 +45,5 @@ __all__ = [
     "name_of",
     "parent",
     "scheme_of",
+    "what_is_wrong_with",
 ]

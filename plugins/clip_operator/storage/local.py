@@ -29,6 +29,7 @@ from clip_operator.storage.objects import (
     find,
 )
 from clip_operator.storage.reading import VersionReader
+from clip_operator.storage.uri import what_is_wrong_with
 from clip_operator.storage.writing import Draft, ObjectWriter
 
 _CHUNK_BYTES = 1 << 20
@@ -47,9 +48,9 @@ def path_of(uri: str) -> Path:
     """Return the path that a plain path or a ``file://`` URI names."""
     if not _is_file_uri(uri):
         return Path(uri)
-    host, slash, path = uri[len("file://") :].partition("/")
-    if host not in ("", "localhost"):
-        raise StorageError(f"{uri}: a file:// URI names no host; write file:///{host}{slash}{path} for a path")
+    if problem := what_is_wrong_with(uri):
+        raise StorageError(f"{uri}: {problem}")
+    _, slash, path = uri[len("file://") :].partition("/")
     return Path(unquote(slash + path))
 
 

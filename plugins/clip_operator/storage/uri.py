@@ -8,6 +8,8 @@ from urllib.parse import unquote
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _ALIASES = {"s3a": "s3", "gcs": "gs"}
 _FILE = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
+_ONE_SLASH = re.compile(r"(s3a?|gcs|gs|abfss?|az|https?|file):/(?!/)", re.IGNORECASE)
+_HOSTED = {"s3": "bucket", "gs": "bucket", "abfs": "container", "abfss": "container", "az": "container"}
 _DATASET = re.compile(r"hf:(?!//)")
 
 
@@ -45,6 +47,22 @@ def folded(uri: str) -> str:
     """Return the canonical URI of an object in a store, with one slash for several, which some stores take for one."""
     scheme, slashes, name = canonical(uri).partition("://")
     return f"{scheme}{slashes}{re.sub('/+', '/', name)}"
+
+
+def what_is_wrong_with(uri: str) -> str | None:
+    """Return why a URI can name nothing, and what to do; None where only a store can tell."""
+    if match := _ONE_SLASH.match(uri):
+        return f"two slashes follow the scheme, as in {match.group(1)}://{uri[match.end() :]}"
+    scheme, (host, slash, path) = scheme_of(uri), uri.partition("://")[2].partition("/")
+    if scheme == "file":
+        if uri.lower().startswith("file://") and host not in ("", "localhost"):
+            return f"a file:// URI names no host; write file:///{host}{slash}{path} for a path"
+        return None
+    if scheme in _HOSTED and not host:
+        return f"a URI of this kind needs a {_HOSTED[scheme]}, as in {scheme}://{_HOSTED[scheme]}/name"
+    if scheme == "s3" and "@" in host:
+        return "an S3 URI holds no credentials; set aws_conn_id or the AWS_ variables"
+    return None
 
 
 def parent(uri: str) -> str:

@@ -48,7 +48,7 @@ class TableScan:
 
 @dataclass(frozen=True)
 class Header:
-    """The first record of a CSV file; without text and names if the file has no record at all."""
+    """The first record of a CSV file."""
 
     text: str
     names: tuple[str, ...]

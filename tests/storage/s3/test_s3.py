@@ -133,7 +133,7 @@ def test_an_endpoint_that_is_no_url_is_said_to_be_wrong(endpoint: str) -> None:
 
 
 def test_a_uri_without_a_bucket_is_refused(s3: S3) -> None:
-    with pytest.raises(StorageError, match="needs a bucket, as in s3://bucket/key"):
+    with pytest.raises(StorageError, match="needs a bucket, as in s3://bucket/name"):
         s3.storage.stat("s3:///x")
 
 

@@ -183,6 +183,13 @@ def test_a_large_upload_that_fails_leaves_no_parts_behind(
     assert s3.object_keys() == []
 
 
+def test_an_unfinished_upload_below_two_slashes_is_found_by_that_name(s3: S3) -> None:
+    s3.client.create_multipart_upload(Bucket=s3.bucket, Key="out//a.jsonl")
+    uri = f"s3://{s3.bucket}/out//a.jsonl"
+    assert s3.storage.discard_unfinished_uploads(uri) == 1
+    assert s3.storage.unfinished_uploads(uri) == s3.storage.unfinished_uploads(uri.replace("out//", "out/")) == []
+
+
 def test_unfinished_uploads_are_those_to_exactly_this_uri(s3: S3) -> None:
     for key in ("a/x", "a/x", "a/x.claim", "a/", "b"):
         s3.client.create_multipart_upload(Bucket=s3.bucket, Key=key)

@@ -134,12 +134,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     assert output == b'\xef\xbb\xbf"a,x",b\nnew,2\n'
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\n"])
-def test_a_file_without_records_is_an_empty_table(tmp_path: Path, content: bytes) -> None:
-    assert rewritten(tmp_path, "t.csv", content, {"s": [], "e,f": []}) == b's,"e,f"\n'
-    assert scan(tmp_path / "t.csv") == TableScan(0, ())
-
-
 def test_a_header_without_rows_gets_the_new_names(tmp_path: Path) -> None:
     assert rewritten(tmp_path, "t.csv", b"a,b", {"s": []}) == b"a,b,s"
 
@@ -180,6 +174,9 @@ def test_a_chunk_ends_early_where_rows_are_large(tmp_path: Path, monkeypatch: py
         ),
         (b'a,b\n"x"y,2\n', "the row that starts in line 2 is not valid CSV (',' expected after '\"'): \"x\"y,2"),
         (b"a,b\r1,2\r", "the row that starts in line 1 is not valid CSV (a carriage return without a line feed"),
+        (b"", "the file is empty, without even a header; write or upload it again"),
+        (b"\r\n\n", "the file is empty, without even a header"),
+        (b"\xef\xbb\xbf", "the file is empty, without even a header"),
         (b"a,b\n1,2\n1,\xe9\n", "line 3 is not UTF-8 text (invalid continuation byte, byte 0xe9)"),
     ],
 )

@@ -75,12 +75,6 @@ def test_an_existing_member_has_only_its_value_replaced(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"", b" \n\t", b"\xef\xbb\xbf"])
-def test_a_file_without_text_is_an_empty_table(tmp_path: Path, content: bytes) -> None:
-    assert rewritten(tmp_path, "t.json", content, {"s": []}) == b"[]"
-    assert scan(tmp_path / "t.json") == TableScan(0, ())
-
-
 @pytest.mark.parametrize("content", [b"[]", b" [ \n ]\r\n", b"\xef\xbb\xbf[]\n"])
 def test_an_empty_array_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     assert rewritten(tmp_path, "t.json", content, {"s": []}) == content
@@ -110,6 +104,9 @@ def test_many_elements_across_blocks_are_all_there(tmp_path: Path) -> None:
             b'{"a":1}\n{"a":2}\n',
             "The file holds an object at top level, expected one JSON array of objects. If it has one",
         ),
+        (b"", "the file is empty, without even an array; write or upload it again"),
+        (b" \n\t", "the file is empty, without even an array"),
+        (b"\xef\xbb\xbf", "the file is empty, without even an array"),
         (b'"text', "The file holds a string at top level"),
         (b"12", "The file holds a number at top level"),
         (b"null", "The file holds null at top level"),

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -92,6 +93,14 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.table(arrays, pa.schema(fields, draw(st.sampled_from([None, {"owner": "me"}]))))
 
 
+TEXTS = ["a red circle", None, "a red square", "é", ""]
+
+
+def in_encoding(path: str, encoding: str) -> dict[str, Any]:
+    """Options of the writer that give a column this encoding, as parquet-java and DuckDB give it to texts."""
+    return {"use_dictionary": False, "column_encoding": {path: encoding}}
+
+
 def row_groups(path: Path) -> list[int]:
     metadata = pq.read_metadata(path)
     return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
@@ -158,6 +167,19 @@ def test_codecs_stay_where_the_writer_named_the_items_of_lists_otherwise(tmp_pat
     assert codecs(tmp_path / "out.parquet")["l.list.element"] == "ZSTD"
 
 
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+@pytest.mark.parametrize("values", [TEXTS, [text.encode() for text in TEXTS if text]], ids=["texts", "bytes"])
+def test_texts_as_newer_writers_encode_them_are_read(tmp_path: Path, encoding: str, values: list[object]) -> None:
+    table = pa.table({"name": ["x"] * len(values), "x": values, "in": [{"x": value} for value in values]})
+    options = in_encoding("x", encoding)
+    options["column_encoding"]["in.x"] = encoding
+    for number, dictionary in enumerate((["name"], False)):
+        source = tmp_path / f"{number}.parquet"
+        pq.write_table(table, source, 2, **(options | {"use_dictionary": dictionary}))
+        rewrite(source, tmp_path / "out.parquet", {"s": [0.5] * len(values)})
+        assert pq.read_table(tmp_path / "out.parquet").drop(["s"]).equals(table)
+
+
 def test_empty_row_groups_stay(tmp_path: Path) -> None:
     table = pa.table({"a": [1, 2, 3]})
     source = tmp_path / "t.parquet"
@@ -190,20 +212,25 @@ def test_a_chunk_ends_early_where_rows_are_large(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "column",
+    ("column", "options"),
     [
-        pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array(["x" * 10_000])),
-        pa.StructArray.from_arrays([pa.array([b"x" * 10_000] * 200)], ["bytes"]),
-        pa.array([b"x" * 10_000] * 200, pa.binary(10_000)),
+        (pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array(["x" * 10_000])), {}),
+        (pa.StructArray.from_arrays([pa.array([b"x" * 10_000] * 200)], ["bytes"]), {}),
+        (pa.array([b"x" * 10_000] * 200, pa.binary(10_000)), {}),
+        (pa.array(["x" * 10_000] * 200), in_encoding("column", "DELTA_BYTE_ARRAY")),
+        (
+            pa.StructArray.from_arrays([pa.array([b"x" * 10_000] * 200)], ["bytes"]),
+            in_encoding("column.bytes", "DELTA_BYTE_ARRAY"),
+        ),
     ],
-    ids=["shared", "shared-in-a-struct", "of-fixed-size"],
+    ids=["shared", "shared-in-a-struct", "of-fixed-size", "begins-as-the-last", "begins-as-the-last-in-a-struct"],
 )
 def test_a_chunk_ends_early_where_rows_share_a_large_value(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: pa.Array
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: pa.Array, options: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(reader_module, "MAX_BATCH_BYTES", 50_000)
     source = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"column": column}), source, compression="zstd", store_schema=False)
+    pq.write_table(pa.table({"column": column}), source, compression="zstd", store_schema=False, **options)
     with open_table(source, file_type_of("parquet")) as reader:
         assert isinstance(reader, reader_module.ParquetReader)
         chunks = list(reader.chunks(256))

@@ -166,6 +166,33 @@ def test_files_of_the_same_columns_become_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "value"),
+    [
+        (pa.string(), pa.large_string(), "é"),
+        (pa.large_string(), pa.string_view(), "é"),
+        (pa.string_view(), pa.string(), "é"),
+        (pa.binary(), pa.binary_view(), b"\xff"),
+        (pa.list_(pa.string()), pa.large_list(pa.large_string()), ["a", None]),
+        (pa.struct([("x", pa.large_binary())]), pa.struct([("x", pa.binary())]), {"x": b"\xff"}),
+        (pa.map_(pa.string(), pa.large_string()), pa.map_(pa.string(), pa.string()), [("k", "v")]),
+    ],
+    ids=str,
+)
+def test_one_type_of_parquet_has_several_names_in_arrow(
+    tmp_path: Path, first: pa.DataType, second: pa.DataType, value: object
+) -> None:
+    paths = [tmp_path / name for name in ("one.parquet", "two.parquet")]
+    for path, data_type in zip(paths, (first, second), strict=True):
+        pq.write_table(pa.table({"a": pa.array([value, None], data_type)}), path)
+    assert score(paths, tmp_path / "out.parquet", None, 0) == 4
+    assert join_parquet(paths, tmp_path / "joined.parquet") == 4
+    for output in ("out.parquet", "joined.parquet"):
+        column = pq.read_table(tmp_path / output)["a"]
+        assert column.type == first
+        assert column.to_pylist() == [value, None, value, None]
+
+
+@pytest.mark.parametrize(
     ("other", "problem"),
     [
         (pa.table({"a": [1]}), "it lacks 'b'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -23,7 +24,7 @@ from clip_operator.storage.s3.errors import code_of
 from clip_operator.storage.s3.publication import Publication
 from clip_operator.storage.s3.ranges import S3Version
 from clip_operator.storage.s3.upload import put_bytes, put_file
-from clip_operator.storage.uri import folded
+from clip_operator.storage.uri import canonical, folded
 from clip_operator.storage.writing import ObjectWriter
 
 _DELETING_THREADS = 16
@@ -105,6 +106,12 @@ class S3Backend:
         return Concatenation(self._publication(uri, only_if), self._version).of(sources)
 
     def unfinished_uploads(self, uri: str) -> list[str]:
+        upload_ids = self._unfinished_uploads(uri)
+        if not upload_ids and (stored := folded(uri)) != canonical(uri):
+            upload_ids = [upload_id for upload_id in self._unfinished_uploads(stored) if self._is_known(uri, upload_id)]
+        return upload_ids
+
+    def _unfinished_uploads(self, uri: str) -> list[str]:
         bucket, key = split(uri)
 
         def once() -> list[str]:
@@ -112,6 +119,16 @@ class S3Backend:
             return [found["UploadId"] for page in pages for found in page.get("Uploads", []) if found["Key"] == key]
 
         return self._s3.request(uri, once)
+
+    def _is_known(self, uri: str, upload_id: str) -> bool:
+        """Tell whether the store knows the upload by this URI."""
+        bucket, key = split(uri)
+        with suppress(ObjectNotFound):
+            self._s3.request(
+                uri, partial(self._s3.boto3.list_parts, Bucket=bucket, Key=key, UploadId=upload_id, MaxParts=1)
+            )
+            return True
+        return False
 
     def discard_unfinished_uploads(self, uri: str) -> int:
         bucket, key = split(uri)
@@ -134,6 +151,29 @@ class S3Backend:
         in_threads(_DELETING_THREADS, lambda info: self.delete(info.uri), self.list(uri))
 
     def list(self, prefix: str, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        found = False
+        for info in self._listed(prefix, start_after):
+            if info.uri.startswith(prefix):
+                found = True
+                yield info
+        if not found and folded(prefix) != canonical(prefix):
+            yield from self._listed_folded(prefix, start_after)
+
+    def _listed_folded(self, prefix: str, start_after: str | None) -> Iterator[ObjectInfo]:
+        """Yield the objects that stand below fewer slashes, where the store finds them below all of these, too.
+
+        Such a store writes and reads an object under either name, and lists it under one.
+        """
+        stored = folded(prefix)
+        for info in self._listed(stored, None if start_after is None else folded(start_after)):
+            named = replace(info, uri=prefix + info.uri.removeprefix(stored))
+            try:
+                self.stat(named.uri)
+            except ObjectNotFound:  # to this store these are two names, and whatever stands there is another's
+                return
+            yield named
+
+    def _listed(self, prefix: str, start_after: str | None) -> Iterator[ObjectInfo]:
         after = {} if start_after is None else {"StartAfter": split(start_after)[1]}
         for page in self._pages(prefix, after):
             for item in page.get("Contents", []):
@@ -141,6 +181,15 @@ class S3Backend:
                 yield ObjectInfo(_uri(prefix, item["Key"]), item["Size"], etag, item.get("LastModified"))
 
     def list_level(self, prefix: str) -> Iterator[str]:
+        names = self._level(prefix)
+        first = next(names, None)
+        if first is not None:
+            yield first
+            yield from names
+        elif folded(prefix) != canonical(prefix) and next(self._listed_folded(prefix, None), None) is not None:
+            yield from (prefix + name.removeprefix(folded(prefix)) for name in self._level(folded(prefix)))
+
+    def _level(self, prefix: str) -> Iterator[str]:
         for page in self._pages(prefix, {"Delimiter": "/"}):
             keys = [item["Key"] for item in page.get("Contents", [])]
             folders = [item["Prefix"] for item in page.get("CommonPrefixes", [])]

@@ -18,7 +18,7 @@ from clip_operator.storage.objects import CredentialsError, StorageError
 from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.errors import code_of, explained, is_passing, status_of
 from clip_operator.storage.s3.pace import PacedAnswer
-from clip_operator.storage.uri import display
+from clip_operator.storage.uri import display, what_is_wrong_with
 
 T = TypeVar("T")
 
@@ -31,11 +31,9 @@ _MAX_CONNECTIONS = 64
 
 def split(uri: str) -> tuple[str, str]:
     """Return the bucket and key of ``s3://bucket/key``."""
+    if problem := what_is_wrong_with(uri):
+        raise StorageError(f"{display(uri)}: {problem}")
     bucket, _, key = uri.partition("://")[2].partition("/")
-    if not bucket:
-        raise StorageError(f"{uri}: an S3 URI needs a bucket, as in s3://bucket/key")
-    if "@" in bucket:
-        raise StorageError(f"{display(uri)}: an S3 URI holds no credentials; set aws_conn_id or the AWS_ variables")
     return bucket, key
 
 

@@ -77,16 +77,12 @@ class CsvReader(RowReader):
     def header(self) -> Header:
         """Return the first record; of several files, the first one's.
 
-        :raises JobError: if it cannot be read, or it names an announced column twice; of several files, also if the
-            first one is empty.
+        :raises JobError: if there is none, it cannot be read, or it names an announced column twice.
         """
         if not self.joined:
             return self._header_and_rows()[0]
         with errors_explained(self._paths[0].name):
-            header = self._header_and_rows()[0]
-            if not header.names:
-                raise _no_header()
-            return header
+            return self._header_and_rows()[0]
 
     def scan(self) -> TableScan:
         """Parse every record and count the rows.
@@ -115,8 +111,6 @@ class CsvReader(RowReader):
     def _rows_like(self, expected: Header, path: Path) -> Iterator[_Record]:
         """Yield the rows of one of several files, each with a line ending, so that others can stand behind it."""
         header, rows = header_and_rows(read_lines(path, self.file_type.gzip))
-        if not header.names:
-            raise _no_header()
         if header.names != expected.names:
             raise JobError(
                 f"its header is {excerpt(header.text)!r}, but that of {self._paths[0].name} is "
@@ -129,11 +123,14 @@ class CsvReader(RowReader):
 def header_and_rows(lines: Iterator[str]) -> tuple[Header, Iterator[_Record]]:
     """Return the first record of a CSV text, its byte order mark left on it, and the others as they are needed.
 
-    :raises JobError: here or later, at the first record that is not CSV or has more cells than the header.
+    :raises JobError: there is none; or here or later, at the first record that is not CSV or has more cells than the
+        header.
     """
     records = _records(lines)
     first = next(records, None)
-    header = Header(first.text, tuple(first.cells)) if first else Header("", ())
+    if first is None:
+        raise JobError("the file is empty, without even a header; write or upload it again, or leave it out")
+    header = Header(first.text, tuple(first.cells))
     return header, _rows(records, header)
 
 
@@ -167,10 +164,6 @@ def with_line_break(text: str, like: str = "") -> str:
     if text.endswith("\r"):
         return text + "\n"
     return text + (like[len(like.rstrip("\r\n")) :] or "\n")
-
-
-def _no_header() -> JobError:
-    return JobError("the file is empty, without even a header; leave it out of the table")
 
 
 def _rows(records: Iterator[_Record], header: Header) -> Iterator[_Record]:

@@ -36,12 +36,9 @@ class CsvWriter(TextWriter):
         if not fragment.first:
             return
         new_names = [_cell_text(name) for name, index in zip(added, self._indices, strict=True) if index is None]
-        if header.names:
-            text = with_line_break(header.text) if like.joined else header.text
-            body = text.rstrip("\r\n")
-            self._append(",".join([body, *new_names]) + text[len(body) :])
-        else:
-            self._append(",".join(new_names) + "\n")
+        text = with_line_break(header.text) if like.joined else header.text
+        body = text.rstrip("\r\n")
+        self._append(",".join([body, *new_names]) + text[len(body) :])
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         if not isinstance(chunk, CsvChunk):

@@ -22,7 +22,7 @@ _BLOCK_BYTES = 1024 * 1024
 
 
 class JsonArrayReader(JsonReader):
-    """One top-level JSON array of objects. An empty file counts as an empty array.
+    """One top-level JSON array of objects.
 
     A span that is not the first begins right behind an element, with the comma; one that is not the last ends there.
     """

@@ -28,7 +28,7 @@ def elements(blocks: Iterator[str], fragment: Fragment = WHOLE) -> Iterator[Json
     """
     window = _Window(blocks)
     before = _opening(window) if fragment.first else _gap_after_element(window)
-    if not before:
+    if not before:  # a span without elements
         return
     if fragment.first and window.next == "]":
         _closing(window, 0)
@@ -53,7 +53,7 @@ def text_without_elements(blocks: Iterator[str]) -> str:
     """Return an array's text, if it has no elements; ``[]`` for any other."""
     window = _Window(blocks)
     text = _opening(window)
-    return text + _closing(window, 0) if text and window.next == "]" else EMPTY_ARRAY
+    return text + _closing(window, 0) if window.next == "]" else EMPTY_ARRAY
 
 
 class _Window:
@@ -104,12 +104,12 @@ class _Window:
 
 
 def _opening(window: _Window) -> str:
-    """Return all before the first element or the closing bracket; an empty text for a file without any."""
+    """Return all before the first element or the closing bracket."""
     window.more("the file")
     mark = window.take(1) if window.next == BYTE_ORDER_MARK else ""
     space = window.whitespace("the space before the array")
     if not window.next:
-        return ""
+        raise JobError("the file is empty, without even an array; write or upload it again, or leave it out")
     if window.next != "[":
         raise _not_an_array(window)
     return mark + space + window.take(1) + window.whitespace("the space before element 1")

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from clip_operator.errors import JobError
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
-from clip_operator.tables.parquet.columns import check_same_columns, column_index
+from clip_operator.tables.parquet.columns import check_same_columns, column_index, with_types
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
 from clip_operator.tables.parquet.schema import Template
+from clip_operator.tables.parquet.types import changed
 from clip_operator.tables.parquet.validity import check_sound
 from clip_operator.tables.parquet.values import LargestValues
 from clip_operator.tables.table import TableReader, TableScan, errors_explained
@@ -165,7 +166,10 @@ class ParquetReader(TableReader):
             return
         for index, part in enumerate(self._parts):
             with errors_explained(_name(part.source, index)):
-                yield from part.batches(rows)
+                for batch in part.batches(rows):
+                    with _errors_explained():
+                        batch = with_types(batch, self._parts[0].schema)
+                    yield batch
 
 
 class _GrowingChunk:
@@ -269,7 +273,7 @@ class _Part:
             for batch in in_microseconds.iter_batches(row_groups=[group], columns=paths):
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     try:
-                        column.cast(_in_nanoseconds(column.type))
+                        column.cast(changed(column.type, _in_nanoseconds))
                     except pa.ArrowInvalid as error:
                         raise JobError(
                             f"The Parquet column {name!r} holds times before 1677 or after 2262 in the deprecated type "
@@ -342,14 +346,7 @@ def not_parquet(problem: str) -> JobError:
 
 
 def _in_nanoseconds(data_type: pa.DataType) -> pa.DataType:
-    """Return the type with nanoseconds in place of microseconds, for what INT96 columns nest in."""
-    if pa.types.is_timestamp(data_type):
-        return pa.timestamp("ns", data_type.tz)
-    if pa.types.is_struct(data_type):
-        return pa.struct([field.with_type(_in_nanoseconds(field.type)) for field in data_type])
-    if pa.types.is_list(data_type):
-        return pa.list_(data_type.value_field.with_type(_in_nanoseconds(data_type.value_type)))
-    return data_type
+    return pa.timestamp("ns", data_type.tz) if pa.types.is_timestamp(data_type) else data_type
 
 
 @contextmanager
