@@ -99,7 +99,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     }
     configuration = folder / "s3.json"
     configuration.write_text(json.dumps({"identities": [identity]}))
-    ports = _free_ports(2 * len(_SERVICES))
+    ports = free_ports(2 * len(_SERVICES))
     http, grpc = dict(zip(_SERVICES, ports, strict=False)), dict(zip(_SERVICES, ports[len(_SERVICES) :], strict=True))
     store = ObjectStore(f"http://127.0.0.1:{http['s3']}")
     arguments = [
@@ -131,7 +131,8 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
                 server.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports on loopback that nothing listens at."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

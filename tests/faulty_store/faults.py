@@ -32,6 +32,7 @@ class Kind(StrEnum):
     EXPIRED_TOKEN = "400 ExpiredToken"
     CHECKSUM_REFUSED = "501 NotImplemented to x-amz-checksum-* headers and aws-chunked bodies"
     CONDITION_REFUSED = "501 NotImplemented to a write with If-None-Match or If-Match"
+    CONDITION_FAILED = "412 PreconditionFailed to a write with If-None-Match or If-Match"
 
     @property
     def refusal(self) -> tuple[int, str] | None:
@@ -48,7 +49,7 @@ class Kind(StrEnum):
             checksums = {name for name in names if name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum-"))}
             chunked = "aws-chunked" in request.headers.get("Content-Encoding", "")
             return chunked or bool(checksums - {"x-amz-checksum-mode"})  # that one only asks, and is ignored
-        if self is Kind.CONDITION_REFUSED:
+        if self in (Kind.CONDITION_REFUSED, Kind.CONDITION_FAILED):
             return request.method in ("PUT", "POST") and bool(names & {"if-match", "if-none-match"})
         return True
 

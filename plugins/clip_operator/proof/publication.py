@@ -174,7 +174,7 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
         return
     raise JobError(
         f"{display(uri)} cannot be written: {_MOST_PUBLICATIONS} times the store has said that another run wrote it "
-        "meanwhile. Either many runs write there, or the store does not keep to the conditions of writes (If-Match)"
+        "meanwhile. See to it that one run at a time writes there, and run the task again"
     )
 
 

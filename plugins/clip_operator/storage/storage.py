@@ -97,7 +97,8 @@ class Storage:
         """Put a local file at ``uri``. Readers see the old object or the whole new one, never a part.
 
         :param only_if: write only if this still holds when the object is published. In S3 and for local files that is
-            one step with the publishing, where the store can do it; else it is looked up before the upload begins.
+            one step with the publishing, where the store can do it; else it is looked up right before, or before the
+            upload begins.
         :raises ObjectChanged: ``only_if`` does not hold. What stands there was left as it is.
         """
         return self._backend(uri).upload(path, uri, only_if)

@@ -6,8 +6,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from botocore.awsrequest import AWSRequest
 
 from clip_operator.storage import ObjectChanged, ObjectInfo, S3Access, Storage, StorageError, Unchanged
 from tests.conftest import S3
@@ -15,6 +18,7 @@ from tests.faulty_store import Fault, FaultyStore, Kind, Request, faulty_store
 
 LARGE = bytes(range(256)) * (9 << 12)  # two parts
 NOTHING = Unchanged(None)
+CONDITIONS = ("If-None-Match", "If-Match")
 
 
 def storage_behind(proxy: FaultyStore, s3: S3) -> Storage:
@@ -114,20 +118,112 @@ def test_a_lost_answer_and_another_writer_after_it_is_a_change(s3: S3) -> None:
     assert s3.get(uri) == b"another's"
 
 
+REFUSES = {
+    "what it does not know": Fault(Kind.CONDITION_REFUSED),
+    "every condition": Fault(Kind.CONDITION_FAILED),
+}
+
+
 @pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("refusal", REFUSES.values(), ids=REFUSES)
 def test_a_store_that_refuses_conditions_gets_the_write_without_after_another_look(
-    s3: S3, tmp_path: Path, size: str
+    s3: S3, tmp_path: Path, size: str, refusal: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     def come_first(request: Request) -> None:
         if is_publishing(request) and request.key == "y":
             s3.put("y", b"another's")
 
-    with faulty_store(s3.store.endpoint_url, [Fault(Kind.CONDITION_REFUSED)], before=come_first) as proxy:
-        storage = storage_behind(proxy, s3)
-        assert write(storage, size, f"s3://{s3.bucket}/x", NOTHING, tmp_path) == s3.storage.stat(f"s3://{s3.bucket}/x")
+    uri = f"s3://{s3.bucket}/x"
+    with faulty_store(s3.store.endpoint_url, [refusal], before=come_first) as proxy:
         with pytest.raises(ObjectChanged, match="exists already"):
-            write(storage, size, f"s3://{s3.bucket}/y", NOTHING, tmp_path)
+            write(storage_behind(proxy, s3), size, f"s3://{s3.bucket}/y", NOTHING, tmp_path)
+        storage = storage_behind(proxy, s3)
+        first = write(storage, size, uri, NOTHING, tmp_path)
+        for _ in range(2):
+            assert write(storage, size, uri, Unchanged(first), tmp_path) == first == s3.storage.stat(uri)
+        for only_if, told in ((NOTHING, "exists already"), (Unchanged(ObjectInfo(uri, 1, "0")), "was replaced")):
+            with pytest.raises(ObjectChanged, match=told):
+                write(storage, size, uri, only_if, tmp_path)
     assert s3.get(f"s3://{s3.bucket}/y") == b"another's"
+    said = [record.getMessage() for record in caplog.records]
+    assert [f"{proxy.url} does not keep to the condition {name} of" in "".join(said) for name in CONDITIONS] == [
+        True,
+        True,
+    ]
+    assert len(said) == 2, "once each"
+
+
+def has_quotes(request: Request) -> bool:
+    return '"' in request.headers.get("If-Match", "")
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_store_to_which_quotes_are_a_part_of_the_etag_is_told_it_without(
+    s3: S3, tmp_path: Path, size: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Ceph's gateway 16 has it. How it wants an ETag is found out once, and then two writers never both win."""
+
+    def come_first(request: Request) -> None:
+        if request.headers.get("If-Match") == told.etag and request.key == "y":
+            s3.put("y", b"another's")
+
+    told = s3.storage.write(b"old", f"s3://{s3.bucket}/y")
+    uri = f"s3://{s3.bucket}/x"
+    with faulty_store(
+        s3.store.endpoint_url, [Fault(Kind.CONDITION_FAILED, when=has_quotes)], before=come_first
+    ) as proxy:
+        with pytest.raises(ObjectChanged, match="was replaced"):
+            write(storage_behind(proxy, s3), size, told.uri, Unchanged(told), tmp_path)
+        storage = storage_behind(proxy, s3)
+        standing = storage.write(b"old", uri)
+        for _ in range(2):
+            standing = write(storage, size, uri, Unchanged(standing), tmp_path)
+            assert standing == s3.storage.stat(uri)
+        replacing = [request for request in proxy.requests if is_publishing(request) and request.key == "x"][1:]
+    assert [(has_quotes(request), request.status) for request in replacing] == [
+        (True, 412),
+        (True, 412),
+        (False, 412),  # of no object
+        (False, 200),
+        (False, 200),
+    ]
+    assert s3.get(told.uri) == b"another's"
+    assert caplog.records == []
+
+
+def test_a_store_that_takes_no_notice_of_an_etag_without_quotes_is_not_trusted_with_one(
+    s3: S3, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forget(request: AWSRequest, **_: Any) -> None:
+        if '"' not in request.headers.get("If-Match", ""):
+            del request.headers["If-Match"]
+
+    session = boto3.session.Session(s3.store.access_key, s3.store.secret_key, region_name="us-east-1")
+    session.events.register("before-sign.s3.PutObject", forget)
+    uri = f"s3://{s3.bucket}/x"
+    with faulty_store(s3.store.endpoint_url, [Fault(Kind.CONDITION_FAILED, when=has_quotes)]) as proxy:
+        storage = Storage(S3Access(session, proxy.url))
+        standing = storage.write(b"old", uri)
+        for data in (b"new", b"newer"):
+            standing = storage.write(data, uri, Unchanged(standing))
+            assert s3.get(uri) == data
+        with pytest.raises(ObjectChanged, match="was replaced"):
+            storage.write(b"newest", uri, Unchanged(ObjectInfo(uri, 1, "0")))
+    assert "does not keep to the condition If-Match of writes" in caplog.text
+
+
+def test_a_refusal_by_another_writer_that_has_come_and_gone_changes_nothing(s3: S3) -> None:
+    uri = f"s3://{s3.bucket}/x"
+    with faulty_store(s3.store.endpoint_url, [Fault(Kind.CONDITION_FAILED, times=1)]) as proxy:
+        storage = storage_behind(proxy, s3)
+        standing = storage.write(b"new", uri, NOTHING)
+        storage.write(b"newer", uri, Unchanged(standing))
+        said = [request.headers for request in proxy.requests if is_publishing(request)]
+    assert [(put.get("If-None-Match"), put.get("If-Match")) for put in said] == [
+        ("*", None),
+        ("*", None),
+        (None, f'"{standing.etag}"'),
+    ]
 
 
 @pytest.mark.parametrize("size", ["small", "large"])

@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from clip_operator.storage.objects import CredentialsError, StorageError
 from clip_operator.storage.s3.access import S3Access
+from clip_operator.storage.s3.conditions import Conditions
 from clip_operator.storage.s3.errors import code_of, explained, is_passing, status_of
 from clip_operator.storage.s3.pace import PacedAnswer
 from clip_operator.storage.uri import display, what_is_wrong_with
@@ -57,6 +58,7 @@ class S3Client:
         except (botocore_exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(f"cannot set up S3 access: {error}") from None
         self.endpoint: str = self.boto3.meta.endpoint_url
+        self.conditions = Conditions(self.endpoint)
         self.timeout_seconds = access.timeout_seconds
         self.max_attempts = int(self.boto3.meta.config.retries["total_max_attempts"])
         # Only stores of the last years know the checksums that boto3 sends unless it is told not to.

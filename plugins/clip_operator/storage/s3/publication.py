@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from clip_operator.storage.objects import ObjectChanged, ObjectInfo, StorageError, Unchanged, find
 from clip_operator.storage.s3.client import S3Client, split
+from clip_operator.storage.s3.conditions import headers
 from clip_operator.storage.s3.errors import code_of, is_changed, is_not_found, is_not_known
 
 # Every upload carries a random token: where an answer got lost, the token tells whose the object is.
@@ -18,12 +20,17 @@ _METADATA_NAME = "clip-operator-upload"
 Publish = Callable[[dict[str, str]], str]
 
 
+class _Refused(Exception):
+    """The store says that the condition does not hold, or that it does not know such a thing."""
+
+
 class Publication:
     """One object that is to appear at one place.
 
-    A precondition is looked up first, which is cheap, and sent along with the request that makes the object appear. A
-    store that does not know conditional writes refuses them, or ignores them in silence: there the first look, and the
-    one after the upload, are all there is, and of two writers at the same time the later one wins.
+    A precondition is looked up first, which is cheap, and sent along with the request that makes the object appear, in
+    the form to which the store keeps (see :class:`Conditions`). Some stores keep to none, and say so or ignore it in
+    silence: there the look right before, and the one after, are all there is, and of two writers at the same moment the
+    later one wins.
 
     :param uri: the place.
     :param only_if: what must stand there; None: whatever does is replaced.
@@ -49,27 +56,39 @@ class Publication:
 
     def of(self, publish: Publish, size: int) -> ObjectInfo:
         """Make the object appear, if its condition holds, and return the version that then stands there."""
-        condition = {}
-        if self._only_if is not None:
-            expected = self._only_if.expected
-            condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": f'"{expected.etag}"'}
         with self.s3.errors_explained(self.uri):
+            return self._confirmed(self._published(publish), size)
+
+    def _published(self, publish: Publish) -> str:
+        """Make the object appear, if its condition holds, and return its ETag."""
+        if self._only_if is None:
+            return self._try(publish, {})
+        expected = self._only_if.expected
+        for way in self.s3.conditions.ways(expected):
+            self.check()
             try:
-                return self._confirmed(self.s3.attempt(lambda: publish(condition)), size)
-            except ClientError as error:
-                if condition and is_not_known(error):
-                    self.check()
-                    return self._confirmed(self.s3.attempt(lambda: publish({})), size)
-                # A try before this one may have done it, and only its answer was lost.
-                lost = is_changed(error) or is_not_found(error) or code_of(error) == "NoSuchUpload"
-                if not lost or not self._is_ours(found := self._head()):
-                    if is_changed(error) or (condition and is_not_found(error)):
-                        self.check()
-                        raise ObjectChanged(
-                            f"{self.uri} was changed in the meantime, and is left as it is; run the task again"
-                        ) from None
-                    raise
-                return self._confirmed(found["ETag"], size)
+                etag = self._try(publish, headers(expected, way))
+            except _Refused:
+                continue
+            self.s3.conditions.learn(expected, way)
+            return etag
+        raise AssertionError("the last way says no condition, which cannot be refused")
+
+    def _try(self, publish: Publish, condition: dict[str, str]) -> str:
+        """Make the object appear and return its ETag.
+
+        :raises _Refused: the store has not done it because of the condition.
+        """
+        try:
+            return self.s3.attempt(partial(publish, condition))
+        except ClientError as error:
+            refused = is_changed(error) or is_not_found(error)
+            # A try before this one may have done it, and only its answer was lost.
+            if (refused or code_of(error) == "NoSuchUpload") and self._is_ours(found := self._head()):
+                return str(found["ETag"])
+            if condition and (refused or is_not_known(error)):
+                raise _Refused from None
+            raise
 
     def _confirmed(self, told: str, size: int) -> ObjectInfo:
         """Return the object's version, when two answers agree on its ETag: one alone may be garbled on the way.

@@ -27,13 +27,11 @@ def put(publication: Publication, body: PacedBody) -> ObjectInfo:
 
 def put_bytes(publication: Publication, data: bytes) -> ObjectInfo:
     """Publish ``data``, if the publication's condition holds."""
-    publication.check()
     return put(publication, PacedBody(BytesIO(data), 0, len(data), publication.s3.timeout_seconds))
 
 
 def put_file(publication: Publication, path: Path) -> ObjectInfo:
     """Publish a file, if the publication's condition holds; a large one in parts, which are never in memory."""
-    publication.check()
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -45,6 +43,7 @@ def put_file(publication: Publication, path: Path) -> ObjectInfo:
 
 
 def _in_parts(publication: Publication, path: Path, size: int) -> ObjectInfo:
+    publication.check()  # before all of it is sent
     with MultipartUpload(publication) as upload:
 
         def send(numbered: tuple[int, ByteRange]) -> None:
