@@ -23,6 +23,8 @@ from clip_operator.operators.execution.pod import scoring_pod
 from clip_operator.operators.execution.pod_settings import pod_settings
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 
+pytestmark = pytest.mark.every_airflow
+
 REQUEST = EvaluationRequest(
     input="s3://b/in.jsonl",
     output="s3://b/steps/x_step1.jsonl",
