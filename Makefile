@@ -33,12 +33,12 @@ quick: ## run what needs neither a server nor Airflow: three quarters of the tes
 slow-test: ## run the slow tests: whole Airflows, a real browser, an installed wheel, kills at any moment
 	$(MAKE) test MARKED=slow RESULTS=slow-tests
 
-# What the Airflow side is tested by. The scoring side knows nothing of Airflow.
-WITH_AIRFLOW := tests/browser tests/dags tests/integration tests/operators tests/packaging tests/web
+# Files with a test of what may differ from one version of Airflow to the next.
+EVERY_AIRFLOW = $(shell grep -rl --include='test_*.py' every_airflow tests)
 
 versions: ## run what may differ there with each older version that is supported
-	$(MAKE) test AIRFLOW=3.1 MARKED="not image and not newest_airflow" TESTS="$(WITH_AIRFLOW)"
-	$(MAKE) test AIRFLOW=3.2 MARKED="not image and not newest_airflow" TESTS="$(WITH_AIRFLOW)"
+	$(MAKE) test AIRFLOW=3.1 MARKED=every_airflow TESTS="$(EVERY_AIRFLOW)"
+	$(MAKE) test AIRFLOW=3.2 MARKED=every_airflow TESTS="$(EVERY_AIRFLOW)"
 
 bench: $(VENV)/installed ## measure speed, memory and import cost; takes half an hour, see benchmarks/README.md
 	$(BIN)/python -m benchmarks

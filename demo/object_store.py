@@ -31,6 +31,8 @@ class ObjectStore:
     endpoint_url: str
     access_key: str = ACCESS_KEY
     secret_key: str = SECRET_KEY
+    master_url: str | None = None
+    """Where SeaweedFS says where objects go; None where it is not known."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -52,12 +54,19 @@ class ObjectStore:
             region_name="us-east-1",
         )
 
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket with a place for objects: the first write would make one, and first wait for 0.2 s."""
+        self.client().create_bucket(Bucket=name)
+        if self.master_url is not None:
+            with urlopen(f"{self.master_url}/vol/grow?collection={name}&count=1"):  # noqa: S310 - the server started here
+                pass
+
     def put_folder(self, folder: Path, uri: str) -> None:
         """Put every file below ``folder`` below ``uri``; make the bucket if need be."""
         client = self.client()
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if bucket not in [known["Name"] for known in client.list_buckets()["Buckets"]]:
-            client.create_bucket(Bucket=bucket)
+            self.make_bucket(bucket)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
@@ -101,7 +110,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     configuration.write_text(json.dumps({"identities": [identity]}))
     ports = free_ports(2 * len(_SERVICES))
     http, grpc = dict(zip(_SERVICES, ports, strict=False)), dict(zip(_SERVICES, ports[len(_SERVICES) :], strict=True))
-    store = ObjectStore(f"http://127.0.0.1:{http['s3']}")
+    store = ObjectStore(f"http://127.0.0.1:{http['s3']}", master_url=f"http://127.0.0.1:{http['master']}")
     arguments = [
         f"-dir={folder / 'data'}",
         "-ip=127.0.0.1",

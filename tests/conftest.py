@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import os
 import re
@@ -31,6 +32,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# A test process holds Airflow, torch and thousands of tests, and goes over all of it each time that Python looks for
+# garbage. Where a test makes many objects, that is most of its time.
+gc.set_threshold(50_000)
+
 _IMPORTS_AIRFLOW = re.compile(
     r"^\s*(?:from|import) (?:airflow|clip_operator\.(?:operators|plugin|provider|web)|demo\.airflow_home"
     r"|tests\.(?:browser|integration|operators|web))\b",
@@ -47,6 +52,13 @@ def _knows_airflow(path: Path) -> bool:
     return _IMPORTS_AIRFLOW.search(path.read_text()) is not None
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave alone what needs Airflow, where none of it is to run: Airflow is long in being imported."""
+    if "not airflow" in config.option.markexpr and collection_path.suffix == ".py" and _knows_airflow(collection_path):
+        return True
+    return None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what needs the S3 server and what needs Airflow."""
     if "store" in getattr(item, "fixturenames", ()):
@@ -55,11 +67,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("airflow")
 
 
-class TogetherByFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
-    """Hands tests to the processes one by one, but for those that share parts of their file: these stay together.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what is long in one process, so that none has much left when another is done."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not _shares_parts(item.path)))
 
-    They come first, the most tests before the others, so that no process has many left when another is done.
-    """
+
+class TogetherByFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Hands tests to the processes one by one, but for those that share parts of their file: these stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -68,6 +82,7 @@ class TogetherByFile(LoadScopeScheduling):  # type: ignore[misc] # xdist has no 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherByFile:
     """Return what divides the tests among processes."""
+    config.option.loadscopereorder = False  # else it is the number of its tests by which a file comes first
     return TogetherByFile(config, log)
 
 
@@ -161,13 +176,9 @@ def own_bucket(store: ObjectStore) -> Iterator[S3]:
     session = _session(store.access_key, store.secret_key)
     client = store.client()
     bucket = f"test-{next(_bucket_numbers)}"
-    client.create_bucket(Bucket=bucket)
-    made = S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)
-    yield made
-    # SeaweedFS gives every bucket volumes of its own, and has only so many.
-    while keys := made.object_keys():
-        for key in keys:
-            client.delete_object(Bucket=bucket, Key=key)
+    store.make_bucket(bucket)
+    yield S3(client, Storage(S3Access(session, store.endpoint_url)), store, bucket)
+    # SeaweedFS gives every bucket volumes of its own, and has only so many. It removes what is in the bucket, too.
     client.delete_bucket(Bucket=bucket)
 
 

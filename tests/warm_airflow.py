@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
@@ -13,6 +14,9 @@ import traceback
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from demo.airflow_home import AirflowHome
 
@@ -87,6 +91,7 @@ def _serve() -> None:
     os.dup2(2, 1)  # some versions log to standard output while they are imported
     for name in _IMPORTED:
         importlib.import_module(name)
+    asyncio.run(_build_execution_api())
     for line in sys.stdin:
         arguments, log = json.loads(line)
         pid = os.fork()
@@ -94,6 +99,18 @@ def _serve() -> None:
             os._exit(_run(arguments, log))
         told.write(f"{pid}\n")
         told.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+
+
+async def _build_execution_api() -> None:
+    """Build the API that tasks speak to, in all its versions, which takes a second or more.
+
+    Airflow does so at the first request of each command, and before 3.3 of each task.
+    """
+    supervisor: Any = importlib.import_module("airflow.sdk.execution_time.supervisor")
+    api = supervisor.in_process_api_server()
+    supervisor.in_process_api_server = lambda: api
+    async with httpx.AsyncClient(transport=api.atransport, base_url="http://in-process") as client:
+        await client.get("/health")
 
 
 def _run(arguments: list[str], log: str) -> int:

@@ -77,6 +77,7 @@ def scoreless(airflow: AirflowCluster) -> str:
     return run
 
 
+@pytest.mark.every_airflow
 def test_the_trigger_form_explains_every_parameter_in_a_section(ui: AirflowUI, airflow: AirflowCluster) -> None:
     schemas = [each["schema"] for each in airflow.get(f"dags/{DAG}/details")["params"].values()]
     assert all(schema.get("title") and schema.get("section") for schema in schemas)
@@ -90,6 +91,7 @@ def test_the_trigger_form_explains_every_parameter_in_a_section(ui: AirflowUI, a
     keep(ui.page, "trigger-form")
 
 
+@pytest.mark.every_airflow
 def test_a_run_triggered_with_the_form_writes_the_step_that_was_named(
     run: str, airflow: AirflowCluster, client: Any
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_run_triggered_with_the_form_writes_the_step_that_was_named(
     assert "clip_score" in json.loads(written[0])
 
 
+@pytest.mark.every_airflow
 def test_the_tab_of_the_task_shows_how_the_scores_lie_and_the_worst_pairs(
     ui: AirflowUI, airflow: AirflowCluster, run: str
 ) -> None:
@@ -129,6 +132,7 @@ def test_the_report_reads_well_in_the_dark_on_a_phone(ui: AirflowUI, browser: Br
         assert phone.errors == []
 
 
+@pytest.mark.every_airflow
 def test_the_page_over_all_runs_shows_that_one_came_to_something_else_and_leads_to_the_report_of_each(
     ui: AirflowUI, drift: list[str]
 ) -> None:
@@ -149,6 +153,7 @@ def test_the_page_over_all_runs_shows_that_one_came_to_something_else_and_leads_
     expect(rows[0]).to_be_visible()
 
 
+@pytest.mark.every_airflow
 def test_the_link_of_the_task_leads_to_the_report(ui: AirflowUI, run: str) -> None:
     ui.open_task(run, "score")
     ui.page.get_by_role("link", name="Details", exact=True).click()
@@ -163,6 +168,7 @@ def test_the_tab_of_a_task_that_scores_nothing_says_so(ui: AirflowUI, scoreless:
     keep(ui.page, "empty-tab")
 
 
+@pytest.mark.every_airflow
 def test_the_pages_are_for_those_who_are_known(airflow: AirflowCluster, run: str) -> None:
     _, dag_id, _, run_id = run.split("/")
     query = {"run_id": run_id, "task_id": "score"}

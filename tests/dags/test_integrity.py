@@ -17,6 +17,8 @@ from airflow.sdk.definitions.param import Param
 from clip_operator.operators import ImageCLIPEvaluatorOperator
 from demo.airflow_home import REPOSITORY
 
+pytestmark = pytest.mark.every_airflow
+
 DAGS = REPOSITORY / "dags"
 IDS = ["clip_evaluation", "clip_in_shards", "clip_on_gpu", "clip_scores_ready", "clip_two_captions"]
 

@@ -92,6 +92,7 @@ def xcoms(airflow: AirflowHome) -> dict[tuple[str, str], Any]:
     return airflow.xcoms("clip_evaluation")
 
 
+@pytest.mark.every_airflow
 def test_the_evaluation_dag_scores_a_step_with_the_parameters_of_its_form(
     xcoms: dict[tuple[str, str], Any], client: Any
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_evaluation_dag_scores_a_step_with_the_parameters_of_its_form(
     assert xcoms["score", "manifest"] == {"uri": f"{HERE}.manifest.json", "aws_conn_id": "aws_default"}
 
 
+@pytest.mark.every_airflow
 def test_the_dag_that_waits_for_scores_is_to_run_and_knows_what_they_are(
     airflow: AirflowHome, xcoms: dict[tuple[str, str], Any]
 ) -> None:
@@ -120,6 +122,7 @@ def test_the_dag_that_waits_for_scores_is_to_run_and_knows_what_they_are(
     assert waiting == [("clip_scores_ready",)]
 
 
+@pytest.mark.every_airflow
 def test_openlineage_is_told_what_was_read_and_written_and_how_good_it_is(
     airflow: AirflowHome, xcoms: dict[tuple[str, str], Any]
 ) -> None:

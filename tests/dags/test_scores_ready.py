@@ -15,6 +15,8 @@ from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
 
 from demo.airflow_home import REPOSITORY
 
+pytestmark = pytest.mark.every_airflow
+
 GOOD: dict[str, Any] = {
     "output_path": "s3://b/steps/captions_step1.jsonl",
     "scores": {"mean": 0.6},

@@ -45,6 +45,7 @@ def in_shards(airflow: AirflowCluster, client: Any) -> str:
     return run
 
 
+@pytest.mark.every_airflow
 def test_seven_task_instances_write_what_one_evaluation_would_have_written(
     airflow: AirflowCluster, client: Any, store: ObjectStore, in_shards: str
 ) -> None:
@@ -79,6 +80,7 @@ def test_seven_task_instances_write_what_one_evaluation_would_have_written(
     assert keys(client, "in-shards/") == [f"in-shards/{STEP}{end}" for end in ENDS]
 
 
+@pytest.mark.every_airflow
 def test_a_dag_that_waits_for_scores_runs_when_they_are_ready(airflow: AirflowCluster, in_shards: str) -> None:
     run = airflow.wait_for_run("clip_scores_ready", SECONDS)
     assert airflow.wait(run, SECONDS) == "success"

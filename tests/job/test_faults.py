@@ -22,10 +22,16 @@ from tests.storage.conftest import within
 
 @pytest.fixture
 def folder(s3: S3, shapes_dataset: Path) -> str:
-    """The demo data set in S3, and what an undisturbed run makes of it beside it, in expected.jsonl."""
-    folder = s3.put_folder(shapes_dataset, "shapes")
-    evaluate(request(folder, output=f"{folder}/expected.jsonl"), s3.storage)
-    return folder
+    """The demo data set in S3."""
+    return s3.put_folder(shapes_dataset, "shapes")
+
+
+@pytest.fixture(scope="session")
+def expected(shapes_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an undisturbed run makes of it."""
+    output = tmp_path_factory.mktemp("expected") / "scored.jsonl"
+    evaluate(request(str(shapes_dataset), output=str(output)))
+    return output.read_bytes()
 
 
 def request(folder: str, **fields: Any) -> EvaluationRequest:
@@ -66,7 +72,9 @@ PASSING = [
 
 
 @pytest.mark.parametrize("kinds", [*([kind] for kind in PASSING), PASSING], ids=[*(k.name for k in PASSING), "all"])
-def test_with_a_fault_in_every_fifth_request_the_bytes_are_the_same(s3: S3, folder: str, kinds: list[Kind]) -> None:
+def test_with_a_fault_in_every_fifth_request_the_bytes_are_the_same(
+    s3: S3, folder: str, expected: bytes, kinds: list[Kind]
+) -> None:
     """It may take more than one try; each ends by itself."""
     faults = [Fault(kind, rate=0.2 / len(kinds)) for kind in kinds]
     failures = []
@@ -81,7 +89,7 @@ def test_with_a_fault_in_every_fifth_request_the_bytes_are_the_same(s3: S3, fold
         else:
             pytest.fail(f"no try succeeded: {failures}")
     assert sum(seen.fault is not None for seen in proxy.requests) > 10
-    assert s3.get(f"{folder}/scored.jsonl") == s3.get(f"{folder}/expected.jsonl")
+    assert s3.get(f"{folder}/scored.jsonl") == expected
     assert evaluate(request(folder), s3.storage) == manifest
     assert {key for key in s3.object_keys() if "scored" in key} == {
         "shapes/scored.jsonl",
@@ -101,7 +109,9 @@ def after_images(count: int) -> Callable[[Request], bool]:
     return is_late
 
 
-def test_a_bucket_that_is_closed_in_the_middle_ends_the_job_and_what_was_scored_is_kept(s3: S3, folder: str) -> None:
+def test_a_bucket_that_is_closed_in_the_middle_ends_the_job_and_what_was_scored_is_kept(
+    s3: S3, folder: str, expected: bytes
+) -> None:
     is_late = after_images(40)
     closed = Fault(Kind.ACCESS_DENIED, when=lambda seen: is_late(seen) and (is_image(seen) or seen.method == "HEAD"))
     with faulty_store(s3.store.endpoint_url, [closed]) as proxy, pytest.raises(AccessDenied) as error:
@@ -109,17 +119,17 @@ def test_a_bucket_that_is_closed_in_the_middle_ends_the_job_and_what_was_scored_
     assert f"the bucket s3://{s3.bucket} was closed to this job while it ran" in str(error.value)
     assert "shapes/scored.jsonl" not in s3.object_keys()
     assert evaluate(request(folder, max_error_rate=1), s3.storage).rows.total == 64
-    assert s3.get(f"{folder}/scored.jsonl") == s3.get(f"{folder}/expected.jsonl")
+    assert s3.get(f"{folder}/scored.jsonl") == expected
 
 
-def test_an_image_that_is_gone_in_the_middle_is_one_bad_row(s3: S3, folder: str) -> None:
+def test_an_image_that_is_gone_in_the_middle_is_one_bad_row(s3: S3, folder: str, expected: bytes) -> None:
     gone = Fault(Kind.NO_SUCH_KEY, when=lambda seen: seen.key == "shapes/images/00030.jpg")
     with faulty_store(s3.store.endpoint_url, [gone]) as proxy:
         manifest = within(60, lambda: evaluate(request(folder), through(proxy, s3)))
     assert manifest.rows.failures["image_not_found"] == 2
     rows = [json.loads(line) for line in s3.get(f"{folder}/scored.jsonl").splitlines()]
-    expected = [json.loads(line) for line in s3.get(f"{folder}/expected.jsonl").splitlines()]
-    assert [row["id"] for row, other in zip(rows, expected, strict=True) if row != other] == ["00030"]
+    before = [json.loads(line) for line in expected.splitlines()]
+    assert [row["id"] for row, other in zip(rows, before, strict=True) if row != other] == ["00030"]
 
 
 def test_the_input_that_is_gone_in_the_middle_ends_the_job(s3: S3, folder: str) -> None:
@@ -141,7 +151,9 @@ def test_a_clock_that_is_wrong_is_named(s3: S3, folder: str) -> None:
     assert "clock" in str(e.value)
 
 
-def test_credentials_that_expire_in_the_middle_end_the_job_and_the_next_try_resumes(s3: S3, folder: str) -> None:
+def test_credentials_that_expire_in_the_middle_end_the_job_and_the_next_try_resumes(
+    s3: S3, folder: str, expected: bytes
+) -> None:
     points = []
 
     def is_late(seen: Request) -> bool:
@@ -155,7 +167,7 @@ def test_credentials_that_expire_in_the_middle_end_the_job_and_the_next_try_resu
     assert "expired" in str(error.value)
     manifest = evaluate(request(folder), s3.storage)
     assert 30 <= manifest.rows.resumed <= 32
-    assert s3.get(f"{folder}/scored.jsonl") == s3.get(f"{folder}/expected.jsonl")
+    assert s3.get(f"{folder}/scored.jsonl") == expected
 
 
 def test_a_store_that_is_down_for_good_fails_the_job_soon_and_says_so(s3: S3, folder: str) -> None:
@@ -165,7 +177,7 @@ def test_a_store_that_is_down_for_good_fails_the_job_soon_and_says_so(s3: S3, fo
 
 
 @pytest.mark.parametrize("kind", [Kind.CHECKSUM_REFUSED, Kind.CONDITION_REFUSED], ids=lambda kind: kind.name)
-def test_an_old_store_is_told_apart_and_can_be_used(s3: S3, folder: str, kind: Kind) -> None:
+def test_an_old_store_is_told_apart_and_can_be_used(s3: S3, folder: str, expected: bytes, kind: Kind) -> None:
     with faulty_store(s3.store.endpoint_url, [Fault(kind)]) as proxy:
         if kind is Kind.CHECKSUM_REFUSED:
             with pytest.raises(JobError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required"):
@@ -173,4 +185,4 @@ def test_an_old_store_is_told_apart_and_can_be_used(s3: S3, folder: str, kind: K
         session = s3.storage.s3_access.session
         old = Config(request_checksum_calculation="when_required")
         evaluate(request(folder), Storage(S3Access(session, proxy.url, config=old)))
-    assert s3.get(f"{folder}/scored.jsonl") == s3.get(f"{folder}/expected.jsonl")
+    assert s3.get(f"{folder}/scored.jsonl") == expected

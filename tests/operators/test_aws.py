@@ -15,6 +15,8 @@ from clip_operator.storage import StorageError
 from tests.conftest import S3
 from tests.faulty_store import Fault, Kind, faulty_store
 
+pytestmark = pytest.mark.every_airflow
+
 S3_URI = ["s3://bucket/captions.jsonl"]
 
 

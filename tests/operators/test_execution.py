@@ -16,8 +16,6 @@ from clip_operator.operators.execution.local import Subprocess
 from clip_operator.operators.work import Work
 from clip_operator.request import EvaluationRequest
 
-pytestmark = pytest.mark.newest_airflow
-
 PLAN = Work(EvaluationRequest(input="in.jsonl", output="out.jsonl"), output_step=1)
 
 

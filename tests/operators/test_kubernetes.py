@@ -25,6 +25,7 @@ from clip_operator.proof.publication import publish_manifest
 from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.storage import Storage, parent
+from demo.object_store import ObjectStore
 from tests.conftest import S3, SHAPES
 from tests.fake_kubernetes import FakeKubernetes
 from tests.faulty_store import Fault, Kind, Request, faulty_store
@@ -46,10 +47,11 @@ _SECONDS_HELD = 120
 """More than any test takes: one that fails lets go, too."""
 
 
-@pytest.fixture
-def data(s3: S3, shapes_dataset: Path) -> str:
-    """The folder of the demo data set, in a bucket of this test's own."""
-    return s3.put_folder(shapes_dataset, "data")
+@pytest.fixture(scope="session")
+def data(store: ObjectStore, shapes_dataset: Path) -> str:
+    """The folder of the demo data set, in a bucket that only its readers share."""
+    store.put_folder(shapes_dataset, uri := "s3://kubernetes/data")
+    return uri
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def task(cluster: FakeKubernetes, s3: S3, data: str, monkeypatch: pytest.MonkeyP
 
     def make(pod: Mapping[str, Any] | None = None, **parameters: Any) -> TaskInstance:
         settings = {"image": "scorer:1", **(pod or {})}
-        cache_path = parameters.pop("cache_path", f"{data}/{next(_numbers)}")
+        cache_path = parameters.pop("cache_path", f"s3://{s3.bucket}/{next(_numbers)}")
         return task_in_pod(cluster, data, cache_path, settings, **parameters)
 
     return make
@@ -70,14 +72,19 @@ def output_of(ti: TaskInstance) -> str:
     return f"{ti.parameters['cache_path']}/captions_step1.jsonl"
 
 
+_written: dict[tuple[str, int | None], bytes] = {}
+
+
 def expected_bytes(ti: TaskInstance, s3: S3) -> bytes:
     """Return what local mode writes for the same parameters."""
-    output = f"{ti.parameters['cache_path']}/local.jsonl"
-    fields: dict[str, Any] = {"input": f"{ti.parameters['first_entry_file_name']}", "output": output, "model": SHAPES}
-    if "resume_point_rows" in ti.parameters:  # it decides which rows are encoded together
-        fields["resume_point_rows"] = ti.parameters["resume_point_rows"]
-    evaluate(EvaluationRequest.model_validate(fields), s3.storage)
-    return s3.get(output)
+    source, rows = ti.parameters["first_entry_file_name"], ti.parameters.get("resume_point_rows")
+    if (source, rows) not in _written:
+        output = f"s3://{s3.bucket}/local.jsonl"
+        fields = {"input": source, "output": output, "model": SHAPES}
+        # it decides which rows are encoded together
+        evaluate(parse_request(fields if rows is None else {**fields, "resume_point_rows": rows}), s3.storage)
+        _written[source, rows] = s3.get(output)
+    return _written[source, rows]
 
 
 def work_of(ti: TaskInstance, requester: Requester, s3: S3) -> EvaluationManifest:
@@ -106,11 +113,12 @@ def nothing_was_written(ti: TaskInstance, s3: S3) -> bool:
 # ---------------------------------------------------------------------------------------------- it does its work
 
 
+@pytest.mark.every_airflow
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_pod_writes_the_same_bytes_and_hands_on_the_same_xcoms_as_local_mode(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, deferrable: bool
 ) -> None:
-    ti = task({"image": "scorer-from-scratch:1"}, deferrable=deferrable)
+    ti = task({"image": "scorer:1" if deferrable else "scorer-from-scratch:1"}, deferrable=deferrable)
     assert ti.next_try().run() == ["clip_score"]
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
     assert ti.xcoms["output_path"] == output_of(ti)
@@ -132,6 +140,7 @@ def test_a_pods_step_that_does_not_pass_a_gate_fails_the_task_for_good(
     assert own_manifest(ti, s3).rows.scored == 60
 
 
+@pytest.mark.every_airflow
 def test_a_task_that_does_not_say_where_to_wait_waits_where_airflows_setting_says(
     task: Callable[..., TaskInstance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +165,7 @@ def test_no_secret_is_in_the_pod_the_calls_the_log_or_the_xcoms(
     assert s3.store.secret_key not in kept + logged
 
 
+@pytest.mark.every_airflow
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_the_pods_log_is_the_tasks_with_its_levels_and_progress(
     task: Callable[..., TaskInstance],
@@ -172,7 +182,6 @@ def test_the_pods_log_is_the_tasks_with_its_levels_and_progress(
     assert "manifest_version" not in log
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize("modes", [("local", "kubernetes"), ("kubernetes", "local")], ids="then ".join)
 def test_a_try_goes_on_where_one_in_the_other_mode_has_stopped(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, modes: tuple[str, str]
@@ -188,7 +197,6 @@ def test_a_try_goes_on_where_one_in_the_other_mode_has_stopped(
     assert len(cluster.created) == 1
 
 
-@pytest.mark.newest_airflow
 def test_a_model_is_found_under_a_prefix_in_s3(task: Callable[..., TaskInstance], s3: S3) -> None:
     folder = find_checkpoint(SHAPES, None, Storage()).path
     ti = task(model_name=s3.put_folder(folder, "models/shapes"))
@@ -197,7 +205,6 @@ def test_a_model_is_found_under_a_prefix_in_s3(task: Callable[..., TaskInstance]
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
 
 
-@pytest.mark.newest_airflow
 def test_a_model_is_found_on_a_mounted_volume(task: Callable[..., TaskInstance], s3: S3) -> None:
     folder = find_checkpoint(SHAPES, None, Storage()).path
     volume = {"name": "models", "hostPath": {"path": str(folder.parent)}}
@@ -207,17 +214,14 @@ def test_a_model_is_found_on_a_mounted_volume(task: Callable[..., TaskInstance],
     assert own_manifest(ti, s3).model.source == "folder"
 
 
-@pytest.mark.newest_airflow
 def test_a_model_is_fetched_from_the_hub(task: Callable[..., TaskInstance], s3: S3) -> None:
     with stand_in_hub(find_checkpoint(SHAPES, None, Storage()).path) as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": "/cache/huggingface"}
-        # the hub's library reads the environment when it is imported
-        ti = task({"image": "scorer-from-scratch:1", "env_vars": environment}, model_name="acme/clip")
+        ti = task({"image": "scorer:1", "env_vars": environment}, model_name="acme/clip")
         ti.next_try().run()
     assert own_manifest(ti, s3).model.source == "hub"
 
 
-@pytest.mark.newest_airflow
 def test_api_troubles_that_pass_change_nothing(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +235,6 @@ def test_api_troubles_that_pass_change_nothing(
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
 
 
-@pytest.mark.newest_airflow
 def test_api_troubles_of_the_triggerer_change_nothing(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3
 ) -> None:
@@ -246,6 +249,7 @@ def test_api_troubles_of_the_triggerer_change_nothing(
 # ------------------------------------------------------------------------------------------- it fails, and says why
 
 
+@pytest.mark.every_airflow
 def test_the_pods_own_error_is_the_tasks(task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3) -> None:
     for deferrable in (False, True):
         ti = task(model_name="/no/model", deferrable=deferrable)
@@ -264,7 +268,6 @@ def test_a_request_that_cannot_be_carried_out_is_not_tried_again_and_has_no_pod(
     assert cluster.requests == []
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize(
     ("wrong", "words"),
@@ -290,7 +293,6 @@ def test_what_the_worker_can_tell_itself_needs_no_pod(
     assert nothing_was_written(ti, s3)
 
 
-@pytest.mark.newest_airflow
 def test_images_that_are_nowhere_and_an_output_of_anothers_need_no_pod(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, data: str
 ) -> None:
@@ -303,7 +305,6 @@ def test_images_that_are_nowhere_and_an_output_of_anothers_need_no_pod(
     assert cluster.requests == []
 
 
-@pytest.mark.newest_airflow
 def test_what_the_worker_may_not_read_the_pod_checks(
     task: Callable[..., TaskInstance],
     cluster: FakeKubernetes,
@@ -321,7 +322,6 @@ def test_what_the_worker_may_not_read_the_pod_checks(
     assert len(cluster.created) == 1
 
 
-@pytest.mark.newest_airflow
 def test_a_pod_that_was_to_have_a_gpu_and_finds_none_does_not_score_on_the_cpu(
     task: Callable[..., TaskInstance], s3: S3
 ) -> None:
@@ -331,7 +331,6 @@ def test_a_pod_that_was_to_have_a_gpu_and_finds_none_does_not_score_on_the_cpu(
     assert nothing_was_written(ti, s3)
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_pod_out_of_memory_says_so_and_suggests_a_smaller_batch(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
@@ -347,7 +346,6 @@ def test_a_pod_out_of_memory_says_so_and_suggests_a_smaller_batch(
     assert cluster.pods() == []
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_an_evicted_pod_says_why_it_was_evicted(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
@@ -358,7 +356,6 @@ def test_an_evicted_pod_says_why_it_was_evicted(
         running.result(60)
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_an_image_that_cannot_be_pulled_is_named(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
@@ -369,7 +366,6 @@ def test_an_image_that_cannot_be_pulled_is_named(
     assert cluster.pods() == []
 
 
-@pytest.mark.newest_airflow
 def test_a_pod_that_no_node_takes_says_what_is_lacking(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
@@ -379,7 +375,6 @@ def test_a_pod_that_no_node_takes_says_what_is_lacking(
     assert cluster.pods() == []
 
 
-@pytest.mark.newest_airflow
 def test_a_kubernetes_secret_that_is_not_there_is_named(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
@@ -394,7 +389,6 @@ def test_a_pod_that_kubernetes_refuses_is_not_tried_again(task: Callable[..., Ta
         task({"volume_mounts": volume_mounts}).next_try().run()
 
 
-@pytest.mark.newest_airflow
 def test_missing_permissions_are_told_in_kubernetes_own_words(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
@@ -413,7 +407,6 @@ def test_a_pod_that_cannot_even_be_described_is_not_tried_again(
     assert cluster.created == []
 
 
-@pytest.mark.newest_airflow
 def test_a_cluster_that_cannot_be_reached_is_told_so(task: Callable[..., TaskInstance], tmp_path: Path) -> None:
     with pytest.raises(AirflowException, match="the pod could not be run: Invalid kube-config file"):
         task({"config_file": str(tmp_path / "no-such-config")}).next_try().run()
@@ -433,7 +426,8 @@ class Held:
 
 
 @pytest.fixture
-def held(s3: S3, data: str, cluster: FakeKubernetes) -> Iterator[Held]:
+def held(s3: S3, shapes_dataset: Path, cluster: FakeKubernetes) -> Iterator[Held]:
+    data = s3.put_folder(shapes_dataset, "data")
     last = {"id": 64, "image_path": "images/held.png", "text": "a pink hoop"}
     s3.put("data/images/held.png", s3.get(f"{data}/images/00045.png"))
     before = s3.get(f"{data}/captions.jsonl")
@@ -456,7 +450,6 @@ def readers_of_logs(cluster: FakeKubernetes) -> int:
     return sum("/log?" in path for _, path in cluster.requests)
 
 
-@pytest.mark.newest_airflow
 def test_a_store_that_the_pod_loses_at_the_end_fails_the_task_with_the_pods_words(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, held: Held
 ) -> None:
@@ -470,7 +463,6 @@ def test_a_store_that_the_pod_loses_at_the_end_fails_the_task_with_the_pods_word
     assert "returned a failure" not in str(failure.value)
 
 
-@pytest.mark.newest_airflow
 def test_a_store_that_the_worker_cannot_reach_at_the_end_fails_the_task_and_the_next_try_recognises_the_work(
     task: Callable[..., TaskInstance], s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,7 +485,6 @@ def test_a_store_that_the_worker_cannot_reach_at_the_end_fails_the_task_and_the_
     assert own_manifest(ti, s3).confirmed_by == ti.requester
 
 
-@pytest.mark.newest_airflow
 def test_a_pod_that_writes_where_the_worker_does_not_look_is_no_success(task: Callable[..., TaskInstance]) -> None:
     ti = task(cache_path="/tmp/which-is-the-pods-own")
     with pytest.raises(AirflowException, match=r"ended well, but its manifest is not at /tmp/which.*the same store"):
@@ -515,7 +506,6 @@ def test_a_pod_that_is_gone_at_re_entry_after_its_work_is_a_success(
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize("status", ["success", "failed", "error"])
 def test_a_pod_that_is_gone_at_re_entry_before_its_work_is_a_failure_whatever_the_triggerer_saw(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, status: str
@@ -530,7 +520,6 @@ def test_a_pod_that_is_gone_at_re_entry_before_its_work_is_a_failure_whatever_th
         first.resume(event, deferral)
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize(
     ("deferrable", "end", "words"),
     [
@@ -570,6 +559,7 @@ def test_another_runs_work_is_recognised_and_its_confirmation_is_this_runs_succe
     assert (manifest.request.requested_by, manifest.confirmed_by) == (monday.requester, tuesday.requester)
 
 
+@pytest.mark.every_airflow
 @pytest.mark.parametrize("remembers", [True, False])
 def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, held: Held, remembers: bool
@@ -593,7 +583,6 @@ def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
     assert cluster.pods() == []
 
 
-@pytest.mark.newest_airflow
 def test_a_manifest_that_answers_another_request_is_no_success(task: Callable[..., TaskInstance]) -> None:
     first = task(deferrable=True).next_try()
     deferral = first.defer()
@@ -603,7 +592,6 @@ def test_a_manifest_that_answers_another_request_is_no_success(task: Callable[..
         first.resume(event, deferral)
 
 
-@pytest.mark.newest_airflow
 @pytest.mark.parametrize("other", [{"run_id": "tuesday"}, {"task_id": "again"}, {"map_index": 3}, {"dag_id": "other"}])
 def test_another_task_instances_manifest_is_no_success(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, other: dict[str, Any]
@@ -649,6 +637,7 @@ def test_two_tries_that_overlap_watch_one_pod_and_both_see_its_work(
     assert cluster.pods() == []
 
 
+@pytest.mark.every_airflow
 def test_of_two_tries_that_overlap_with_a_pod_each_the_later_one_does_the_work(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, held: Held
 ) -> None:
@@ -666,6 +655,7 @@ def test_of_two_tries_that_overlap_with_a_pod_each_the_later_one_does_the_work(
     assert cluster.pods() == []
 
 
+@pytest.mark.every_airflow
 def test_a_task_that_is_killed_deletes_its_pod_and_fails(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
@@ -703,6 +693,7 @@ class KilledAtReEntry(KubernetesPodOperatorCallback):
         context["task"].on_kill()
 
 
+@pytest.mark.every_airflow
 def test_a_task_that_is_killed_when_it_comes_back_from_the_triggerer_deletes_its_pod_and_fails(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
@@ -738,6 +729,7 @@ def test_a_task_that_is_killed_before_it_has_a_pod_starts_none(
     assert cluster.created == []
 
 
+@pytest.mark.every_airflow
 def test_a_deferred_task_that_takes_too_long_deletes_its_pod_and_says_so(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
@@ -750,6 +742,7 @@ def test_a_deferred_task_that_takes_too_long_deletes_its_pod_and_says_so(
 # --------------------------------------------------------------------------------------------------- permissions
 
 
+@pytest.mark.every_airflow
 def test_the_documented_permissions_are_those_that_are_used(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:

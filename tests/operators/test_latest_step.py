@@ -16,8 +16,6 @@ from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES
 
-pytestmark = pytest.mark.newest_airflow
-
 MONDAY = Requester(dag_id="curate", run_id="monday", task_id="score")
 TUESDAY = Requester(dag_id="curate", run_id="tuesday", task_id="score")
 OTHER = Requester(dag_id="curate", run_id="monday", task_id="score_again")

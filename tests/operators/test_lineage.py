@@ -17,6 +17,8 @@ from clip_operator.operators import ImageCLIPEvaluatorOperator
 from clip_operator.operators.lineage import lineage_after
 from tests.operators.manifests import NOW, made_up_manifest
 
+pytestmark = pytest.mark.every_airflow
+
 OUTPUT = "s3://b/steps/captions_step1.jsonl"
 
 

@@ -20,6 +20,8 @@ from tests.fake_kubernetes import FakeKubernetes
 from tests.scoring_cluster import scoring_cluster
 from tests.warm_airflow import WarmAirflow
 
+pytestmark = pytest.mark.every_airflow
+
 BUCKET = "operator"
 FOLDER = f"s3://{BUCKET}/data"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.cncf.kubernetes.secret import Secret
 from airflow.version import version
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
@@ -22,6 +22,8 @@ from clip_operator.operators import ImageCLIPEvaluatorOperator
 from clip_operator.operators.execution.pod import scoring_pod
 from clip_operator.operators.execution.pod_settings import pod_settings
 from clip_operator.request import EvaluationRequest, Requester, parse_request
+
+pytestmark = pytest.mark.every_airflow
 
 REQUEST = EvaluationRequest(
     input="s3://b/in.jsonl",
@@ -243,6 +245,7 @@ def test_python_objects_and_json_make_the_same_pod() -> None:
     assert pod_settings(as_json, 0, False).arguments["startup_timeout_seconds"] == 77
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="$()NAME \\\"'{}é\n\u2028", max_size=40))
 def test_kubernetes_finds_no_variable_to_replace_in_a_request_and_the_request_arrives_whole(text: str) -> None:
     request = REQUEST.model_copy(update={"output_key": f"x{text}", "input_text_key": "$(HOME)"})

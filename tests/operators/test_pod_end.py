@@ -15,8 +15,6 @@ from clip_operator.errors import ClipOperatorError, RequestError
 from clip_operator.operators.execution.pod_end import explain
 from clip_operator.request import EvaluationRequest
 
-pytestmark = pytest.mark.newest_airflow
-
 REQUEST = EvaluationRequest(input="in.jsonl", output="s3://b/out.jsonl", batch_size=512)
 
 

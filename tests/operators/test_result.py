@@ -22,6 +22,8 @@ from clip_operator.proof.manifest import EvaluationManifest
 from tests.operators.airflow_metrics import set_up_metrics
 from tests.operators.manifests import CALIBRATION, NOW, made_up_manifest
 
+pytestmark = pytest.mark.every_airflow
+
 OUTPUT = "s3://b/steps/captions_step1.jsonl"
 
 

@@ -115,6 +115,7 @@ def test_seven_task_instances_write_the_bytes_and_the_manifest_of_one(airflow: A
     assert airflow.keys("seven") == SEVEN
 
 
+@pytest.mark.every_airflow
 def test_the_merge_hands_on_what_a_single_task_does(airflow: Airflow, runs: str) -> None:
     xcoms = airflow.home.xcoms("shards")
     assert xcoms["seven.merge", "return_value"] == xcoms["whole", "return_value"] == ["clip_score"]
@@ -135,6 +136,7 @@ def test_gates_are_judged_of_the_whole_step_by_the_merge(airflow: Airflow, runs:
     assert runs.count("The step does not pass its gates") == 1
 
 
+@pytest.mark.every_airflow
 def test_a_mapped_instance_is_called_by_its_rows_and_hands_on_little(airflow: Airflow, runs: str) -> None:
     labels = [label for _, _, label in airflow.instances("shards", "seven.score")]
     assert labels[0] is not None
@@ -166,6 +168,7 @@ def test_part_files_are_the_shards_own_tables_and_the_next_step_reads_them_as_on
     assert [json.loads(line) for line in airflow.bytes("parts/captions_filtered_step2.jsonl").splitlines()] == kept
 
 
+@pytest.mark.every_airflow
 def test_a_step_that_is_complete_is_not_scored_again_but_confirmed(airflow: Airflow, runs: str) -> None:
     before = airflow.bytes("seven/captions_step1.jsonl")
     code, log = airflow.test("again")

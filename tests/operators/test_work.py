@@ -30,6 +30,7 @@ def planned(**parameters: Any) -> EvaluationRequest:
     return work_of(parameters_of(**parameters), REQUESTER, Storage()).request
 
 
+@pytest.mark.every_airflow
 def test_every_parameter_of_the_operator_is_templated() -> None:
     own = set(inspect.signature(ImageCLIPEvaluatorOperator.__init__).parameters) - {"self", "kwargs"}
     assert own == set(ImageCLIPEvaluatorOperator.template_fields)

@@ -109,7 +109,6 @@ def metadata(wheel: Path) -> Message:
         return message_from_bytes(archive.read(name))
 
 
-@pytest.mark.newest_airflow
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
     ours = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.rglob("*") if path.is_file()}
     with zipfile.ZipFile(wheel) as archive:
@@ -119,12 +118,12 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     assert {Path(name).parts[1] for name in packed if name.endswith(".jinja")} == {"report", "web"}
 
 
-@pytest.mark.newest_airflow
 def test_the_wheel_has_the_version_of_the_package(wheel: Path) -> None:
     said = metadata(wheel)
     assert (said["Name"], said["Version"]) == ("airflow-clip-operator", clip_operator.__version__)
 
 
+@pytest.mark.every_airflow
 def test_airflow_lists_the_plugin_and_the_provider_of_an_installed_wheel(python: Path, airflow: AirflowHome) -> None:
     where = run(python, airflow.environment, "-c", "import clip_operator; print(clip_operator.__file__)").strip()
     assert Path(where).is_relative_to(python.parent.parent)
@@ -136,6 +135,7 @@ def test_airflow_lists_the_plugin_and_the_provider_of_an_installed_wheel(python:
     assert provider["version"] == clip_operator.__version__
 
 
+@pytest.mark.every_airflow
 def test_a_plugins_folder_beside_an_installed_wheel_gives_no_second_plugin(python: Path, airflow: AirflowHome) -> None:
     both = {**airflow.environment, "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins")}
     assert len(plugins(python, both)) == 1

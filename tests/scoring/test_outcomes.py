@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_operator.errors import JobError, Reason, RowError
@@ -23,6 +23,7 @@ def outcomes(rate: float, **rates: float) -> Outcomes:
     return Outcomes("null", ErrorBudget(rate, {Reason(name): limit for name, limit in rates.items()}), "s3://b/data")
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 5000), percent=st.integers(0, 100))
 def test_a_share_that_is_exactly_the_limit_is_allowed_and_one_row_more_is_not(rows: int, percent: int) -> None:
     allowed = rows * percent // 100

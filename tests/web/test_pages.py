@@ -26,6 +26,8 @@ from tests.conftest import S3, SHAPES, own_bucket
 from tests.web.api_server import ApiServer, Instance, api_server
 from tests.web.secrecy import SECRET_DAG
 
+pytestmark = pytest.mark.every_airflow
+
 RUN = "manual__2026-11-24T03:20:48.361581+00:00"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 MANY = 103

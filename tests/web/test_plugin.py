@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _PROGRAM = """
 import sys
 from clip_operator.plugin import ClipScoresPlugin
@@ -17,5 +19,6 @@ assert "fastapi" in sys.modules
 """
 
 
+@pytest.mark.every_airflow
 def test_fastapi_is_loaded_when_the_pages_are_asked_for_and_not_before() -> None:
     subprocess.run([sys.executable, "-c", _PROGRAM], check=True)

@@ -282,7 +282,7 @@ class _Part:
 
     def _row_bytes(self, group: int) -> float:
         metadata = self.metadata.row_group(group)
-        return max(1.0, metadata.total_byte_size / max(1, metadata.num_rows))
+        return float(max(1, metadata.total_byte_size / max(1, metadata.num_rows)))
 
 
 @contextmanager
