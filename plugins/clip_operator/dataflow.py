@@ -12,7 +12,7 @@ from clip_operator.errors import JobError, RequestError
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.inputs import default_image_root
 from clip_operator.job.evaluation import evaluate
-from clip_operator.request import ErrorBudget, OnError, Precision, parse_request
+from clip_operator.request import OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage
@@ -132,7 +132,9 @@ class ImageCLIPEvaluator:
 
     def _run_on_frame(self, storage: DataFrameStorage, columns: dict[str, str]) -> list[str]:
         # The storage knows where it reads and writes; the request is made for its checks.
-        request = parse_request({**self._settings, **columns, "input": "frame", "output": "frame with scores"})
+        root = str(self._settings["image_root"] or Path.cwd())
+        places = {"input": "frame", "output": "frame with scores", "image_root": root}
+        request = parse_request({**self._settings, **columns, **places})
         frame = storage.read("dataframe")
         missing = [key for key in (request.input_image_key, request.input_text_key) if key not in frame.columns]
         if missing:
@@ -145,7 +147,6 @@ class ImageCLIPEvaluator:
         checkpoint = model.find_checkpoint(request.model, request.revision, files)
         device = model.choose_device(request.device)
         encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
-        root = request.image_root or str(Path.cwd())
         images = ImageLoader(
             files,
             ImagePolicy(
@@ -156,7 +157,7 @@ class ImageCLIPEvaluator:
                 buckets=request.image_buckets,
             ),
         )
-        outcomes, scores = Outcomes(request.on_error, ErrorBudget.of(request), root), []
+        outcomes, scores = Outcomes(request), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
         chunks = (Rows(None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
         for _, results in Scorer(encoder, images, threading.Event()).score(chunks):

@@ -232,3 +232,12 @@ def test_a_part_file_that_is_gone_when_it_is_fetched_is_named(tmp_path: Path) ->
     (tmp_path / "step" / "part-1.jsonl").unlink()
     with pytest.raises(JobError, match=r"part-1\.jsonl"):
         given.fetch(tmp_path)
+
+
+@pytest.mark.parametrize(("inputs", "named"), [("{}a.tar", False), ("{}", True)])
+def test_an_error_names_the_tar_where_the_input_does_not(tmp_path: Path, inputs: str, named: bool) -> None:
+    folder = put(tmp_path / "step", "a.tar", content=b"no such thing " * 1000)
+    local = find_input(Storage(), inputs.format(folder)).fetch(tmp_path)
+    with pytest.raises(JobError, match="is not a tar") as told, local.open() as table:
+        table.scan()
+    assert ("a.tar" in str(told.value)) is named

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_operator.errors import JobError, Reason, RowError
-from clip_operator.request import ErrorBudget
+from clip_operator.request import ErrorBudget, parse_request
 from clip_operator.scoring import Outcomes, RowResult
 
 SCORED = RowResult(0.5)
@@ -20,7 +20,8 @@ def failed(reason: Reason, detail: str = "why") -> RowResult:
 
 
 def outcomes(rate: float, **rates: float) -> Outcomes:
-    return Outcomes("null", ErrorBudget(rate, {Reason(name): limit for name, limit in rates.items()}), "s3://b/data")
+    limits = {"max_error_rate": rate, "max_error_rates": rates}
+    return Outcomes(parse_request({"input": "s3://b/data/a.jsonl", "output": "s3://b/b.jsonl", **limits}))
 
 
 @settings(deadline=None)
@@ -73,3 +74,23 @@ def test_a_few_rows_at_the_start_say_little() -> None:
     counted.scores([SCORED])
     with pytest.raises(JobError, match=r"500 of the first 1,000 rows \(50 %\), more than the 10 % of max_error_rate"):
         counted.check_so_far()
+
+
+@pytest.mark.parametrize(
+    ("reasons", "advice"),
+    [
+        (
+            [Reason.IMAGE_NOT_FOUND],
+            "Check the column 'image_path', and image_root: relative image paths start at s3://b/data",
+        ),
+        ([Reason.IMAGE_UNREADABLE], "Check the column 'image_path'"),
+        ([Reason.TEXT_MISSING, Reason.TEXT_INVALID], "Check the column 'text'"),
+        ([Reason.TEXT_EMPTY, Reason.IMAGE_MISSING], "Check the column 'image_path' and the column 'text'"),
+    ],
+)
+def test_where_no_row_is_scored_what_is_named_to_check_may_be_the_cause(reasons: list[Reason], advice: str) -> None:
+    counted = outcomes(1)
+    counted.scores([failed(reason) for reason in reasons])
+    with pytest.raises(JobError, match="nothing was written") as told:
+        counted.check()
+    assert str(told.value).endswith(f". {advice}")

@@ -63,7 +63,9 @@ class ManyFiles:
             for path in paths:
                 path.parent.mkdir(parents=True)
         in_threads(_DOWNLOADS, lambda pair: self.storage.download(*pair), zip(wanted, paths, strict=True))
-        return LocalInput(tuple(paths), self.file_type, WHOLE if shard is None else fragment_of(shard))
+        # Of an input that is one file, it is said already which one an error speaks of.
+        local = paths[0] if self.files == (self.info,) else tuple(paths)
+        return LocalInput(local, self.file_type, WHOLE if shard is None else fragment_of(shard))
 
 
 def _local_name(info: ObjectInfo) -> str:

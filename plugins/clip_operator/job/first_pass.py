@@ -13,7 +13,6 @@ from clip_operator import model
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader
 from clip_operator.inputs import Input, fragment_of
-from clip_operator.inputs.image_access import image_root
 from clip_operator.job.progress import show_progress
 from clip_operator.job.sampling import SampleCollector
 from clip_operator.machine.libraries import library_versions
@@ -22,7 +21,7 @@ from clip_operator.preflight import no_image_comes, open_checked
 from clip_operator.proof.manifest import DeviceProvenance, EarlierWork, Scored
 from clip_operator.proof.standing import Standing, version
 from clip_operator.report.samples import Samples
-from clip_operator.request import ErrorBudget, EvaluationRequest, Shard
+from clip_operator.request import EvaluationRequest, Shard
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, find_leftovers
 from clip_operator.reuse import ScoreReuse, ScoreStore
 from clip_operator.scoring import Outcomes, PairedRows, Scorer, Tally, derived_columns
@@ -116,8 +115,7 @@ class _FirstPass:
             cache_bytes=request.embedding_cache_bytes,
             with_sentences=request.sentence_key is not None,
         )
-        images_from = display(image_root(request))
-        self._outcomes = Outcomes(request.on_error, ErrorBudget.of(request), images_from, request.shard)
+        self._outcomes = Outcomes(request)
         self._collector = SampleCollector(request.shard) if request.report else None
 
     @property

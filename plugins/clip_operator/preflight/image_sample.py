@@ -13,9 +13,8 @@ from itertools import islice
 
 from clip_operator.errors import Cancelled, Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation
-from clip_operator.inputs.image_access import image_root
+from clip_operator.inputs.image_access import what_to_check
 from clip_operator.request import EvaluationRequest
-from clip_operator.storage import display
 from clip_operator.tables import Chunk, TableReader
 
 FIRST_SAMPLE = 16
@@ -134,8 +133,7 @@ def describe_failures(failed: Sequence[tuple[int, RowError]], sample: ImageSampl
         + ", ".join(f"{reason.value}: {count:,}" for reason, count in counts.most_common())
         + "). "
         + "; ".join(f"Row {row + 1:,}: {error.detail}" for row, error in sorted(shown, key=lambda pair: pair[0]))
-        + f". Check the column {request.input_image_key!r} and image_root: relative image paths start at "
-        + display(image_root(request))
+        + f". {what_to_check(request, counts)}"
     )
 
 

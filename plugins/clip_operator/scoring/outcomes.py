@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from clip_operator.errors import JobError, Reason, RowError
-from clip_operator.request import ErrorBudget, Excess, OnError, Shard
+from clip_operator.inputs.image_access import what_to_check
+from clip_operator.request import ErrorBudget, EvaluationRequest, Excess
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.tally import Tally
 
@@ -23,19 +24,16 @@ _ROWS_THAT_SAY_SOMETHING = 1000
 class Outcomes:
     """Turns results into the values of the output column, and keeps count.
 
-    :param on_error: what a row without a score gets: ``null``, ``zero``, or (``fail``) it ends the job.
-    :param budget: how many rows may be without a score.
-    :param images_from: where relative image paths start, for messages.
-    :param shard: the part of the input that the rows are, if they are not all. Its failures are too many only where
-        they are too many for the whole; where it is not known how many rows that has, the whole alone can tell.
+    :param request: says what a row without a score gets, and how many may be without one. If it is for a shard, its
+        failures are too many only where they are too many for the whole; where it is not known how many rows that has,
+        the whole alone can tell.
     """
 
-    def __init__(self, on_error: OnError, budget: ErrorBudget, images_from: str, shard: Shard | None = None) -> None:
+    def __init__(self, request: EvaluationRequest) -> None:
         self.tally = Tally()
-        self._on_error = on_error
-        self._budget = budget
-        self._images_from = images_from
-        self._shard = shard
+        self._request = request
+        self._budget = ErrorBudget.of(request)
+        self._shard = request.shard
         self._examples: dict[Reason, list[str]] = defaultdict(list)
 
     def scores(self, results: Sequence[RowResult]) -> list[float | None]:
@@ -47,7 +45,7 @@ class Outcomes:
             self.tally.add(result)
             if result.error is not None:
                 self._report(result.error)
-        unscored = 0.0 if self._on_error == "zero" else None
+        unscored = 0.0 if self._request.on_error == "zero" else None
         return [unscored if result.score is None else result.score for result in results]
 
     def check_so_far(self) -> None:
@@ -67,8 +65,8 @@ class Outcomes:
         if rows and self.tally.failed == rows:
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in failures.most_common())
             raise JobError(
-                f"none of {these} rows could be scored ({reasons}); nothing was written. Check the image and text "
-                f"columns, and image_root: relative image paths start at {self._images_from}"
+                f"none of {these} rows could be scored ({reasons}); nothing was written. "
+                + what_to_check(self._request, {Reason(name) for name in failures})
             )
         excesses = self._budget.excesses(failures, rows)
         if not excesses:
@@ -99,7 +97,7 @@ class Outcomes:
     def _report(self, error: RowError) -> None:
         before = self._shard.first_row or 0 if self._shard is not None else 0
         row = f"{before + self.tally.rows:,}"  # rows count from 1, as people and editors do
-        if self._on_error == "fail":
+        if self._request.on_error == "fail":
             raise JobError(f"row {row} cannot be scored, and on_error is 'fail': {error}. Nothing was written")
         examples = self._examples[error.reason]
         if len(examples) < _EXAMPLES:

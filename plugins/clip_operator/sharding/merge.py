@@ -14,7 +14,6 @@ from functools import partial
 from typing import BinaryIO
 
 from clip_operator.errors import Cancelled, JobError
-from clip_operator.inputs.image_access import image_root
 from clip_operator.job.second_pass import is_wanted, publish_step
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.proof.manifest import (
@@ -37,7 +36,7 @@ from clip_operator.proof.publication import (
 from clip_operator.proof.standing import find_manifest, find_output, look, proof, version
 from clip_operator.report import publish_report
 from clip_operator.report.samples import Samples, merged, read_samples
-from clip_operator.request import ErrorBudget, Requester
+from clip_operator.request import Requester
 from clip_operator.resume import discard_leftovers
 from clip_operator.scoring import Outcomes, Tally
 from clip_operator.sharding.plan import PlanNotFound, ShardPlan, id_where_complete, read_plan
@@ -88,7 +87,7 @@ def merge_shards(
     if plan.is_complete:
         return _confirmed(_found_complete(plan, storage), plan_uri, storage, requester)
     started = datetime.now(UTC)
-    outcomes = Outcomes(plan.request.on_error, ErrorBudget.of(plan.request), display(image_root(plan.request)))
+    outcomes = Outcomes(plan.request)
     manifests = _manifests(plan, storage, stop, outcomes.tally)
     _check_model(manifests, plan)
     outcomes.check()
