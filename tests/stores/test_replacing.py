@@ -208,13 +208,10 @@ def test_a_merge_of_shards_replaces_what_stands_and_confirms_what_is_merged(any_
 
 
 def test_the_score_store_keeps_what_several_runs_put_into_it(any_s3: S3, job: Job) -> None:
-    def reused(rows: int) -> int:
+    def reused(run: str, rows: int) -> int:
         (job.data / "some.jsonl").write_text("".join(lines[:rows]))
-        output = f"s3://{any_s3.bucket}/{rows}-{len(any_s3.object_keys())}.jsonl"
-        request = job.request(
-            "run", input=f"{job.data}/some.jsonl", output=output, reuse=f"s3://{any_s3.bucket}/scores/"
-        )
-        return evaluate(request, anew(any_s3)).rows.reused
+        places = {"output": f"s3://{any_s3.bucket}/{run}.jsonl", "reuse": f"s3://{any_s3.bucket}/scores/"}
+        return evaluate(job.request(run, input=f"{job.data}/some.jsonl", **places), anew(any_s3)).rows.reused
 
     lines = (job.data / "captions.jsonl").read_text().splitlines(keepends=True)
-    assert [reused(32), reused(48), reused(48)] == [0, 30, 45]
+    assert [reused("first", 32), reused("second", 48), reused("third", 48)] == [0, 30, 45]
