@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,35 @@ def test_shards_in_order_are_the_whole(tmp_path: Path, rows_at_most: int) -> Non
         assert len(part) == span.rows
         rows += part
     assert rows == rows_of(given, tmp_path / "work", ["image_path", "text"])
+
+
+def test_shards_are_read_in_the_chunks_of_the_whole_also_where_images_stand_in_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard's row groups are others than those of the whole, which begin at its first row."""
+    monkeypatch.setattr("clip_operator.tables.table.CHUNK_BYTES", 20_000)
+    monkeypatch.setattr("clip_operator.inputs.hugging_face_parquet._GROUP_BYTES", 40_000)
+    drawn = random.Random(5)
+    images = [{"bytes": drawn.randbytes(drawn.randrange(1, 4_000)), "path": f"{n}.png"} for n in range(130)]
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    rows = {"image": images, "text": [f"caption {n}" for n in range(130)]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    given = found(f"hf:{tmp_path / 'saved'}")
+
+    def chunks(name: str, shard: Shard | None = None) -> list[tuple[int, int, int]]:
+        first_row = 0 if shard is None else shard.start
+        (tmp_path / name).mkdir()
+        with given.fetch(tmp_path / name, shard).open(["text"]) as table:
+            return [(first_row + chunk.first_row, len(chunk), chunk.size) for chunk in table.chunks(256, 50)]
+
+    spans = given.cut(50)
+    shards = [
+        Shard(index=index, of=len(spans), input_etag=given.info.etag, start=span.start, stop=span.stop)
+        for index, span in enumerate(spans)
+    ]
+    of_shards = [chunk for shard in shards for chunk in chunks(f"shard {shard.index}", shard)]
+    assert of_shards == chunks("whole")
+    assert len(of_shards) > 9
 
 
 def test_many_images_go_into_row_groups_of_bounded_size(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from clip_operator.errors import JobError
 from clip_operator.tables.file_types import FileType
 
 CHUNK_BYTES = 8 * 1024 * 1024
-"""A chunk of rows ends early when it holds about this much (characters of text, encoded bytes of Parquet)."""
+"""A chunk of rows ends early when it holds about this much (characters of text, bytes of Parquet's values)."""
 
 AddedValue = float | str | None
 
@@ -78,7 +78,7 @@ class Chunk(Protocol):
 
     @property
     def size(self) -> int:
-        """Roughly how much it holds: characters of text, bytes of Parquet in memory."""
+        """Roughly how much it holds: characters of text, bytes of Parquet's values."""
 
     def __len__(self) -> int: ...
 

@@ -8,14 +8,17 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from clip_operator.errors import JobError
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.parquet.columns import check_same_columns, column_index, with_types
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.parquet.row_sizes import row_sizes
 from clip_operator.tables.parquet.schema import Template
 from clip_operator.tables.parquet.types import changed
 from clip_operator.tables.parquet.validity import check_sound
@@ -36,19 +39,15 @@ _PADDING_BYTES = 100  # old writers understated a column by the header of its di
 class ParquetChunk:
     """Consecutive rows of all columns, in one or more record batches: row groups may be smaller than a chunk."""
 
-    def __init__(self, first_row: int, batches: Sequence[pa.RecordBatch]) -> None:
+    def __init__(self, first_row: int, batches: Sequence[pa.RecordBatch], size: int) -> None:
         self.first_row = first_row
+        self.size = size
         self._rows: int = sum(batch.num_rows for batch in batches)
         self._batches = tuple(batches)
 
     def batches(self) -> Sequence[pa.RecordBatch]:
         """Return the rows as Arrow's record batches."""
         return self._batches
-
-    @property
-    def size(self) -> int:
-        """Bytes in memory."""
-        return sum(batch.nbytes for batch in self._batches)
 
     def __len__(self) -> int:
         return self._rows
@@ -71,7 +70,7 @@ class ParquetChunk:
             arrays = [_selected(array, of_batch) for array in batch.columns]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=batch.schema))
             start += batch.num_rows
-        return ParquetChunk(self.first_row, batches)
+        return ParquetChunk(self.first_row, batches, sum(batch.nbytes for batch in batches))
 
 
 def _selected(array: pa.Array, kept: Sequence[bool]) -> pa.Array:
@@ -150,17 +149,19 @@ class ParquetReader(TableReader):
         :raises JobError: if the data is damaged.
         """
         chunk = _GrowingChunk(0)
-        for batch, row_bytes in self._batches(rows):
-            while batch.num_rows:
+        for batch in self._batches(rows):
+            ends = np.cumsum(row_sizes(batch))
+            start = 0
+            while start < batch.num_rows:
                 most = table.most_rows(chunk.first_row, rows, segment_rows)
-                batch = chunk.add(batch, most, row_bytes)
-                if chunk.room(most, row_bytes) < 1:
-                    yield ParquetChunk(chunk.first_row, chunk.batches)
+                start += chunk.add(batch, ends, start, most)
+                if chunk.is_full(most):
+                    yield chunk.whole()
                     chunk = _GrowingChunk(chunk.first_row + chunk.rows)
         if chunk.rows:
-            yield ParquetChunk(chunk.first_row, chunk.batches)
+            yield chunk.whole()
 
-    def _batches(self, rows: int) -> Iterator[tuple[pa.RecordBatch, float]]:
+    def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
         if len(self._parts) == 1:
             yield from self._parts[0].batches(rows)
             return
@@ -175,31 +176,39 @@ class ParquetReader(TableReader):
 class _GrowingChunk:
     """A chunk to which rows are added while it is being read.
 
-    It is judged by its own rows, and not by others of the table, so that a shard is read in the chunks of the whole.
+    Where it ends is decided by its own rows, and not by others nor by row groups, so that a shard is read in the chunks
+    of the whole.
     """
 
     def __init__(self, first_row: int) -> None:
         self.first_row = first_row
         self.rows: int = 0
-        self.batches: list[pa.RecordBatch] = []
-        self._bytes_in_file = 0.0
+        self._size: int = 0
         self._bytes_in_memory: int = 0
+        self._batches: list[pa.RecordBatch] = []
 
-    def room(self, most: int, row_bytes: float) -> int:
-        """Return how many rows more it takes, of so many in all and of this size in the file."""
-        if self._bytes_in_memory >= MAX_BATCH_BYTES:
-            return 0
-        fitting = int((table.CHUNK_BYTES - self._bytes_in_file) / row_bytes)
-        return min(most - self.rows, fitting if self.rows else max(1, fitting))
+    def add(self, batch: pa.RecordBatch, ends: NDArray[np.int64], start: int, most: int) -> int:
+        """Take in rows of a batch from ``start`` on, up to ``most`` in all or as many as make it full, and return how
+        many.
 
-    def add(self, batch: pa.RecordBatch, most: int, row_bytes: float) -> pa.RecordBatch:
-        """Take in as many rows of the batch as there is room for, and return the others."""
-        taken = batch.slice(0, max(0, self.room(most, row_bytes)))
-        self.batches.append(taken)
+        :param ends: the sum of the sizes of the batch's rows, up to the end of each.
+        """
+        before = int(ends[start - 1]) if start else 0
+        filling = int(np.searchsorted(ends[start:], before + table.CHUNK_BYTES - self._size)) + 1
+        taken = batch.slice(start, min(most - self.rows, filling))
+        self._batches.append(taken)
         self.rows += taken.num_rows
-        self._bytes_in_file += taken.num_rows * row_bytes
+        self._size += int(ends[start + taken.num_rows - 1]) - before
         self._bytes_in_memory += taken.nbytes
-        return batch.slice(taken.num_rows)
+        return int(taken.num_rows)
+
+    def is_full(self, most: int) -> bool:
+        """Tell whether it takes no more rows, of so many in all."""
+        return self.rows == most or self._size >= table.CHUNK_BYTES or self._bytes_in_memory >= MAX_BATCH_BYTES
+
+    def whole(self) -> ParquetChunk:
+        """Return the chunk with the rows that were added."""
+        return ParquetChunk(self.first_row, self._batches, self._size)
 
 
 class _Part:
@@ -220,11 +229,8 @@ class _Part:
             if self.groups:
                 check_not_encrypted(file, self.groups[0])
 
-    def batches(self, rows: int) -> Iterator[tuple[pa.RecordBatch, float]]:
-        """Yield the rows in record batches of at most this many.
-
-        With each come the bytes that a row of its row group takes in the file on average, 1 or more.
-        """
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in record batches of at most this many."""
         # Row group by row group, because Arrow cannot put nested dictionaries of two row groups into one batch.
         with (
             self._opened() as opened,
@@ -235,10 +241,8 @@ class _Part:
                 self._check_int96(opened, group)
                 with _errors_explained():
                     largest = largest_values.of(group)
-                row_bytes = self._row_bytes(group)
-                most = min(rows, int(table.CHUNK_BYTES / row_bytes), MAX_BATCH_BYTES // max(1, largest))
-                for batch in self._batches_of(file, group, max(1, most)):
-                    yield batch, row_bytes
+                most = min(rows, self._rows_that_fit(group), MAX_BATCH_BYTES // max(1, largest))
+                yield from self._batches_of(file, group, max(1, most))
                 # Else Arrow keeps what it has freed, and memory grows with the number of row groups.
                 pa.default_memory_pool().release_unused()
 
@@ -280,9 +284,10 @@ class _Part:
                             "INT96, which cannot be read exactly. Write the column as TIMESTAMP(MICROS)."
                         ) from error
 
-    def _row_bytes(self, group: int) -> float:
+    def _rows_that_fit(self, group: int) -> int:
+        """Return how many rows of the row group's average size make up a full chunk."""
         metadata = self.metadata.row_group(group)
-        return float(max(1, metadata.total_byte_size / max(1, metadata.num_rows)))
+        return int(table.CHUNK_BYTES * metadata.num_rows / max(1, metadata.num_rows, metadata.total_byte_size))
 
 
 @contextmanager

@@ -1,0 +1,66 @@
+"""How much each row holds, whatever batch or row group it came in."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+_BYTES_OF_OTHERS = 8  # of a value whose length cannot be told
+
+Sizes = NDArray[np.int64]
+
+
+def row_sizes(batch: pa.RecordBatch) -> Sizes:
+    """Return about how many bytes each row takes in memory, without what Arrow puts beside the values: int64 [rows].
+
+    Of a value that rows share by a dictionary, only where it stands there is counted.
+    """
+    return _summed([_sizes(column) for column in batch.columns], batch.num_rows)
+
+
+def _sizes(array: pa.Array) -> Sizes:
+    kind = array.type
+    if (width := _width(kind)) is not None:
+        return np.full(len(array), width, np.int64)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _sizes(array.storage)
+    if pa.types.is_struct(kind):
+        return _summed([_sizes(child) for child in array.flatten()], len(array))
+    if pa.types.is_fixed_size_list(kind):
+        values = array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size)
+        return cast("Sizes", _sizes(values).reshape(len(array), kind.list_size).sum(axis=1))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        return _of_lists(array)
+    return _lengths(array)
+
+
+def _of_lists(array: pa.Array) -> Sizes:
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    ends = np.concatenate(([0], np.cumsum(_sizes(values))))
+    return cast("Sizes", np.diff(ends[offsets - offsets[0]]))
+
+
+def _lengths(array: pa.Array) -> Sizes:
+    try:
+        if array.type in (pa.string_view(), pa.binary_view()):
+            array = array.cast(pa.large_binary())
+        return cast("Sizes", pc.fill_null(pc.binary_length(array), 0).to_numpy().astype(np.int64))
+    except pa.ArrowNotImplementedError:
+        return np.full(len(array), _BYTES_OF_OTHERS, np.int64)
+
+
+def _summed(sizes: list[Sizes], rows: int) -> Sizes:
+    return sum(sizes, start=np.zeros(rows, np.int64))
+
+
+def _width(kind: pa.DataType) -> int | None:
+    """Return how many bytes every value of a type takes, or None where they differ."""
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:  # of varying length, or of none
+        return _BYTES_OF_OTHERS if pa.types.is_null(kind) else None
