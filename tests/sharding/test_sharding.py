@@ -183,6 +183,23 @@ def test_a_text_is_cut_between_segments(data: DataSet, tmp_path: Path, wishes: d
     assert sum(rows or 0 for *_, rows in plan.shards) == plan.total_rows == ROWS
 
 
+@pytest.mark.parametrize(
+    ("wishes", "first_rows"),
+    [
+        ({"shards": 2}, [0, 128]),  # not 96, which is nearer to the middle
+        ({"shards": 5}, [0, 32, 96, 128, 160]),  # there are but four segments
+        ({"shard_rows": 100}, [0, 64, 128]),
+        ({"shard_rows": 40}, [0, 32, 64, 96, 128, 160, 192]),
+    ],
+)
+def test_parquet_is_cut_between_segments_where_row_groups_allow_it(
+    data: DataSet, tmp_path: Path, wishes: dict[str, int], first_rows: list[int]
+) -> None:
+    request = data.request("rows.parquet", tmp_path / "out.parquet", resume_point_rows=4 * SEGMENT)
+    plan = plan_shards(request, Storage(), **wishes)
+    assert [span.first_row for span in plan.shards] == first_rows
+
+
 def test_the_same_work_comes_to_the_same_plan_and_other_work_to_another(data: DataSet, tmp_path: Path) -> None:
     request = data.request("rows.jsonl", tmp_path / "out.jsonl")
     plan = plan_shards(request, Storage(), shards=3)

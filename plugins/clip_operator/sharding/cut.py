@@ -10,6 +10,13 @@ from clip_operator.tables import Span
 Weight = Callable[[Span], float]
 
 
+def at_multiples(spans: Sequence[Span], rows: int) -> list[Span]:
+    """Return the spans put together so that each begins at a multiple of so many rows; as they are where none knows."""
+    if any(span.first_row is None for span in spans):
+        return list(spans)
+    return list(_joined(spans, [*(n for n, span in enumerate(spans) if (span.first_row or 0) % rows == 0), len(spans)]))
+
+
 def into(spans: Sequence[Span], shards: int, weight: Weight) -> list[Span]:
     """Return at most so many shards of about equal weight; fewer where there are not as many spans."""
     total = sum(map(weight, spans))

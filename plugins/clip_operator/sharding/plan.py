@@ -20,7 +20,7 @@ from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
-from clip_operator.sharding.cut import Weight, into, of_size
+from clip_operator.sharding.cut import Weight, at_multiples, into, of_size
 from clip_operator.steps import is_in_parts, part_name, plan_uri
 from clip_operator.storage import ObjectNotFound, Storage, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
@@ -151,8 +151,8 @@ def plan_shards(
 
     A text file is read through once and cut where its records end, at multiples of ``request.resume_point_rows`` rows,
     so that shards and a single task score in the same segments. A Parquet file is cut between row groups, of which only
-    the footer is read; inputs of many files are cut between files. The same work comes to the same plan;
-    work that overwrites only if the same task instance asks for it.
+    the footer is read; inputs of many files are cut between files; both at such multiples if there are enough. The same
+    work comes to the same plan; work that overwrites only if the same task instance asks for it.
 
     :param shards: how many there should be; there may be fewer.
     :param shard_rows: or how many rows one may have, or
@@ -245,17 +245,18 @@ class _Wanted:
 
 def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]:
     spans = data.cut(request.resume_point_rows)
+    segments = at_multiples(spans, request.resume_point_rows)  # cut between them, shards score as a single task does
     total_rows = _total_rows(spans)
 
     byte_weight = _byte_weight(data, spans)
     row_weight = byte_weight if total_rows is None else lambda span: span.rows or 0
 
     if wanted.shards is not None:
-        return into(spans, wanted.shards, row_weight)
+        return into(segments if len(segments) >= wanted.shards else spans, wanted.shards, row_weight)
     if wanted.shard_bytes is not None:
-        found = of_size(spans, wanted.shard_bytes, byte_weight)
+        found = _of_size(segments, spans, wanted.shard_bytes, byte_weight)
     elif total_rows is not None:
-        found = of_size(spans, wanted.shard_rows or DEFAULT_SHARD_ROWS, row_weight)
+        found = _of_size(segments, spans, wanted.shard_rows or DEFAULT_SHARD_ROWS, row_weight)
     elif wanted.shard_rows is not None:
         raise RequestError(
             f"shard_rows: how many rows the files of {display(request.input)} have is not known before they are read; "
@@ -269,6 +270,10 @@ def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]
         raise RequestError(f"that would be {len(found):,} shards, more than the {wanted.most:,} that there may be")
     log.info("Larger shards than usual are made, because there may be no more than %s", f"{wanted.most:,}")
     return into(spans, wanted.most, row_weight)
+
+
+def _of_size(segments: Sequence[Span], spans: Sequence[Span], most: int, weight: Weight) -> list[Span]:
+    return of_size(segments if all(weight(span) <= most for span in segments) else spans, most, weight)
 
 
 def _byte_weight(data: Input, spans: Sequence[Span]) -> Weight:
