@@ -193,7 +193,7 @@ def test_a_text_is_cut_between_segments(data: DataSet, tmp_path: Path, wishes: d
     ],
 )
 def test_parquet_is_cut_between_segments_where_row_groups_allow_it(
-    data: DataSet, tmp_path: Path, wishes: dict[str, int], first_rows: list[int]
+    data: DataSet, tmp_path: Path, wishes: dict[str, Any], first_rows: list[int]
 ) -> None:
     request = data.request("rows.parquet", tmp_path / "out.parquet", resume_point_rows=4 * SEGMENT)
     plan = plan_shards(request, Storage(), **wishes)
