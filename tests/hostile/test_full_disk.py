@@ -42,9 +42,9 @@ print(json.dumps(said))
 
 def rows() -> list[dict[str, str]]:
     draw = random.Random(3)
-    # A column that does not compress, so that every file is larger than what writers hold back.
+    # A column that does not compress, so that every file is larger than what writers hold back and than a resume point.
     return [
-        {"image_path": "good.png", "text": f"a circle {row % 5}", "x": draw.randbytes(20).hex()} for row in range(ROWS)
+        {"image_path": "good.png", "text": f"a circle {row % 5}", "x": draw.randbytes(200).hex()} for row in range(ROWS)
     ]
 
 

@@ -139,6 +139,7 @@ class ResumePoints:
                 self._saved |= {name_of(info.uri) for info in storage.list(self._prefix)}
         except AccessDenied as error:
             log.warning("What an earlier try may have left cannot be looked for, so all rows are scored: %s", error)
+        self._read_last: tuple[str, ResumePoint | None] | None = None
         self.run = self._run_of(request)
         """What tells this run from others, 16 hexadecimal digits. Tries of one task, and shards of one step, are one
         run."""
@@ -160,15 +161,20 @@ class ResumePoints:
             who = [parent(request.output)] if asker is None else [asker.dag_id, asker.run_id, asker.task_id]
             return hashlib.sha256(json.dumps(who).encode()).hexdigest()[:16]
         # An earlier try of a run that nobody has named is known by what it has left.
-        earlier = read_resume_point(self._storage, self._prefix + min(self._saved)) if self._saved else None
+        earlier = self._read(min(self._saved)) if self._saved else None
         return secrets.token_hex(8) if earlier is None else earlier.run
 
     def find(self, first_row: int) -> ResumePoint | None:
         """Return the resume point of the segment that starts at this row, if there is one that can be used."""
         if _name(first_row) not in self._saved:
             return None
-        point = read_resume_point(self._storage, self._prefix + _name(first_row))
+        point = self._read(_name(first_row))
         return point if point is not None and point.first_row == first_row else None
+
+    def _read(self, name: str) -> ResumePoint | None:
+        if self._read_last is None or self._read_last[0] != name:
+            self._read_last = name, read_resume_point(self._storage, self._prefix + name)
+        return self._read_last[1]
 
     def add(self, rows: Rows[Any], results: Sequence[RowResult], paired: PairedRows) -> None:
         """Take in the results of the next rows; save those of a segment when it is complete.

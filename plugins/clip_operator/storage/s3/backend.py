@@ -193,7 +193,8 @@ class S3Backend:
         for page in self._pages(prefix, {"Delimiter": "/"}):
             keys = [item["Key"] for item in page.get("Contents", [])]
             folders = [item["Prefix"] for item in page.get("CommonPrefixes", [])]
-            yield from (_uri(prefix, key) for key in keys + folders)
+            found = [_uri(prefix, key) for key in keys + folders]
+            yield from (uri for uri in found if uri != prefix)  # SeaweedFS names the folder itself, if slashes are many
 
     def _pages(self, prefix: str, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the pages of a listing as they are asked for.
