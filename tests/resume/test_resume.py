@@ -32,6 +32,7 @@ from clip_operator.proof.manifest import EvaluationManifest, parse_manifest
 from clip_operator.proof.standing import proof
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.resume import find_leftovers
+from clip_operator.sharding import merge_shards, plan_shards
 from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, StorageError, Unchanged
 from tests.conftest import S3, SHAPES
 from tests.faulty_store import Request, faulty_store
@@ -392,6 +393,51 @@ def test_another_model_does_not_meet_what_the_first_has_scored(pictures: Path, t
     config = copy / "config.json"
     config.write_text(config.read_text() + "\n")
     assert evaluate(work).rows.resumed == 0
+
+
+@pytest.mark.parametrize("resume_point_rows", [SEGMENT, 300])
+def test_with_a_score_store_a_run_that_dies_ends_as_one_that_never_did_and_as_its_shards(
+    pictures: Path, tmp_path: Path, resume_point_rows: int
+) -> None:
+    """It reads neither what it has itself written nor from elsewhere: both would give rows other pairs."""
+    rows = [json.loads(line) for line in (pictures / "rows.jsonl").read_text().splitlines()]
+    more = [{**row, "text": row["text"] and f"{row['text']} again"} for row in rows]
+    lines = [json.dumps(row) + "\n" for row in (rows + more)]
+    (tmp_path / "before.jsonl").write_text("".join(line for at, line in enumerate(lines) if at % 4))
+    (tmp_path / "rows.jsonl").write_text("".join([*lines, *lines[:200]]))  # the last ones once more
+
+    def work(name: str, **fields: Any) -> EvaluationRequest:
+        output, reuse = tmp_path / f"{name}.jsonl", tmp_path / f"scores-of-{name}"
+        if not reuse.exists():
+            shutil.copytree(tmp_path / "scores", reuse)
+        defaults = {"input": f"{tmp_path}/rows.jsonl", "reuse": str(reuse), "report": False}
+        return request(pictures, output, **defaults, resume_point_rows=resume_point_rows, percentile_key="%", **fields)
+
+    class Dies(Storage):
+        points = 0
+
+        def write(self, data: bytes, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
+            self.points += ".resume/" in uri
+            if self.points == 3:
+                raise KeyboardInterrupt
+            return super().write(data, uri, only_if)
+
+    fields = {"input": f"{tmp_path}/before.jsonl", "reuse": f"{tmp_path}/scores", "report": False}
+    evaluate(request(pictures, tmp_path / "x.jsonl", **fields))
+    lives = evaluate(work("lives"))
+    assert 0 < lives.rows.reused < 800
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(work("dies"), Dies())
+    dies = evaluate(work("dies"))
+    plan = plan_shards(work("sharded"), Storage(), shards=3)
+    for name in reversed(plan.names):
+        evaluate(plan.shard_request(name, None), Storage())
+    merged = merge_shards(plan.uri, Storage(), None)
+    assert dies.rows.resumed > 0
+    for manifest, name in ((dies, "dies"), (merged, "sharded")):
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == (tmp_path / "lives.jsonl").read_bytes()
+        assert manifest.calibration == lives.calibration
+    assert evaluate(work("lives", output_key="again", overwrite=False)).rows.reused == lives.rows.scored, "all is there"
 
 
 def test_a_damaged_resume_point_is_scored_again(

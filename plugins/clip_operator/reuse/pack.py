@@ -26,9 +26,10 @@ RUN_BYTES = 8
 _MAGIC = b"CLIPpak1"
 _HEAD = struct.Struct(f"<{len(_MAGIC)}sIII")
 _SCORE = struct.Struct(f"<{KEY_BYTES}sdB{BYTES_A_ROW}s{RUN_BYTES}s")
+_LINK = struct.Struct(f"<{KEY_BYTES}s{RUN_BYTES}s")
 _CHECKSUM_BYTES = 16
 
-MOST_BYTES = _HEAD.size + _SCORE.size * MOST_SCORES + KEY_BYTES * 2 * MOST_LINKS + _CHECKSUM_BYTES
+MOST_BYTES = _HEAD.size + _SCORE.size * MOST_SCORES + _LINK.size * 2 * MOST_LINKS + _CHECKSUM_BYTES
 
 
 class CorruptPack(ValueError):
@@ -52,15 +53,23 @@ class Score(NamedTuple):
 
 @dataclass
 class Pack:
-    """Scores by key, in the order of their rows, and the names of the packs beside it.
+    """Scores by key, in the order of their rows, and the names of the packs beside it, each with the run that said so.
 
-    :param after: packs that followed it, in this or another data set, last known first.
+    :param after: packs that followed it, in this or another data set.
     :param before: packs that it followed.
     """
 
     scores: dict[bytes, Score] = field(default_factory=dict)
-    after: list[bytes] = field(default_factory=list)
-    before: list[bytes] = field(default_factory=list)
+    after: dict[bytes, bytes] = field(default_factory=dict)
+    before: dict[bytes, bytes] = field(default_factory=dict)
+
+    def without(self, run: bytes) -> Pack:
+        """Return what is in it that a run has not put there."""
+        return Pack(
+            {key: score for key, score in self.scores.items() if score.run != run},
+            {name: by for name, by in self.after.items() if by != run},
+            {name: by for name, by in self.before.items() if by != run},
+        )
 
 
 def is_anchor(key: bytes) -> bool:
@@ -79,11 +88,11 @@ def is_storable(score: Score) -> bool:
 def encode(pack: Pack) -> bytes:
     """Return the pack as bytes, its first :data:`MOST_SCORES` scores and :data:`MOST_LINKS` links of each kind."""
     scores = list(pack.scores.items())[:MOST_SCORES]
-    after, before = pack.after[:MOST_LINKS], pack.before[:MOST_LINKS]
+    after, before = list(pack.after.items())[:MOST_LINKS], list(pack.before.items())[:MOST_LINKS]
     parts = [_HEAD.pack(_MAGIC, len(scores), len(after), len(before))]
     for key, score in scores:
         parts.append(_SCORE.pack(key, score.score, score.truncated, score.mismatched, score.run))
-    data = b"".join([*parts, *after, *before])
+    data = b"".join([*parts, *(_LINK.pack(*link) for link in after + before)])
     return data + _checksum(data)
 
 
@@ -99,10 +108,10 @@ def decode(data: bytes) -> Pack:
         raise CorruptPack("the checksum is wrong")
     _, scores, after, before = _HEAD.unpack_from(data)
     links_at = _HEAD.size + scores * _SCORE.size
-    if len(data) != links_at + (after + before) * KEY_BYTES:
+    if len(data) != links_at + (after + before) * _LINK.size:
         raise CorruptPack("the length is wrong")
-    links = [data[at : at + KEY_BYTES] for at in range(links_at, len(data), KEY_BYTES)]
-    pack = Pack(after=links[:after], before=links[after:])
+    links = list(_LINK.iter_unpack(data[links_at:]))
+    pack = Pack(after=dict(links[:after]), before=dict(links[after:]))
     for key, score, truncated, mismatched, run in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
         found = Score(score, bool(truncated), mismatched, run)
         if not is_storable(found) or truncated > 1:

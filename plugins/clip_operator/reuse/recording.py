@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from clip_operator.machine.threads import in_threads
 from clip_operator.reuse.pack import MOST_LINKS, MOST_SCORES, Pack, Score, is_anchor, is_storable
 from clip_operator.reuse.store import ScoreStore, StoredPack, merged
-from clip_operator.reuse.trail import Trail
 from clip_operator.scoring import NO_PAIRS
 
 # A pack that is used is written anew when it is so old, and so is never among those that were written longest ago.
@@ -20,32 +19,39 @@ _WRITING_THREADS = 8
 class Recording:
     """Gathers scores, and adds to the store what is not in it.
 
-    :param trail: the packs at hand.
     :param replace: where the store has another score of the same key, put the new one in its place.
     """
 
-    def __init__(self, store: ScoreStore, trail: Trail, replace: bool) -> None:
+    def __init__(self, store: ScoreStore, replace: bool) -> None:
         self._store = store
-        self._trail = trail
         self._replace = replace
+        self._run = b""
         self._name: bytes | None = None
         self._packs: dict[bytes, Pack] = {}
         self.scores = 0
         """How many were added and are not in the store yet."""
 
-    def begin(self, doors: Sequence[bytes]) -> None:
-        """Say which pack rows before the first anchor go into, and which others are to lead there."""
-        self._name = doors[0] if doors else None
-        for door in doors[1:]:
-            if not is_anchor(door):
-                self._pack(door).after.append(doors[0])
+    def begin_segment(self, doors: Sequence[bytes], run: bytes) -> None:
+        """Say under which names the rows of the segment that begins are looked for, and which run it is.
+
+        The first rows of all go into the pack of the first name, to which the others lead. Those of a later segment go
+        on in the pack at hand, to which its first name leads.
+        """
+        self._run = run
+        if self._name is None:
+            self._name = doors[0] if doors else None
+        else:
+            doors = doors[:1]
+        for door in doors:
+            if not is_anchor(door) and door != self._name and self._name is not None:
+                self._link(self._pack(door).after, self._name)
 
     def add(self, key: bytes, score: Score | None) -> None:
         """Take in the next row: its key, and its score if it has one and that belongs to the key beyond doubt."""
         if is_anchor(key) and key != self._name:
             if self._name is not None:
-                _link(self._pack(self._name).after, key)
-                _link(self._pack(key).before, self._name)
+                self._link(self._pack(self._name).after, key)
+                self._link(self._pack(key).before, self._name)
             self._name = key
         if score is not None and self._name is not None and is_storable(score):
             scores = self._pack(self._name).scores
@@ -56,18 +62,20 @@ class Recording:
     def flush(self) -> None:
         """Write the packs that have become others."""
         changed = list(self._changed())
-        written = in_threads(_WRITING_THREADS, lambda pack: self._store.write(*pack), changed)
-        for (name, _), stored in zip(changed, written, strict=True):
-            self._trail.put(name, stored)
+        in_threads(_WRITING_THREADS, lambda pack: self._store.write(*pack), changed)
         self._packs.clear()
         self.scores = 0
+
+    def _link(self, links: dict[bytes, bytes], name: bytes) -> None:
+        if len(links) < MOST_LINKS:
+            links[name] = self._run
 
     def _pack(self, name: bytes) -> Pack:
         return self._packs.setdefault(name, Pack())
 
     def _changed(self) -> Iterator[tuple[bytes, StoredPack]]:
         for name, new in self._packs.items():
-            stored = self._trail.pack(name)
+            stored = self._store.read(name)
             old = stored.pack
             if not self._replace:
                 # Scores of another device differ in the last bit; to write them would not make them better, but where
@@ -78,11 +86,6 @@ class Recording:
             is_old = stored.info is not None and _is_old(stored.info.modified)
             if is_old or (both.scores, both.after, both.before) != (old.scores, old.after, old.before):
                 yield name, StoredPack(both, stored.info)
-
-
-def _link(links: list[bytes], name: bytes) -> None:
-    if name not in links and len(links) < MOST_LINKS:
-        links.append(name)
 
 
 def _is_old(written: datetime | None) -> bool:

@@ -75,9 +75,11 @@ class ScoreReuse:
         self._with_sentences = request.sentence_key is not None
         self._versions = ImageVersions(storage, images)
         self._trail = Trail(store)
-        self._recording = Recording(store, self._trail, replace=request.overwrite)
+        self._recording = Recording(store, replace=request.overwrite)
         self._underway: deque[list[tuple[bytes, _Proviso | None] | None]] = deque()
         self._unpaired: deque[tuple[bytes, Score | None] | None] = deque()
+        self._segments: deque[tuple[int, list[bytes]]] = deque()  # the first row and the doors of those ahead
+        self._rows_read = self._rows_recorded = 0
         remembered = max(_LEAST_REMEMBERED_IMAGES, request.embedding_cache_bytes // _BYTES_OF_AN_EMBEDDING)
         self.images = WitnessedImages(images, remembered)
         """Where the scorer must take its images from."""
@@ -93,13 +95,14 @@ class ScoreReuse:
         """
         self._run = bytes.fromhex(run)
         source = map(self._keyed, chunks)
-        first = list(_first(source))
-        doors = doors_of(key for chunk in first for key in chunk.keys)
-        self._recording.begin(doors)
-        if self._reads:
-            self._trail.begin(doors)
-        for chunk in chain(first, source):
-            yield self._looked_up(chunk)
+        while first := list(_first(segment := _segment(source))):
+            doors = doors_of(key for chunk in first for key in chunk.keys)
+            self._segments.append((self._rows_read, doors))
+            if self._reads:
+                self._trail.begin_segment(doors, self._run)
+            for chunk in chain(first, segment):
+                self._rows_read += len(chunk.keys)
+                yield self._looked_up(chunk)
 
     def save(self, rows: Rows[ContentT], results: Sequence[RowResult], paired: PairedRows) -> None:
         """Take in the results of the next rows; where a segment ends with them, write its new scores.
@@ -125,6 +128,9 @@ class ScoreReuse:
 
     def _record(self, paired: PairedRows) -> None:
         for mismatched in packed(paired.codes):
+            if self._segments and self._segments[0][0] == self._rows_recorded:
+                self._recording.begin_segment(self._segments.popleft()[1], self._run)
+            self._rows_recorded += 1
             row = self._unpaired.popleft()
             if row is not None:
                 key, score = row
@@ -150,7 +156,6 @@ class ScoreReuse:
     def _looked_up(self, chunk: _Keyed[ContentT]) -> Rows[ContentT]:
         rows, keys = chunk.rows, chunk.keys
         scores: Sequence[Score | None] = self._trail.find(keys) if self._reads else [None] * len(keys)
-        scores = [None if score is not None and score.run == self._run else score for score in scores]
         if self._with_sentences:
             scores = [None if score is not None and score.truncated else score for score in scores]
         scores = _without_those_to_pair(rows, scores)
@@ -197,8 +202,16 @@ def _without_those_to_pair(rows: Rows[ContentT], scores: Sequence[Score | None])
     return [None if is_alone else score for score, is_alone in zip(scores, alone, strict=True)]
 
 
+def _segment(chunks: Iterator[_Keyed[ContentT]]) -> Iterator[_Keyed[ContentT]]:
+    """Yield the chunks up to the end of the segment."""
+    for chunk in chunks:
+        yield chunk
+        if chunk.rows.ends_segment:
+            return
+
+
 def _first(chunks: Iterable[_Keyed[ContentT]]) -> Iterator[_Keyed[ContentT]]:
-    """Yield the first chunks, as many as the entry is chosen from."""
+    """Yield the first chunks of a segment, as many as the entry is chosen from."""
     rows = size = 0
     for chunk in chunks:
         yield chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from clip_operator.errors import JobError
@@ -28,6 +29,10 @@ _MARKER = "score-store"
 _MARKER_TEXT = b"airflow-clip-operator score store, version 1\n"
 
 _PACK = re.compile(r"packs/[0-9a-f]{2}/[0-9a-f]{32}")
+
+# What is read in one segment and written behind it; some 20 MB where all packs are of the usual size.
+_MOST_REMEMBERED_PACKS = 128
+_MOST_REMEMBERED_SCORES = 1 << 17
 
 # Two jobs that write one pack at the same time: each of these tries takes in what the other has written.
 _WRITING_TRIES = 4
@@ -66,6 +71,8 @@ class ScoreStore:
         self._uri = uri
         self._may_read = self._may_write = True
         self._told: set[str] = set()
+        self._remembered: OrderedDict[bytes, StoredPack] = OrderedDict()
+        self._remembered_scores = 0
         self._lock = threading.Lock()
         marker = join(uri, _MARKER)
         try:
@@ -84,36 +91,50 @@ class ScoreStore:
             )
 
     def read(self, name: bytes) -> StoredPack:
-        """Return the pack of this name: an empty one if there is none that can be read."""
-        if not self._may_read:
-            return StoredPack(Pack())
+        """Return the pack of this name, as it was if it was met lately: an empty one if there is none that can be
+        read.
+        """
+        with self._lock:
+            remembered = self._remembered.get(name)
+        if remembered is not None or not self._may_read:
+            return remembered or StoredPack(Pack())
         try:
-            return self._read(name)
+            return self._remember(name, self._read(name))
         except StorageError as error:
             self._give_up(error)
             return StoredPack(Pack())
 
-    def write(self, name: bytes, stored: StoredPack) -> StoredPack:
-        """Put a pack into the store, together with what others have put into it meanwhile; return what stands there.
+    def write(self, name: bytes, stored: StoredPack) -> None:
+        """Put a pack into the store, together with what others have put into it meanwhile.
 
         :param stored: the new pack, and the version of the object that it was made from.
         """
         try:
             for _ in range(_WRITING_TRIES):
                 if not self._may_write:
-                    return stored
+                    return
                 try:
                     info = self._storage.write(encode(stored.pack), self._uri_of(name), Unchanged(stored.info))
                 except ObjectChanged:
                     others = self._read(name)
                     stored = StoredPack(merged(stored.pack, others.pack), others.info)
                 else:
-                    return StoredPack(stored.pack, info)
+                    self._remember(name, StoredPack(stored.pack, info))
+                    return
         except AccessDenied as error:
             self._may_write = False
             self._tell_once("denied", f"No scores are added to the score store {display(self._uri)}: {error}")
         except StorageError as error:
             self._give_up(error)
+
+    def _remember(self, name: bytes, stored: StoredPack) -> StoredPack:
+        with self._lock:
+            earlier = self._remembered.pop(name, None)
+            self._remembered[name] = stored
+            self._remembered_scores += len(stored.pack.scores) - len(earlier.pack.scores if earlier else ())
+            while len(self._remembered) > _MOST_REMEMBERED_PACKS or self._remembered_scores > _MOST_REMEMBERED_SCORES:
+                _, forgotten = self._remembered.popitem(last=False)
+                self._remembered_scores -= len(forgotten.pack.scores)
         return stored
 
     def _read(self, name: bytes) -> StoredPack:
@@ -163,6 +184,6 @@ def merged(new: Pack, old: Pack) -> Pack:
     return Pack(scores, _links(new.after, old.after), _links(new.before, old.before))
 
 
-def _links(new: list[bytes], old: list[bytes]) -> list[bytes]:
+def _links(new: dict[bytes, bytes], old: dict[bytes, bytes]) -> dict[bytes, bytes]:
     # Old ones first: data sets that take turns must not turn out each other's.
-    return list(dict.fromkeys([*old, *new]))[:MOST_LINKS]
+    return dict(list({**old, **new, **old}.items())[:MOST_LINKS])

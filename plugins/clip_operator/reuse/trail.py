@@ -6,8 +6,8 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
-from clip_operator.reuse.pack import Score, is_anchor
-from clip_operator.reuse.store import ScoreStore, StoredPack
+from clip_operator.reuse.pack import Pack, Score, is_anchor
+from clip_operator.reuse.store import ScoreStore
 
 # What rows that are found a little out of order need; some 10 MB where all packs are of the usual size.
 _MOST_PACKS = 128
@@ -31,23 +31,31 @@ def doors_of(keys: Iterable[bytes | None]) -> list[bytes]:
 
 
 class Trail:
-    """The packs that were met last, and the scores in them.
+    """The packs that were met last, and the scores in them, but for what this run has put there itself.
+
+    Each segment is looked up by itself, so that a run comes to the same in one go, in shards, and behind a resume
+    point.
 
     :param store: where packs are.
     """
 
     def __init__(self, store: ScoreStore) -> None:
         self._store = store
-        self._packs: OrderedDict[bytes, StoredPack] = OrderedDict()
+        self._run = b""
+        self._packs: OrderedDict[bytes, Pack] = OrderedDict()
         self._scores: dict[bytes, tuple[Score, bytes]] = {}  # with the name of the pack
         self._held = 0
         self._here: bytes | None = None  # the pack in which a score was found last
         self._followed: set[bytes] = set()
 
-    def begin(self, doors: Sequence[bytes]) -> None:
-        """Say from which packs to follow rows that come before any that is found."""
+    def begin_segment(self, doors: Sequence[bytes], run: bytes) -> None:
+        """Say from which packs to follow rows that come before any that is found, and which run it is."""
+        self._run = run
+        self._here = None
+        while self._packs:
+            self._forget(next(iter(self._packs)))
         for door in doors:
-            pack = self.pack(door).pack
+            pack = self._pack(door)
             if pack.scores or pack.after:
                 self._here = door
                 return
@@ -56,27 +64,21 @@ class Trail:
         """Return the scores of the next rows, None where they are not found."""
         return [None if key is None else self._find(key) for key in keys]
 
-    def pack(self, name: bytes) -> StoredPack:
+    def _pack(self, name: bytes) -> Pack:
         """Return the pack of this name, from memory if it was met lately."""
-        stored = self._packs.get(name)
-        if stored is None:
-            stored = self._store.read(name)
-            self.put(name, stored)
-        else:
+        pack = self._packs.get(name)
+        if pack is not None:
             self._packs.move_to_end(name)
-        return stored
-
-    def put(self, name: bytes, stored: StoredPack) -> None:
-        """Remember what stands in the store under this name."""
-        self._forget(name)
-        self._packs[name] = stored
-        self._held += len(stored.pack.scores)
-        self._scores.update((key, (score, name)) for key, score in stored.pack.scores.items())
+            return pack
+        pack = self._packs[name] = self._store.read(name).pack.without(self._run)
+        self._held += len(pack.scores)
+        self._scores.update((key, (score, name)) for key, score in pack.scores.items())
         while len(self._packs) > _MOST_PACKS or (self._held > _MOST_SCORES and len(self._packs) > 1):
             self._forget(next(iter(self._packs)))
+        return pack
 
     def _find(self, key: bytes) -> Score | None:
-        if is_anchor(key) and key not in self._packs and self.pack(key).pack.scores:
+        if is_anchor(key) and key not in self._packs and self._pack(key).scores:
             self._here = key
         found = self._scores.get(key)
         if found is None and self._here is not None and self._here not in self._followed:
@@ -96,20 +98,18 @@ class Trail:
             fetched = 0
             level = [name]
             for _ in range(_STEPS):
-                packs = [self.pack(each).pack for each in level]
+                packs = [self._pack(each) for each in level]
                 level = [link for pack in packs for link in (pack.after if forward else pack.before)]
                 level = level[: _FOLLOWED_AT_ONCE - fetched]
                 for link in level:
                     fetched += link not in self._packs
-                    self.pack(link)
+                    self._pack(link)
                     yield
 
     def _forget(self, name: bytes) -> None:
-        stored = self._packs.pop(name, None)
-        if stored is None:
-            return
-        self._held -= len(stored.pack.scores)
+        pack = self._packs.pop(name)
+        self._held -= len(pack.scores)
         self._followed.discard(name)
-        for key in stored.pack.scores:
-            if self._scores[key][1] == name:
+        for key in pack.scores:
+            if self._scores.get(key, (None, b""))[1] == name:  # another pack may have had it, too
                 del self._scores[key]
