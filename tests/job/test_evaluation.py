@@ -262,7 +262,10 @@ def test_work_that_is_done_is_not_done_again(data: Path, caplog: pytest.LogCaptu
 def test_a_slow_store_makes_neither_the_disk_nor_the_model_look_slow(
     data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, resume_point_rows: int
 ) -> None:
-    """Each of its writes takes a minute. When the last comes, all rows are scored and written."""
+    """Each of its writes takes a minute. When the last comes, all rows are scored and written.
+
+    How much of the others counts as saving hangs on what the model computes meanwhile.
+    """
     real, spent = time.perf_counter, [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: real() + spent[0])
 
@@ -277,8 +280,9 @@ def test_a_slow_store_makes_neither_the_disk_nor_the_model_look_slow(
     if resume_point_rows == 4096:
         assert throughput.seconds < 60
     else:
-        assert throughput.time_shares["save"] > 0.5
-        assert "A nearer store for what the next try may need" in caplog.text
+        assert throughput.seconds > 60
+        assert throughput.time_shares["write"] + throughput.time_shares["read"] < 0.5
+        assert "% for results to be saved" in caplog.text
 
 
 def changed_input(data: Path) -> dict[str, Any]:
