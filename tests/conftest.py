@@ -42,6 +42,11 @@ _IMPORTS_AIRFLOW = re.compile(
     re.MULTILINE,
 )
 
+_RUNS_JOBS = re.compile(
+    r"^\s*from (?:clip_operator\.(?:job\.evaluation|sharding)|tests\.(?:tries|command_line|hostile\.jobs)) import ",
+    re.MULTILINE,
+)
+
 
 # A fixture that is made for one file or class.
 _SHARED_PARTS = re.compile(r"""scope="(?:class|module|package)\"""")
@@ -59,12 +64,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+@functools.cache
+def _runs_jobs(path: Path) -> bool:
+    return _RUNS_JOBS.search(path.read_text()) is not None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what needs the S3 server and what needs Airflow."""
+    """Mark what needs the S3 server, what needs Airflow, and what scores whole data sets."""
     if "store" in getattr(item, "fixturenames", ()):
         item.add_marker("server")
     if _knows_airflow(item.path):
         item.add_marker("airflow")
+    if _runs_jobs(item.path):
+        item.add_marker("job")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
