@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from clip_operator.reuse.pack import Pack, Score, is_anchor
 from clip_operator.reuse.store import ScoreStore
 
-# What rows that are found a little out of order need; some 10 MB where all packs are of the usual size.
+# What rows of a long segment that are found a little out of order need; some 10 MB where packs are of the usual size.
 _MOST_PACKS = 128
 _MOST_SCORES = 1 << 17
 
 # A row that is in no pack at hand may be behind an anchor, or some in a row, that this data set has not.
 _FOLLOWED_AT_ONCE = 12
 _STEPS = 6
-
 
 _DOORS = 4
 
