@@ -135,3 +135,4 @@ def _run(arguments: list[str], log: str) -> int:
 
 if __name__ == "__main__":
     _serve()
+    os._exit(0)  # the API has threads that would be waited for
