@@ -149,12 +149,19 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+def answers(url: str) -> bool:
+    """Tell whether a server that was started on this machine answers this URL already."""
+    try:
+        with urlopen(url, timeout=2):  # noqa: S310 - the callers' own servers
+            return True
+    except (URLError, OSError):
+        return False
+
+
 def _wait_until_ready(store: ObjectStore, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urlopen(f"{store.endpoint_url}/healthz", timeout=2):  # noqa: S310 - the URL is of the server started here
-                return
-        except (URLError, OSError):
-            time.sleep(0.1)
+        if answers(f"{store.endpoint_url}/healthz"):
+            return
+        time.sleep(0.1)
     raise RuntimeError(f"SeaweedFS did not start; the end of {log}:\n{log.read_text(errors='replace')[-2000:]}")

@@ -10,10 +10,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
-from demo.object_store import ObjectStore, free_ports
+from demo.object_store import ObjectStore, answers, free_ports
 
 PACKAGES = "ceph-mon ceph-osd radosgw"
 """What has it in Debian. A manager, which a cluster for use would need, is not among them."""
@@ -109,7 +107,7 @@ class _Cluster:
         self._do("radosgw-admin", "user", "create", "--uid=tests", "--display-name=tests", *keys)
         gateway = self._start("radosgw", "-n", "client.rgw")
         deadline = time.monotonic() + _SECONDS
-        while not _answers(store.endpoint_url):
+        while not answers(store.endpoint_url):
             if time.monotonic() > deadline or gateway.poll() is not None:
                 raise RuntimeError(f"Ceph did not start; its logs are in {self._folder}")
             time.sleep(0.1)
@@ -126,11 +124,3 @@ class _Cluster:
         self._running.callback(process.wait)
         self._running.callback(process.kill)  # it holds nothing that is to be kept
         return process
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=2):
-            return True
-    except (URLError, OSError):
-        return False

@@ -9,10 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
-from demo.object_store import ObjectStore, free_ports
+from demo.object_store import ObjectStore, answers, free_ports
 
 PACKAGES = "moto[s3] flask-cors"
 """What has it on PyPI."""
@@ -35,7 +33,7 @@ def moto_server(folder: Path) -> Iterator[ObjectStore]:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + _SECONDS
-        while not _answers(f"{store.endpoint_url}/moto-api/"):
+        while not answers(f"{store.endpoint_url}/moto-api/"):
             if time.monotonic() > deadline or server.poll() is not None:
                 raise RuntimeError(f"moto did not start; its log is in {folder}")
             time.sleep(0.1)
@@ -43,11 +41,3 @@ def moto_server(folder: Path) -> Iterator[ObjectStore]:
     finally:
         server.kill()
         server.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=2):
-            return True
-    except (URLError, OSError):
-        return False

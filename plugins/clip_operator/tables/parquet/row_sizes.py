@@ -50,7 +50,7 @@ def _lengths(array: pa.Array) -> Sizes:
         if array.type in (pa.string_view(), pa.binary_view()):
             array = array.cast(pa.large_binary())
         return cast("Sizes", pc.fill_null(pc.binary_length(array), 0).to_numpy().astype(np.int64))
-    except pa.ArrowNotImplementedError:
+    except pa.ArrowNotImplementedError:  # of a dictionary, a union, a list view
         return np.full(len(array), _BYTES_OF_OTHERS, np.int64)
 
 
