@@ -1,7 +1,8 @@
-"""Other object stores (``gs://``, ``abfs://``, …) through the fsspec driver that the user has installed."""
+"""Other object stores (``hf://``, ``oci://``, …) through the fsspec driver that the user has installed."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,6 +60,22 @@ _TIMES = (
 )
 
 
+# Drivers that take the place of what reaches these stores by itself, where the user has set them up.
+_NAMES = {"gs": ("gs", "gcs"), **dict.fromkeys(("az", "abfs", "abfss"), ("az", "abfs", "abfss"))}
+
+
+def is_configured(scheme: str) -> bool:
+    """Whether the user has said something of the scheme's driver in fsspec's own settings, be it nothing: ``{}``.
+
+    These are ``FSSPEC_…`` variables and the files in ``~/.config/fsspec``.
+    """
+    try:
+        from fsspec.config import conf
+    except ImportError:
+        return False
+    return any(name in conf for name in _NAMES.get(scheme, (scheme,)))
+
+
 class FsspecBackend:
     """One fsspec file system; credentials are the driver's own (environment, workload identity).
 
@@ -67,7 +84,8 @@ class FsspecBackend:
     does it tell of unfinished uploads.
 
     :param scheme: the URI scheme, as in ``gs``.
-    :raises StorageError: no driver for the scheme is installed; the message names the package that has it.
+    :raises StorageError: no driver for the scheme is installed; the message names the package that has it. Or it leads
+        to the local disk by another driver.
     """
 
     def __init__(self, scheme: str) -> None:
@@ -81,6 +99,7 @@ class FsspecBackend:
             raise StorageError(f"cannot open {scheme}:// URIs: no driver is installed ({error}); {fix}") from None
         except Exception as error:
             raise StorageError(f"cannot open {scheme}:// URIs: {error}") from None
+        self._on_disk = _is_on_disk(self._fs, scheme)
 
     def stat(self, uri: str) -> ObjectInfo:
         self._fs.invalidate_cache()  # drivers keep listings, also from one job to the next, and take versions from them
@@ -194,7 +213,8 @@ class FsspecBackend:
                 yield uri, details
 
     def canonical(self, uri: str) -> str:
-        return folded(f"{scheme_of(uri)}://{self._fs._strip_protocol(canonical(uri))}")
+        path = self._fs._strip_protocol(canonical(uri))
+        return os.path.realpath(path) if self._on_disk else folded(f"{scheme_of(uri)}://{path}")
 
     def check(self, uri: str, only_if: Unchanged | None) -> None:
         """Look whether ``only_if`` holds.
@@ -247,6 +267,23 @@ class _FsspecDraft(Draft):
     def _file(self) -> Path:
         assert self._folder is not None, "begun"
         return self._folder / "object"
+
+
+def _is_on_disk(driver: Any, scheme: str) -> bool:
+    """Tell whether a driver's files are this machine's, under their own paths.
+
+    :raises StorageError: they are, under others, so that nobody could tell where their links lead.
+    """
+    from fsspec.implementations.local import LocalFileSystem
+
+    under = driver
+    while (inner := getattr(under, "fs", None) or getattr(under, "sync_fs", None)) is not None:
+        under = inner
+    if under is not driver and isinstance(under, LocalFileSystem):
+        raise StorageError(
+            f"cannot open {scheme}:// URIs: its driver leads to the local disk by another one; write the path itself"
+        )
+    return isinstance(driver, LocalFileSystem)
 
 
 def _info(uri: str, details: dict[str, Any]) -> ObjectInfo:
