@@ -23,6 +23,7 @@ class Kind(StrEnum):
     STALLED = "nothing is carried out, and nothing is answered until the proxy closes"
     TRUNCATED = "half of the body, with the Content-Length of the whole"
     EMPTIED = "nothing of the body, with the Content-Length of the whole"
+    FLIPPED = "one bit of the body is another than in the store"
     TRICKLE = "the body comes byte by byte, without end in sight"
     WRONG_ETAG = "the answer's ETag header is of something else"
     METADATA_LOST = "the answer has no x-amz-meta-* headers, as if the store kept none"
@@ -43,7 +44,7 @@ class Kind(StrEnum):
     def can_befall(self, request: Request) -> bool:
         """Whether the fault makes a difference to such a request."""
         names = {name.lower() for name in request.headers}
-        if self in (Kind.TRUNCATED, Kind.EMPTIED, Kind.TRICKLE):
+        if self in (Kind.TRUNCATED, Kind.EMPTIED, Kind.FLIPPED, Kind.TRICKLE):
             return request.method == "GET"
         if self is Kind.CHECKSUM_REFUSED:
             checksums = {name for name in names if name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum-"))}

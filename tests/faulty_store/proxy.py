@@ -149,6 +149,8 @@ def faulty_store(
             if "Content-Length" not in headers:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            if kind is Kind.FLIPPED and body:
+                body = bytes([body[0] ^ 1]) + body[1:]
             if kind is Kind.TRUNCATED:
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True

@@ -13,6 +13,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
     EndpointConnectionError,
+    FlexibleChecksumError,
     IncompleteReadError,
     ReadTimeoutError,
     ResponseStreamingError,
@@ -110,6 +111,13 @@ def test_a_truncated_body_has_the_length_of_the_whole(s3: S3, kind: Kind) -> Non
         assert answer["ContentLength"] == len(BODY)
         with pytest.raises((IncompleteReadError, ResponseStreamingError)):
             answer["Body"].read()
+
+
+def test_a_flipped_bit_is_on_the_way_and_not_in_the_store(s3: S3) -> None:
+    s3.put("x", BODY)
+    with with_faults(s3, Fault(Kind.FLIPPED)) as proxy, pytest.raises(FlexibleChecksumError):
+        client_of(proxy, s3).get_object(Bucket=s3.bucket, Key="x")["Body"].read()
+    assert s3.get(f"s3://{s3.bucket}/x") == BODY
 
 
 def test_a_trickling_body_comes_byte_by_byte(s3: S3) -> None:

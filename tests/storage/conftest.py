@@ -15,11 +15,12 @@ import fsspec.config
 import pytest
 
 from clip_operator.storage import Storage
-from tests.conftest import S3
+from tests.conftest import S3, Cloud
 
 T = TypeVar("T")
 
-KINDS = ("path", "file", "s3", "memory", "local")  # the last two by drivers of fsspec
+KINDS = ("path", "file", "s3", "gs", "az", "memory", "local")  # the last two by drivers of fsspec
+SERVERS = frozenset({"s3", "gs", "az"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Place:
         return f"{self.root}/{quote(name) if self.kind == 'file' else name}"
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.server) if kind == "s3" else kind for kind in KINDS])
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.server) if kind in SERVERS else kind for kind in KINDS])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     kind: str = request.param
     # A driver of real folders, unlike an object store's, makes them only if its user has set that.
@@ -43,6 +44,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if kind == "s3":
         s3: S3 = request.getfixturevalue("s3")
         return Place(s3.storage, f"s3://{s3.bucket}/some folder", kind)
+    if kind in SERVERS:
+        cloud: Cloud = request.getfixturevalue(kind)
+        return Place(cloud.storage, f"{cloud.root}/some folder", kind)
     folder = tmp_path / "some folder"
     roots = {
         "path": str(folder),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec.config
 import pytest
 
 from clip_operator.storage import (
@@ -163,6 +164,8 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_else(place: Plac
         assert list(place.storage.list(place.root + "/")) == kept
 
 
+# Not in Google's store and Azure, where obstore has no word for such a key.
+@pytest.mark.parametrize("place", ["path", "file", "s3", "memory", "local"], indirect=True)
 def test_what_stands_below_two_slashes_is_listed_and_removed_by_that_name(place: Place) -> None:
     for folder in ("out//b.resume/", "/b.resume/"):
         names = {place.uri(f"{folder}{name}") for name in ("1", "2")}
@@ -302,7 +305,11 @@ def test_an_object_of_whose_version_a_store_says_nothing_has_none_nor_has_what_i
     ("uri", "package"),
     [("gs://bucket/x", "gcsfs"), ("abfs://container@account.dfs.core.windows.net/x", "adlfs"), ("oci://b/x", "ocifs")],
 )
-def test_a_scheme_without_its_driver_names_the_package_to_install(uri: str, package: str) -> None:
+def test_a_scheme_without_its_driver_names_the_package_to_install(
+    uri: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for scheme in ("gcs", "az"):  # as FSSPEC_GCS={} does: without it these need no driver
+        monkeypatch.setitem(fsspec.config.conf, scheme, {})
     with pytest.raises(StorageError, match=f"no driver is installed.*pip install {package}"):
         Storage().stat(uri)
 

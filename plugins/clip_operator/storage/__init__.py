@@ -1,9 +1,11 @@
-"""Bytes at a URI: local files, S3, and whatever else an installed fsspec driver reaches."""
+"""Bytes at a URI: local files, S3, Google's and Azure's stores, and whatever else an fsspec driver reaches."""
 
+from clip_operator.storage.cloud.access import CloudAccess
 from clip_operator.storage.objects import (
     AccessDenied,
     BucketNotFound,
     CredentialsError,
+    KeyNotSupported,
     ObjectChanged,
     ObjectInfo,
     ObjectNotFound,
@@ -12,6 +14,7 @@ from clip_operator.storage.objects import (
     Unchanged,
 )
 from clip_operator.storage.s3.access import S3Access
+from clip_operator.storage.s3.handover import S3Settings, keys_of
 from clip_operator.storage.storage import Storage
 from clip_operator.storage.uri import (
     canonical,
@@ -20,6 +23,7 @@ from clip_operator.storage.uri import (
     join,
     name_of,
     parent,
+    refused,
     scheme_of,
     what_is_wrong_with,
 )
@@ -28,13 +32,16 @@ from clip_operator.storage.writing import ObjectWriter
 __all__ = [
     "AccessDenied",
     "BucketNotFound",
+    "CloudAccess",
     "CredentialsError",
+    "KeyNotSupported",
     "ObjectChanged",
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectTooLarge",
     "ObjectWriter",
     "S3Access",
+    "S3Settings",
     "Storage",
     "StorageError",
     "Unchanged",
@@ -42,8 +49,10 @@ __all__ = [
     "dataset_name",
     "display",
     "join",
+    "keys_of",
     "name_of",
     "parent",
+    "refused",
     "scheme_of",
     "what_is_wrong_with",
 ]

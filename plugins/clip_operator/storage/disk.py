@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clip_operator.machine.disk import no_room
+from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.storage.objects import StorageError
 
 
@@ -49,7 +50,7 @@ def _no_room(path: Path, error: OSError) -> StorageError | None:
 def filling(path: Path, *, anew: bool = False) -> Iterator[Callable[[bytes | memoryview, int], None]]:
     """Give what puts bytes at a place in the file ``path``, which is made if there is none.
 
-    It may be called by several threads at the same time.
+    It may be called by several threads at the same time, and looks whether the work was told to stop.
 
     :param anew: the file is emptied first; else what it has in other places stays.
     :raises StorageError: the file cannot be written, with the reason.
@@ -57,6 +58,7 @@ def filling(path: Path, *, anew: bool = False) -> Iterator[Callable[[bytes | mem
     descriptor, flags = -1, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
     def put(data: bytes | memoryview, position: int) -> None:
+        check_not_stopped()
         done = 0
         while done < len(data):  # a disk that fills up takes a part of it first
             done += os.pwrite(descriptor, data[done:], position + done)

@@ -33,6 +33,10 @@ class ObjectNotFound(StorageError):
     """There is no object at this URI. (A bucket that does not exist is no such case: it is not one object's matter.)"""
 
 
+class KeyNotSupported(ObjectNotFound):
+    """No object can be reached under this key, because what reaches the store has no word for it."""
+
+
 class ObjectTooLarge(StorageError):
     """The object has more bytes than the caller accepts."""
 
@@ -110,6 +114,11 @@ def find(uri: str, stat: Callable[[str], ObjectInfo]) -> ObjectInfo | None:
 def changed_while_read(uri: str) -> ObjectChanged:
     """Return the error for an object that is not what it was when its reading began."""
     return ObjectChanged(f"{uri} changed while it was being read; run the task again")
+
+
+def too_large(uri: str, size: int, max_bytes: int) -> ObjectTooLarge:
+    """Return the error for an object of more bytes than the caller accepts."""
+    return ObjectTooLarge(f"{uri} has {size:,} bytes, more than the {max_bytes:,} accepted")
 
 
 def check_range(info: ObjectInfo, start: int, length: int) -> None:

@@ -7,11 +7,12 @@ import os
 from abc import abstractmethod
 from typing import Any
 
+from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.storage.objects import ObjectInfo
 
 
 class VersionReader(io.RawIOBase):
-    """What :class:`io.BufferedReader` needs of an object whose size is known.
+    """What :class:`io.BufferedReader` needs of an object whose size is known. Its reads end where the work is to stop.
 
     :param info: the version.
     """
@@ -45,6 +46,7 @@ class VersionReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
+        check_not_stopped()
         with memoryview(buffer).cast("B") as whole:
             length = max(0, min(whole.nbytes, self.info.size - self._position))
             with whole[:length] as view:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from clip_operator.machine.stopping import check_not_stopped
+from clip_operator.storage.cloud.access import CloudAccess
 from clip_operator.storage.local import LocalBackend
 from clip_operator.storage.objects import ObjectInfo, Unchanged, check_range, find
 from clip_operator.storage.s3.access import S3Access
@@ -15,20 +17,43 @@ from clip_operator.storage.uri import scheme_of
 from clip_operator.storage.writing import ObjectWriter
 
 if TYPE_CHECKING:
+    from clip_operator.storage.cloud.backend import CloudBackend
     from clip_operator.storage.fsspec import FsspecBackend
     from clip_operator.storage.s3.backend import S3Backend
 
-    Backend = LocalBackend | S3Backend | FsspecBackend
+    Backend = LocalBackend | S3Backend | CloudBackend | FsspecBackend
+
+_CLOUD = frozenset({"gs", "az", "abfs", "abfss"})
 
 
 class Storage:
-    """Reads and writes objects by URI. One instance serves many threads and keeps its connections."""
+    """Reads and writes objects by URI. One instance serves many threads and keeps its connections.
 
-    def __init__(self, s3_access: S3Access | None = None) -> None:
-        self.s3_access = s3_access or S3Access()
-        """How S3 is reached."""
+    :param s3_access: how S3 is reached, or what returns that when S3 is reached first.
+    :param cloud_access: how Google's store and Azure are.
+    """
+
+    def __init__(
+        self, s3_access: S3Access | Callable[[], S3Access] | None = None, cloud_access: CloudAccess | None = None
+    ) -> None:
+        self._s3_access = s3_access or S3Access()
+        self.cloud_access = cloud_access or CloudAccess()
+        """How Google's store and Azure are reached."""
+        self._cloud: CloudBackend | None = None
         self._backends: dict[str, Backend] = {}
         self._lock = threading.Lock()
+
+    @property
+    def s3_access(self) -> S3Access:
+        """How S3 is reached."""
+        return self._s3_access if isinstance(self._s3_access, S3Access) else self._s3_access()
+
+    def connect(self, uri: str) -> None:
+        """Set up what reaches this URI, so that the first request does not have to.
+
+        :raises StorageError: it cannot be.
+        """
+        self._backend(uri)
 
     def stat(self, uri: str) -> ObjectInfo:
         """Return the object's size and version, or raise :class:`ObjectNotFound`."""
@@ -96,9 +121,9 @@ class Storage:
     def upload(self, path: Path, uri: str, only_if: Unchanged | None = None) -> ObjectInfo:
         """Put a local file at ``uri``. Readers see the old object or the whole new one, never a part.
 
-        :param only_if: write only if this still holds when the object is published. In S3 and for local files that is
-            one step with the publishing, where the store can do it; else it is looked up right before, or before the
-            upload begins.
+        :param only_if: write only if this still holds when the object is published. In S3, Google's store and Azure and
+            for local files that is one step with the publishing, where the store can do it; else it is looked up right
+            before, or, through fsspec, before the upload begins.
         :raises ObjectChanged: ``only_if`` does not hold. What stands there was left as it is.
         """
         return self._backend(uri).upload(path, uri, only_if)
@@ -164,7 +189,9 @@ class Storage:
 
         :param start_after: a whole URI, of an object or not; only those that sort behind it are wanted.
         """
-        return self._backend(prefix).list(prefix, start_after)
+        for info in self._backend(prefix).list(prefix, start_after):
+            check_not_stopped()
+            yield info
 
     def list_level(self, prefix: str) -> Iterator[str]:
         """Yield the URIs that start with ``prefix`` and go on without a slash: of objects and, with one at the end, of
@@ -187,13 +214,19 @@ class Storage:
             return self._backends[scheme]
 
     def _reach(self, scheme: str) -> Backend:
-        # Imported here: a job over local files needs neither boto3 nor fsspec.
+        # Imported here: a job over local files needs neither boto3 nor obstore nor fsspec.
         if scheme == "file":
             return LocalBackend()
         if scheme == "s3":
             from clip_operator.storage.s3.backend import S3Backend
 
             return S3Backend(self.s3_access)
-        from clip_operator.storage.fsspec import FsspecBackend
+        from clip_operator.storage.fsspec import FsspecBackend, is_configured
 
-        return FsspecBackend(scheme)
+        if scheme not in _CLOUD or is_configured(scheme):
+            return FsspecBackend(scheme)
+        from clip_operator.storage.cloud.backend import CloudBackend
+
+        if self._cloud is None:  # one for all: Azure has three schemes for the same objects
+            self._cloud = CloudBackend(self.cloud_access)
+        return self._cloud

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from clip_operator.redaction import holds_secret, without_secrets
+
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _ALIASES = {"s3a": "s3", "gcs": "gs"}
 _FILE = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
@@ -65,6 +67,19 @@ def what_is_wrong_with(uri: str) -> str | None:
     return None
 
 
+def refused(uri: str) -> str | None:
+    """Return why a URI that a person gave is not taken, and what to do; None where it is.
+
+    What people give stands in logs, manifests and the pod's specification, so it must hold no secret.
+    """
+    if holds_secret(uri):
+        return (
+            "a URI must not hold a password or a signature, nor a web address a query, which may be one; give the "
+            "credentials to the environment or a connection"
+        )
+    return what_is_wrong_with(uri)
+
+
 def parent(uri: str) -> str:
     """Return the folder of an object, without a trailing slash: ``s3://b/a/x.jsonl`` → ``s3://b/a``."""
     head, slash, _ = uri.rpartition("/")
@@ -85,8 +100,11 @@ def join(root: str, relative: str) -> str:
 
 def display(uri: str) -> str:
     """Return the URI as it may appear in a log: without user name, password, query or fragment."""
+    shown = without_secrets(uri)
+    if shown == uri and holds_secret(uri):  # spelled so that where it begins and ends cannot be told
+        return "…"
     if scheme_of(uri) == "file":
-        return uri
-    scheme, _, rest = uri.partition("://")
+        return shown
+    scheme, _, rest = shown.partition("://")
     host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ResponseStreamingError
 
+from clip_operator.machine.connections import Deadline
 from clip_operator.storage.s3.pace import MINIMUM_BYTES_PER_SECOND, PacedAnswer, PacedBody
 
 CONTENT = bytes(range(256)) * 1024
@@ -39,7 +40,7 @@ class Arriving(BytesIO):
 
 @pytest.mark.parametrize("amount", [None, 1000, 10 * len(CONTENT)])
 def test_an_answer_that_keeps_the_speed_is_read_whole(clock: Clock, amount: int | None) -> None:
-    answer = PacedAnswer(Arriving(clock, MINIMUM_BYTES_PER_SECOND), grace_seconds=1)
+    answer = PacedAnswer(Arriving(clock, MINIMUM_BYTES_PER_SECOND), Deadline(1), grace_seconds=1)
     parts = [answer.read(amount)]
     while amount is not None and len(parts[-1]) == amount:
         parts.append(answer.read(amount))
@@ -48,7 +49,7 @@ def test_an_answer_that_keeps_the_speed_is_read_whole(clock: Clock, amount: int 
 
 def test_an_answer_that_is_too_slow_is_given_up_after_its_grace(clock: Clock) -> None:
     with pytest.raises(ResponseStreamingError, match=r"only 21 bytes in 21 seconds"):
-        PacedAnswer(Arriving(clock, 1), grace_seconds=20).read()
+        PacedAnswer(Arriving(clock, 1), Deadline(20), grace_seconds=20).read()
 
 
 def test_a_slice_of_a_file_is_what_lies_between_its_ends() -> None:

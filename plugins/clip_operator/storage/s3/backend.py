@@ -1,4 +1,4 @@
-"""Objects in S3 and in what speaks its protocol, through boto3."""
+"""Objects in S3 and in what speaks its protocol, through boto3; whole objects are read through obstore, too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from clip_operator.machine.threads import in_threads
 from clip_operator.storage.disk import filling, receiving
-from clip_operator.storage.objects import ObjectInfo, ObjectNotFound, ObjectTooLarge, Unchanged
+from clip_operator.storage.objects import ObjectInfo, ObjectNotFound, Unchanged, too_large
 from clip_operator.storage.read_ahead import BUFFER_BYTES, ReadAhead
 from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.client import S3Client, split
@@ -24,6 +24,7 @@ from clip_operator.storage.s3.errors import code_of
 from clip_operator.storage.s3.publication import Publication
 from clip_operator.storage.s3.ranges import S3Version
 from clip_operator.storage.s3.upload import put_bytes, put_file
+from clip_operator.storage.s3.whole_reads import WholeReads
 from clip_operator.storage.uri import canonical, folded
 from clip_operator.storage.writing import ObjectWriter
 
@@ -35,6 +36,7 @@ class S3Backend:
 
     def __init__(self, access: S3Access) -> None:
         self._s3 = S3Client(access)
+        self._whole_reads = WholeReads(self._s3)
 
     def stat(self, uri: str) -> ObjectInfo:
         bucket, key = split(uri)
@@ -42,22 +44,21 @@ class S3Backend:
         return _info(uri, head)
 
     def read(self, uri: str, max_bytes: int | None = None) -> bytes:
-        return self._get(uri, max_bytes)[1]
+        return self.read_version(uri, max_bytes)[1]
 
     def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
-        answer, data = self._get(uri, max_bytes)
-        return _info(uri, answer), data
+        return self._whole_reads.read(uri, max_bytes, partial(self._read_by_boto3, uri, max_bytes))
 
-    def _get(self, uri: str, max_bytes: int | None) -> tuple[dict[str, Any], bytes]:
+    def _read_by_boto3(self, uri: str, max_bytes: int | None) -> tuple[ObjectInfo, bytes]:
         bucket, key = split(uri)
 
-        def once() -> tuple[dict[str, Any], bytes]:
+        def once() -> tuple[ObjectInfo, bytes]:
             answer = self._s3.boto3.get_object(Bucket=bucket, Key=key)
             with closing(answer["Body"]) as body:  # "with body" would give the unguarded stream below it
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
-                    raise ObjectTooLarge(f"{uri} has {size:,} bytes, more than the {max_bytes:,} accepted")
-                return answer, bytes(body.read())
+                    raise too_large(uri, size, max_bytes)
+                return _info(uri, {"ETag": "", **answer}), bytes(body.read())
 
         return self._s3.request(uri, once)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any, TypeVar
 
 import boto3
@@ -17,8 +18,9 @@ from urllib3.exceptions import HTTPError
 from clip_operator.storage.objects import CredentialsError, StorageError
 from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.s3.conditions import Conditions
+from clip_operator.storage.s3.connections import keep_deadlines
 from clip_operator.storage.s3.errors import code_of, explained, is_passing, status_of
-from clip_operator.storage.s3.pace import PacedAnswer
+from clip_operator.storage.s3.pace import Exchange, PacedAnswer
 from clip_operator.storage.uri import display, what_is_wrong_with
 
 T = TypeVar("T")
@@ -41,24 +43,25 @@ def split(uri: str) -> tuple[str, str]:
 class S3Client:
     """One boto3 client for many threads.
 
-    botocore tries a request again until its headers are there. Two things are left to do: bodies that break or trickle;
-    and botocore's quota of retries, which a burst of failures in many threads uses up, so that from then on it fails at
-    once at what a second try would mend. Both are tried again here, with the same limit to the number of tries.
+    botocore tries a request again until its headers are there. What is left to do: answers that trickle or have no end
+    get a deadline; and bodies that break are tried again, as is what botocore gives up early, because a burst of
+    failures in many threads has used up its quota of retries. The limit to the number of tries is the same.
 
     :param access: how S3 is reached; its ``timeout_seconds`` are also the grace of every body's :class:`Pace`.
     """
 
     def __init__(self, access: S3Access) -> None:
         try:
-            session = access.session or boto3.session.Session()
-            settings = _settings(session, access.timeout_seconds, access.config)
-            self.boto3: Any = session.client(
+            self._session = access.session or boto3.session.Session()
+            settings = _settings(self._session, access.timeout_seconds, access.config)
+            self.boto3: Any = self._session.client(
                 "s3", endpoint_url=access.endpoint_url, config=settings, verify=access.verify
             )
         except (botocore_exceptions.BotoCoreError, ValueError) as error:
             raise CredentialsError(f"cannot set up S3 access: {error}") from None
         self.endpoint: str = self.boto3.meta.endpoint_url
         self.conditions = Conditions(self.endpoint)
+        self.config = access.config
         self.timeout_seconds = access.timeout_seconds
         self.max_attempts = int(self.boto3.meta.config.retries["total_max_attempts"])
         # Only stores of the last years know the checksums that boto3 sends unless it is told not to.
@@ -70,6 +73,9 @@ class S3Client:
             wait=wait_random_exponential(multiplier=0.2, max=20),
             reraise=True,
         )
+        silence = self.boto3.meta.config.read_timeout
+        self._head_seconds = inf if silence is None else float(silence)
+        keep_deadlines(self.boto3)
         self.boto3.meta.events.register("before-send.s3", self._send)
 
     def request(self, uri: str, call: Callable[[], T]) -> T:
@@ -97,6 +103,14 @@ class S3Client:
                 uri, self.endpoint, error, code, tries=tries, sends_checksums=self.sends_checksums
             ) from None
 
+    def credentials(self) -> Any:
+        """Return botocore's credentials of now, renewed if need be, as a tuple of key, secret and token."""
+        return self._session.get_credentials().get_frozen_credentials()
+
+    def last_request(self) -> Any:
+        """Return the last request that this thread has sent, as botocore's ``AWSPreparedRequest``."""
+        return self._made.request
+
     def _code(self, uri: str, error: botocore_exceptions.ClientError) -> str:
         """Return S3's code. An answer without a body, as to a HEAD, has only a status; to a GET it gives the code.
 
@@ -121,12 +135,15 @@ class S3Client:
         return self._tries() >= self.max_attempts
 
     def _send(self, request: Any, **_: Any) -> Any:
-        """Send a request in botocore's place, and return its answer with a body that cannot take for ever."""
+        """Send a request in botocore's place, and return its answer; neither head nor body can take for ever."""
         self._made.tries = self._tries() + 1
+        self._made.request = request
         is_streamed = request.stream_output
         request.stream_output = True  # else the whole body would be read here, however slowly it comes
-        answer = self.boto3._endpoint.http_session.send(request)
-        answer.raw = PacedAnswer(answer.raw, self.timeout_seconds)
+        exchange = Exchange(self._head_seconds)
+        with exchange.kept():
+            answer = self.boto3._endpoint.http_session.send(request)
+        answer.raw = PacedAnswer(answer.raw, exchange, self.timeout_seconds)
         if is_streamed and answer.status_code < 300:
             return answer
         try:
