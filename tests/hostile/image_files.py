@@ -91,9 +91,9 @@ def png_of_zeros(width: int, height: int) -> bytes:
     body = b"".join([packer.compress(row * 100) for _ in range(height // 100)]) + packer.flush()
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         [
-            _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
-            _png_chunk(b"IDAT", body),
-            _png_chunk(b"IEND", b""),
+            png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
+            png_chunk(b"IDAT", body),
+            png_chunk(b"IEND", b""),
         ]
     )
 
@@ -104,11 +104,12 @@ def _interlaced_png() -> bytes:
     rows = b"".join((b"\0" + bytes(range(10, 10 + width))) * height for height, width in passes)
     header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 1)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [_png_chunk(b"IHDR", header), _png_chunk(b"IDAT", zlib.compress(rows)), _png_chunk(b"IEND", b"")]
+        [png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b"")]
     )
 
 
-def _png_chunk(name: bytes, data: bytes) -> bytes:
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    """Return one chunk of a PNG file."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -43,11 +44,16 @@ def time_limit(seconds: int = SECONDS) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(source: Path, target: Path, **fields: Any) -> EvaluationManifest:
-    """Score a table, however many of its rows fail."""
+def run(
+    source: Path, target: Path, stop: threading.Event | None = None, seconds: int = SECONDS, **fields: Any
+) -> EvaluationManifest:
+    """Score a table, however many of its rows fail.
+
+    :param seconds: how long that may take, also on a busy machine.
+    """
     defaults = {"input": str(source), "output": str(target), "model": SHAPES, "max_error_rate": 1}
-    with time_limit():
-        return evaluate(parse_request({**defaults, **fields}))
+    with time_limit(seconds):
+        return evaluate(parse_request({**defaults, **fields}), stop=stop)
 
 
 def score_rows(folder: Path, rows: list[dict[str, Any]], name: str, **fields: Any) -> list[dict[str, Any]]:

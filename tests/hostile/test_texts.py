@@ -65,6 +65,7 @@ REFERENCES: list[tuple[Any, str | None]] = [
     ({"path": "good.png"}, None),
     ({"bytes": None, "path": "good.png"}, None),
     ({"path": "../good.png"}, "image_forbidden"),
+    ("https://h/" + "eyJaaaaaaaa-" * 200_000, "image_forbidden"),  # what may be a token is looked for in short texts
     (" good.png", "image_not_found"),
     ("GOOD.PNG", "image_not_found"),
     ("x" * 1_000_000, "image_not_found"),

@@ -61,10 +61,18 @@ def test_the_roots_bucket_is_read_anywhere_and_a_forged_location_nowhere_else(
 
 def test_a_local_data_set_reads_listed_buckets_only(tmp_path: Path, refused: Refusal) -> None:
     refused(FORBIDDEN, loader_at(str(tmp_path)).locate, "s3://bucket/x.png")
-    loader = loader_at(str(tmp_path), "bucket", "gs://bucket-in-gcs")
+    loader = loader_at(str(tmp_path), "bucket", "gs://bucket-in-gcs", "az://container")
     assert loader.locate("s3://bucket/x.png").key == "s3://bucket/x.png"
     assert loader.locate("gcs://bucket-in-gcs/x.png").key == "gs://bucket-in-gcs/x.png"
-    for reference in ("gs://bucket/x.png", "s3://bucket-in-gcs/x.png", "s3://bucke/x.png", "s3://bucket2/x.png"):
+    assert loader.locate("az://container/x.png").key == "az://container/x.png"
+    refused(FORBIDDEN, loader.locate, "az://container@elsewhere.dfs.core.windows.net/x.png")
+    for reference in (
+        "gs://bucket/x.png",
+        "az://bucket/x.png",
+        "s3://bucket-in-gcs/x.png",
+        "s3://bucke/x.png",
+        "s3://bucket2/x.png",
+    ):
         refused(FORBIDDEN, loader.locate, reference)
 
 
@@ -132,7 +140,15 @@ def test_what_only_looks_like_climbing_is_a_key_in_the_own_bucket(s3: S3, other_
     "entry",
     [
         *("", " ", "s3://", "s3://bucket/key", "bucket/key", "bucket/", "*", "my-*", "s3://*", "arn:aws:s3:::bucket"),
-        *("https://bucket.s3.amazonaws.com", "abfs://box@account", "Bucket", "b", "s3://u:secret@bucket", "a b"),
+        *(
+            "https://bucket.s3.amazonaws.com",
+            "abfs://box@account",
+            "az://box@account",
+            "Bucket",
+            "b",
+            "s3://u:secret@bucket",
+            "a b",
+        ),
     ],
 )
 def test_what_is_no_bucket_is_a_wrong_request(entry: str) -> None:
@@ -155,6 +171,8 @@ def test_buckets_are_a_list() -> None:
         ("gcs://bucket/x.jsonl", "gs://bucket"),
         ("data/x.jsonl", None),
         ("file:///data/x.jsonl", None),
+        ("az://box/x.jsonl", "az://box"),
+        ("az://box@account/x.jsonl", None),
         ("abfs://box@account/x.jsonl", None),
         ("s3://arn:aws:s3:us-east-1:1:accesspoint:a/x.jsonl", None),
     ],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
-from clip_operator.storage import Storage
+from clip_operator.storage import ObjectInfo, Storage, StorageError
 from tests.conftest import not_root
 from tests.images.conftest import Refusal, load
 from tests.images.pictures import drawn, encoded, png
@@ -179,3 +179,70 @@ def test_many_threads_share_one_loader(root: Path, loader: ImageLoader, refused:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(check, range(600)))
+
+
+class SwappingStorage(Storage):
+    """Has a folder exchanged for a link to elsewhere right when a file in it was looked at and is to be read."""
+
+    def __init__(self, folder: Path, elsewhere: Path) -> None:
+        super().__init__()
+        self._folder, self._elsewhere = folder, elsewhere
+
+    def _exchange(self) -> None:
+        if not self._folder.is_symlink():
+            self._folder.rename(self._folder.with_name("moved"))
+            self._folder.symlink_to(self._elsewhere)
+
+    def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+        self._exchange()
+        return super().read(uri, max_bytes)
+
+    def read_version(self, uri: str, max_bytes: int | None = None) -> tuple[ObjectInfo, bytes]:
+        self._exchange()
+        return super().read_version(uri, max_bytes)
+
+
+@pytest.mark.parametrize("fetch", ["fetch", "fetch_version"])
+def test_a_link_that_takes_a_folders_place_when_its_file_was_looked_at_leads_nowhere(
+    tmp_path: Path, root: Path, fetch: str
+) -> None:
+    for folder in (root / "folder", tmp_path / "elsewhere"):
+        folder.mkdir()
+        (folder / "x.png").write_bytes(folder.name.encode())
+    loader = ImageLoader(SwappingStorage(root / "folder", tmp_path / "elsewhere"), ImagePolicy(root=str(root)))
+    location = loader.locate("folder/x.png")
+    read = getattr(loader, fetch)(location)
+    assert (read if fetch == "fetch" else read[1]) == b"folder"
+    with pytest.raises(RowError, match="image_forbidden"):
+        getattr(loader, fetch)(location)
+
+
+def test_the_version_of_a_file_names_its_real_path(root: Path, loader: ImageLoader) -> None:
+    (root / "x.png").write_bytes(png())
+    (root / "link.png").symlink_to("x.png")
+    info, data = loader.fetch_version(loader.locate("link.png"))
+    assert (info, data) == (Storage().stat(str(root / "x.png")), png())
+    assert info.uri == loader.readable_uri(loader.locate("link.png"))
+
+
+def test_whether_there_is_something_outside_is_not_told(tmp_path: Path, loader: ImageLoader, root: Path) -> None:
+    (tmp_path / "there").write_bytes(png())
+    told = []
+    for name in ("there", "not-there"):
+        (root / "link.png").unlink(missing_ok=True)
+        (root / "link.png").symlink_to(tmp_path / name)
+        with pytest.raises(RowError) as error:
+            load(loader, "link.png")
+        told.append(str(error.value))
+    assert told[0] == told[1]
+
+
+def test_what_goes_wrong_while_a_file_is_read_names_the_file(root: Path) -> None:
+    class Broken(Storage):
+        def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+            raise StorageError(f"{uri}: Input/output error")
+
+    (root / "x.png").write_bytes(png())
+    loader = ImageLoader(Broken(), ImagePolicy(root=str(root)))
+    with pytest.raises(StorageError, match=f"^{root}/x.png: Input/output error$"):
+        load(loader, "x.png")

@@ -5,7 +5,6 @@ Name servers are played: what they answer is what an attacker would choose. Only
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 import ssl
@@ -17,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from clip_operator.errors import Reason
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.storage import Storage
+from tests.certificates import write_certificate
 from tests.images.conftest import Refusal, WebServer, load, status
 from tests.images.pictures import drawn, encoded
 
@@ -319,26 +316,8 @@ def test_name_servers_that_do_not_answer_are_asked_again(
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A certificate for images.example.org, which this process trusts, and its key in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    today = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("images.example.org")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
     file = tmp_path / "certificate.pem"
-    file.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    write_certificate(file, "images.example.org")
     monkeypatch.setenv("SSL_CERT_FILE", os.fspath(file))
     return file
 

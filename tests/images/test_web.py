@@ -17,6 +17,7 @@ from clip_operator.images import ImageLoader, ImageLocation, ImagePolicy
 from clip_operator.storage import Storage
 from tests.images.conftest import Answer, Refusal, WebServer, load, status
 from tests.images.pictures import drawn, encoded, png
+from tests.raw_server import raw_server, saying
 
 FILE = encoded(drawn())
 
@@ -127,6 +128,37 @@ def test_a_redirect_to_where_the_policy_does_not_lead_is_forbidden(
     web.answers["/x"] = status(200, FILE)
     refused(Reason.IMAGE_FORBIDDEN, load, loader_for(root, web.host), f"{web.url}/1")
     assert not web.calls["/x"]
+
+
+def test_a_host_is_sent_no_credentials_and_no_cookies_and_no_proxy_is_asked(
+    root: Path, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = WebServer("127.0.0.2")
+    elsewhere.anything_else = status(200, FILE)
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, elsewhere.url)
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("default login somebody password hidden\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+    sent: list[set[str]] = []
+
+    def answer(then: Answer) -> Answer:
+        def note(handler: BaseHTTPRequestHandler) -> None:
+            sent.append({name.lower() for name in handler.headers})
+            then(handler)
+
+        return note
+
+    web.answers["/1"] = answer(status(302, b"moved", Location="/2", Set_Cookie="who=you; Path=/"))
+    web.answers["/2"] = answer(status(200, FILE, Set_Cookie="who=you; Path=/"))
+    loader = loader_for(root, web.host)
+    for _ in range(2):
+        assert loader.fetch(ImageLocation(f"{web.url}/1")) == FILE
+    assert sent == [{"host", "user-agent", "accept", "accept-encoding"}] * 4
+    assert not elsewhere.calls
+    elsewhere.close()
 
 
 def test_five_redirects_are_followed_and_no_more(root: Path, web: WebServer, refused: Refusal) -> None:
@@ -269,6 +301,16 @@ def test_queries_stay_out_of_errors_and_of_the_log(
     error = refused(Reason.IMAGE_NOT_FOUND, load, loader_for(root, web.host), f"{web.url}/1?signature=secret")
     assert "secret" not in error.detail + caplog.text
     assert web.requests[0] == "/1?signature=secret"
+
+
+def test_lines_that_are_no_headers_are_passed_over_and_bring_no_query_into_the_log(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sloppy = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nno header\r\nX: y\r\n\r\n" % len(FILE)
+    with raw_server(saying(sloppy, FILE)) as server:
+        load(loader_for(root, server.host), f"http://{server.host}/x?signature=secret")
+    assert not caplog.text
 
 
 def test_threads_share_the_connections_of_one_loader(root: Path, web: WebServer) -> None:

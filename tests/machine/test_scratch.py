@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -44,3 +45,25 @@ def test_the_folder_of_a_job_that_was_killed_is_removed_by_the_next(temporary: P
     (dead / "input").touch()
     with scratch_folder() as folder:
         assert list(temporary.iterdir()) == [folder]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_a_folder_that_another_user_made_under_such_a_name_is_left_alone(temporary: Path) -> None:
+    theirs = temporary / "clip-operator-job-theirs"
+    theirs.mkdir()
+    (theirs / "lock").touch()
+    (theirs / "input").touch()
+    os.chown(theirs, 12345, 12345)
+    with scratch_folder():
+        pass
+    assert (theirs / "input").exists()
+
+
+def test_a_link_under_such_a_name_is_not_followed(temporary: Path) -> None:
+    held = temporary / "held"
+    held.mkdir()
+    (held / "lock").touch()
+    (temporary / "clip-operator-job-link").symlink_to(held)
+    with scratch_folder():
+        pass
+    assert (held / "lock").exists()

@@ -19,9 +19,11 @@ from PIL import Image
 from clip_operator import model
 from clip_operator.errors import Cancelled, Reason, RowError
 from clip_operator.images import ImageLocation
+from clip_operator.machine.processors import usable_cpus
 from clip_operator.scoring import RowResult, Rows, Scorer
 from clip_operator.storage import Storage, StorageError
 from tests.conftest import SHAPES
+from tests.in_threads import ImagesInThreads
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +32,11 @@ def encoder() -> model.ClipEncoder:
     return model.load_encoder(checkpoint, model.choose_device("cpu"), "fp32", 4)
 
 
-class Colours:
+class Colours(ImagesInThreads):
     """The images of these tests: a reference is the name of a colour, and so is the file's content."""
 
     def __init__(self) -> None:
         self.fetched: Counter[str] = Counter()
-
-    def locate(self, reference: object) -> ImageLocation:
-        return ImageLocation(str(reference))
 
     def fetch(self, location: ImageLocation) -> bytes:
         self.fetched[location.key] += 1  # of one key at a time: no two threads fetch the same
@@ -158,46 +157,6 @@ def test_scoring_can_begin_anew_behind_every_segment_with_the_same_numbers_to_th
         resumed = [r for _, results in Scorer(encoder, images, threading.Event()).score(again) for r in results]
     assert [r.score for r in resumed] == [r.score for r in whole]
     assert set(images.fetched) <= {name for name, _ in rows[done * size :]}
-
-
-class Truncated(Colours):
-    """Gives the first so many bytes of each image's content, as often as it is told to, before it gives all."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.times = times
-
-    def fetch(self, location: ImageLocation) -> bytes:
-        whole = super().fetch(location)
-        return whole[:2] if self.fetched[location.key] <= self.times else whole
-
-    @contextmanager
-    def decode(self, data: bytes, at_least: int | None = None) -> Iterator[Image.Image]:
-        if len(data) == 2:
-            raise RowError(Reason.IMAGE_UNREADABLE, "the image is cut short")
-        with super().decode(data) as image:
-            yield image
-
-
-@pytest.mark.parametrize(("times", "expected"), [(1, None), (2, Reason.IMAGE_UNREADABLE)])
-def test_an_image_that_cannot_be_decoded_is_fetched_once_more_before_it_is_called_broken(
-    encoder: model.ClipEncoder, times: int, expected: Reason | None
-) -> None:
-    images = Truncated(times)
-    results = scored(encoder, cut(["red", "blue", "red"], ["a red square"] * 3, 2), images)
-    assert [reason(result) for result in results] == [expected] * 3
-    assert images.fetched == {"red": 2, "blue": 2}
-
-
-def test_an_image_that_came_with_its_row_is_not_fetched_again(encoder: model.ClipEncoder) -> None:
-    class Inline(Truncated):
-        def locate(self, reference: object) -> ImageLocation:
-            return ImageLocation(str(reference), data=b"here")
-
-    images = Inline(1)
-    [result] = scored(encoder, [(0, ["red"], ["a red square"])], images)
-    assert reason(result) is Reason.IMAGE_UNREADABLE
-    assert images.fetched == {"red": 1}
 
 
 def test_an_image_and_a_text_that_rows_repeat_are_encoded_once(encoder: model.ClipEncoder) -> None:
@@ -327,7 +286,7 @@ def test_only_a_few_large_chunks_are_read_ahead(encoder: model.ClipEncoder, name
 
 def test_only_so_many_images_are_held_at_once(encoder: model.ClipEncoder) -> None:
     """While nothing is decoded, the pipeline fetches up to its bound and no further."""
-    most = encoder.image_batch * (encoder.lanes + 1) + 48
+    most = encoder.image_batch * (encoder.lanes + 1) + 24 * usable_cpus()
 
     class Counted(Colours):
         full, lock, decoded = threading.Event(), threading.Lock(), 0

@@ -141,6 +141,14 @@ def _load_plugins() -> tuple[str, ...]:
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
+def decode_in_one_thread() -> None:
+    """Load all decoders now, and let none of them use more than one thread, for a process of which there are many."""
+    if "AVIF" in _load_plugins():
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
 def _short(error: Exception) -> str:
     text = str(error)[:80]
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -75,6 +75,21 @@ class AllowedHosts:
             for allowed in self._names
         )
 
+    def cover(self, entry: str) -> bool:
+        """Say whether another job's entry allows nothing beyond these.
+
+        :raises RequestError: it is no entry.
+        """
+        asked = _parsed(entry)
+        if isinstance(asked, _AllowedName):
+            return any(_covers(allowed, asked) for allowed in self._names)
+        return any(
+            asked.port == allowed.port
+            and asked.network.version == allowed.network.version
+            and allowed.network.supernet_of(asked.network)  # type: ignore[arg-type] # of one version
+            for allowed in self._networks
+        )
+
     def may_be_reached(self, address: Address, port: int) -> bool:
         """Say whether an allowed name may lead to this address: a public one, or one that is allowed itself."""
         return is_public(address) or any(
@@ -106,6 +121,11 @@ def _parsed(text: str) -> _AllowedName | _AllowedNetwork:
         return _AllowedNetwork(ip_network(f"{address}{match['prefix'] or ''}"), port)
     except ValueError as error:
         raise RequestError(f"'{text}' is not a network that can be allowed: {error}") from None
+
+
+def _covers(allowed: _AllowedName, asked: _AllowedName) -> bool:
+    same = allowed.name == asked.name and allowed.wildcard == asked.wildcard
+    return allowed.port == asked.port and (same or (allowed.wildcard and asked.name.endswith("." + allowed.name)))
 
 
 def _is_name(text: str) -> bool:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, TypeVar
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.images.buckets import BUCKET_STORES
 from clip_operator.images.closed_buckets import ClosedBuckets
 from clip_operator.images.decoding import load_rgb, open_image
 from clip_operator.images.inline import locate_bytes, locate_data_uri
 from clip_operator.images.local_root import LocalRoot, file_uri_path
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.object_store import Objects
-from clip_operator.images.pixel_budget import PixelBudget
 from clip_operator.images.policy import ImagePolicy
-from clip_operator.storage import AccessDenied, ObjectInfo, ObjectNotFound, ObjectTooLarge, Storage, scheme_of
+from clip_operator.storage import (
+    AccessDenied,
+    KeyNotSupported,
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectTooLarge,
+    Storage,
+    scheme_of,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,18 +50,18 @@ class ImageLoader:
 
     :param storage: reads files and objects.
     :param policy: what may be read.
-    :param pixels_at_once: the most pixels of images that are being decoded at one time, in all threads together; one
-        image that has more is decoded alone. The default, 200 million, bounds the memory they take to some 0.8 GB of
-        JPEG and PNG photos, and 5 GB of the costliest format.
+    :param room: called with the number of an image's pixels before they are decoded; they are in memory inside.
     """
 
-    def __init__(self, storage: Storage, policy: ImagePolicy, pixels_at_once: int = 200_000_000) -> None:
+    def __init__(
+        self, storage: Storage, policy: ImagePolicy, room: Callable[[int], AbstractContextManager[object]] = nullcontext
+    ) -> None:
         self._storage = storage
-        self._policy = policy
-        self._budget = PixelBudget(pixels_at_once)
+        self.policy = self._policy = policy
+        self._room = room
         is_local = scheme_of(policy.root) == "file"
         self._root = LocalRoot(policy.root) if is_local else None
-        self._objects = Objects(None if is_local else policy.root, policy.buckets)
+        self._objects = Objects(None if is_local else policy.root, policy.buckets, policy.prefixes)
         self._closed_buckets = ClosedBuckets(storage)
         self._web: WebImages | None = None
         if policy.image_hosts:
@@ -61,16 +71,16 @@ class ImageLoader:
 
     @contextmanager
     def decode(self, data: bytes, at_least: int | None = None) -> Iterator[Image.Image]:
-        """Yield the pixels of an image file, in mode RGB; while inside, they count against the pixels at once.
+        """Yield the pixels of an image file, in mode RGB.
 
-        Waits for room, so resize inside the block, keep the small image, and decode no second image in there.
+        They have their room only inside the block: resize there, and keep the small image.
 
         :param at_least: the length in pixels that the short side will be resized to; a JPEG may then come at 1/2, 1/4
             or 1/8 of its size, with a short side of at least twice that. None, the default, for exact pixels.
         :raises RowError: the bytes are not a whole image within the policy's limits.
         """
         image, pixels = open_image(data, self._policy.max_pixels, at_least)
-        with self._budget.held(pixels):
+        with self._room(pixels):
             image = load_rgb(image)  # under the same name, so that pixels of another mode are freed
             yield image
 
@@ -105,7 +115,7 @@ class ImageLoader:
             return location.data
         if scheme_of(location.key) in ("http", "https"):
             return self._allowed_web(location.key).fetch(location)
-        return self._read(location, self._storage.read)
+        return self._read(location, self._storage.read)[1]
 
     def fetch_version(self, location: ImageLocation) -> tuple[ObjectInfo, bytes]:
         """Return the bytes of an image that :meth:`readable_uri` names, and the very version they are.
@@ -113,7 +123,8 @@ class ImageLoader:
         :raises RowError: as :meth:`fetch` does.
         :raises StorageError: as :meth:`fetch` does.
         """
-        return self._read(location, self._storage.read_version)
+        uri, (info, data) = self._read(location, self._storage.read_version)
+        return replace(info, uri=uri), data
 
     def readable_uri(self, location: ImageLocation) -> str | None:
         """Return the URI of the object, or the path of the file behind all links, that :meth:`fetch` would read.
@@ -130,18 +141,41 @@ class ImageLoader:
     def _real_uri(self, location: ImageLocation) -> str:
         if scheme_of(location.key) == "file":
             return self._local_root(location.key).real_path(location.key)
-        return self._objects.locate(location.key).key
+        uri = self._objects.locate(location.key).key
+        if scheme_of(uri) not in BUCKET_STORES and not self._storage.canonical(uri).startswith(self._canonical_root):
+            raise RowError(
+                Reason.IMAGE_FORBIDDEN, f"{location} leads out of the image root by a symbolic link to elsewhere"
+            )
+        return uri
 
-    def _read(self, location: ImageLocation, read: Callable[[str, int], ReadT]) -> ReadT:
-        uri = self._real_uri(location)
+    @cached_property
+    def _canonical_root(self) -> str:
+        return f"{self._storage.canonical(self._policy.root).rstrip('/')}/"
+
+    @contextmanager
+    def _held(self, location: ImageLocation) -> Iterator[tuple[str, str]]:
+        """Yield what to read, and its real URI."""
+        if scheme_of(location.key) == "file":
+            with self._local_root(location.key).held(location.key) as paths:
+                yield paths
+        else:
+            yield (uri := self._real_uri(location)), uri
+
+    def _read(self, location: ImageLocation, read: Callable[[str, int], ReadT]) -> tuple[str, ReadT]:
+        """Return the real URI of an image, and what reading it gave."""
         in_bucket = scheme_of(location.key) != "file"
         try:
-            data = read(uri, self._policy.max_bytes)
+            with self._held(location) as (held, uri):
+                data = read(held, self._policy.max_bytes)
+        except KeyNotSupported:
+            raise RowError(
+                Reason.IMAGE_NOT_FOUND, f"{location} cannot be read: its key is empty between two slashes, or such"
+            ) from None
         except ObjectNotFound:
             raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {location}") from None
         except AccessDenied:
             if in_bucket:
-                self._closed_buckets.was_denied(uri)
+                self._closed_buckets.was_denied(location.key)
             raise RowError(Reason.IMAGE_FORBIDDEN, f"the access to {location} was denied") from None
         except ObjectTooLarge:
             raise RowError(
@@ -149,7 +183,7 @@ class ImageLoader:
             ) from None
         if in_bucket:
             self._closed_buckets.was_read(uri)
-        return data
+        return uri, data
 
     def _locate_text(self, reference: str) -> ImageLocation:
         if reference[:5].lower() == "data:":

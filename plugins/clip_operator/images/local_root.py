@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from clip_operator.errors import Reason, RequestError, RowError
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.paths import resolve
+from clip_operator.storage import StorageError
+
+# Linux gives hold of a file without opening it, and tells where what is held lies.
+_DESCRIPTORS = "/proc/self/fd"
+_HOLDS = hasattr(os, "O_PATH") and Path(_DESCRIPTORS).is_dir()
 
 
 class LocalRoot:
@@ -40,16 +48,49 @@ class LocalRoot:
         raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is outside the image root {shown(self._real)}")
 
     def real_path(self, path: str) -> str:
-        """Follow every symbolic link in the path of a location; raise :class:`RowError` outside the root.
+        """Follow every symbolic link in the path of a location; raise :class:`RowError` outside the root."""
+        return self._inside(os.path.realpath(path), path)
 
-        The result is what to read: opening the path as it was named would follow its links a second time.
+    @contextmanager
+    def held(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yield a path to read the file of a location by, and its real path; raise :class:`RowError` outside the root.
+
+        The file is held inside the block: whatever takes its place, or a folder's on the way, the first path leads to
+        the very file that was looked at. To open the real path would follow links that were made since.
         """
-        real = os.path.realpath(path)
+        if not _HOLDS:
+            yield (real := self.real_path(path)), real
+            return
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)  # opens no device and no pipe
+        except OSError as error:
+            self.real_path(path)  # whether there is something outside is not told
+            raise _why_not(path, error) from None
+        try:
+            held = f"{_DESCRIPTORS}/{descriptor}"
+            real = self._inside(str(Path(held).readlink()), path)
+            try:
+                yield held, real
+            except StorageError as error:
+                error.args = (str(error).replace(held, real),)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def _inside(self, real: str, path: str) -> str:
         if not real.startswith(self._real):
             raise RowError(
                 Reason.IMAGE_FORBIDDEN, f"{shown(path)} leads out of the image root by a symbolic link to elsewhere"
             )
         return real
+
+
+def _why_not(path: str, error: OSError) -> RowError | StorageError:
+    if isinstance(error, PermissionError):
+        return RowError(Reason.IMAGE_FORBIDDEN, f"the access to {shown(path)} was denied")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        return RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {shown(path)}")
+    return StorageError(f"{path}: {error.strerror or error}")
 
 
 def file_uri_path(uri: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from clip_operator.storage import display, scheme_of
 
 _SHOWN_CHARACTERS = 120
+_LOOKED_AT = 4096  # characters of a reference, which may have megabytes
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,7 +42,7 @@ def shown(reference: str) -> str:
         head, mark, _ = reference.partition("://")
         text = f"{head}://…" if mark and head.lower() != "file" else reference
     else:
-        text = display(reference)
+        text = display(reference[:_LOOKED_AT])
     if len(text) > _SHOWN_CHARACTERS:
         text = text[: _SHOWN_CHARACTERS - 1] + "…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

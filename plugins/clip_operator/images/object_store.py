@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images.buckets import BUCKET_STORES, bucket_of, parse_bucket
@@ -10,21 +10,24 @@ from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.paths import resolve
 from clip_operator.storage import canonical, join, scheme_of
 
-_MAX_KEY_BYTES = 1024  # in S3 and GCS; they answer a longer one with an error that is not "not found"
+_MAX_KEY_BYTES = 1024  # in S3, GCS and Azure; they answer a longer one with an error that is not "not found"
 
 
 class Objects:
     """The objects that a job may read.
 
-    Everything below the root; where the root is in S3 or GCS, everything in its bucket; everything in the given ones.
+    Everything below the root; where the root is ``s3://``, ``gs://`` or ``az://``, everything in its bucket; everything
+    in the given ones.
 
     :param root: the URI of a bucket or prefix; None if the root is a local folder.
-    :param buckets: more buckets, as in ``name``, ``s3://name`` or ``gs://name``.
+    :param buckets: more buckets, as in ``name``, ``s3://name``, ``gs://name`` or ``az://name``.
+    :param prefixes: of all this only what is below one of these; empty for all of it.
     """
 
-    def __init__(self, root: str | None, buckets: Iterable[str]) -> None:
+    def __init__(self, root: str | None, buckets: Iterable[str], prefixes: Sequence[str] = ()) -> None:
         self.root = None if root is None else canonical(root).rstrip("/")
         """The root in one spelling."""
+        self._prefixes = tuple(prefixes)
         self._open = [f"{parse_bucket(bucket)}/" for bucket in buckets]
         if self.root is not None:
             self._open.append(f"{self.root}/")
@@ -49,6 +52,10 @@ class Objects:
         # else than the URI seems to say, or refuse the whole request.
         if not {".", ".."}.isdisjoint(key.replace("\\", "/").split("/")):
             raise RowError(Reason.IMAGE_FORBIDDEN, f"{shown(reference)} has '.' or '..' in its key")
+        if self._prefixes and not uri.startswith(self._prefixes):
+            raise RowError(
+                Reason.IMAGE_FORBIDDEN, f"{shown(reference)} is not where an administrator lets jobs read images"
+            )
         if not key or key.endswith("/"):
             raise RowError(Reason.IMAGE_NOT_FOUND, f"{shown(reference)} names a folder, not an object")
         if len(key.encode()) > _MAX_KEY_BYTES:

@@ -28,8 +28,10 @@ class ImagePolicy:
         (JPEG 2000): lower it on small workers.
     :param http_timeout_seconds: how long a web host may stay silent; 30 by default. A whole image, with its redirects
         and retries, may take ten times that.
-    :param buckets: buckets in S3 (``"name"`` or ``"s3://name"``) and GCS (``"gs://name"``) that references may name,
-        beside the root's own. Every object in them may be read.
+    :param buckets: buckets in S3 (``"name"`` or ``"s3://name"``), GCS (``"gs://name"``) and the account of the
+        environment in Azure (``"az://name"``) that references may name, beside the root's own. Every object in them
+        may be read.
+    :param prefixes: what the URIs of all objects must start with, wherever else they may be; empty for no such limit.
     :raises RequestError: a value that can never work.
     """
 
@@ -39,6 +41,7 @@ class ImagePolicy:
     max_pixels: int = 178_956_970
     http_timeout_seconds: float = 30.0
     buckets: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.root.strip() or "\0" in self.root:

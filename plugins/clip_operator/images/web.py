@@ -25,9 +25,11 @@ from clip_operator.images.hosts import DEFAULT_PORTS, AllowedHosts, literal_addr
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.policy import ImagePolicy
 from clip_operator.images.resolution import Resolver
+from clip_operator.machine.connections import TIMED_POOLS, Deadline
 
 _MAX_REDIRECTS = 5
 _CHUNK_BYTES = 64 << 10
+_MAX_CONNECT_SECONDS = 10.0
 _WHOLE_IMAGE_TIMEOUTS = 10  # how many times the time out for silence one whole image may take
 _MAX_CONNECTIONS_PER_HOST = 64  # as many as threads that fetch; more would be opened and thrown away
 _MAX_HOSTS_WITH_CONNECTIONS = 64
@@ -68,9 +70,10 @@ class WebImages:
         self._resolver = Resolver(self._hosts)
         self._dead_hosts = DeadHosts()
         self._max_bytes = policy.max_bytes
-        self._timeout = Timeout(connect=min(10.0, policy.http_timeout_seconds), read=policy.http_timeout_seconds)
+        self._silent_seconds = policy.http_timeout_seconds
         self._whole_seconds = policy.http_timeout_seconds * _WHOLE_IMAGE_TIMEOUTS
         self._pools = urllib3.PoolManager(_MAX_HOSTS_WITH_CONNECTIONS, maxsize=_MAX_CONNECTIONS_PER_HOST)
+        self._pools.pool_classes_by_scheme = TIMED_POOLS
 
     def locate(self, url: str) -> ImageLocation:
         """Return the location that a URL names, without I/O; raise :class:`RowError` if it may not be called."""
@@ -78,7 +81,7 @@ class WebImages:
 
     def fetch(self, location: ImageLocation) -> bytes:
         """Return the bytes of an image, or raise :class:`RowError`."""
-        deadline = time.monotonic() + self._whole_seconds
+        deadline = Deadline(self._whole_seconds)
         url = self._allowed(location.key)
         for _ in range(_MAX_REDIRECTS + 1):
             answer = self._get_unless_dead(url, deadline)
@@ -105,7 +108,7 @@ class WebImages:
             )
         return parts._replace(fragment=None, path=parts.path or "/")
 
-    def _get_unless_dead(self, url: Url, deadline: float) -> bytes | str:
+    def _get_unless_dead(self, url: Url, deadline: Deadline) -> bytes | str:
         host = url.netloc or ""
         self._dead_hosts.check(host)
         try:
@@ -119,7 +122,7 @@ class WebImages:
         self._dead_hosts.answered(host)
         return answer
 
-    def _get(self, url: Url, deadline: float) -> bytes | str:
+    def _get(self, url: Url, deadline: Deadline) -> bytes | str:
         """Return the body, or where the host redirects to, trying again as long as that may help."""
         # urllib3 would follow retries itself, but reads the bodies of the failed answers whole, however long.
         retries = _BoundedRetry(total=3, backoff_factor=0.25, backoff_jitter=0.25, status_forcelist=_TRY_AGAIN)
@@ -130,7 +133,7 @@ class WebImages:
             try:
                 response = self._open(url, deadline)
                 if response.status not in _TRY_AGAIN:
-                    return self._answer(url.url, response, deadline)
+                    return self._answer(url.url, response)
                 problem = f"HTTP status {response.status}"
                 about_the_host = response.status in _ABOUT_THE_HOST
             except (NewConnectionError, ProtocolError, TimeoutError) as error:
@@ -146,15 +149,16 @@ class WebImages:
             finally:
                 if response is not None:
                     response.close()
+            left = self._time_left(url.url, deadline)
             try:
                 retries = retries.increment("GET", shown(url.url), response=response, error=failure)
             except MaxRetryError:
                 kind = _NoAnswer if about_the_host else _Unavailable
                 raise kind(f"{shown(url.url)}: {problem}, at every try") from None
-            retries.sleep(response)
-            self._check_time(url.url, deadline)
+            asked = None if response is None else retries.get_retry_after(response)
+            time.sleep(min(asked or retries.get_backoff_time(), left))
 
-    def _open(self, url: Url, deadline: float) -> urllib3.BaseHTTPResponse:
+    def _open(self, url: Url, deadline: Deadline) -> urllib3.BaseHTTPResponse:
         """Send the request to the first of the host's addresses that takes a connection; return its answer."""
         assert url.scheme is not None
         assert url.host is not None
@@ -162,24 +166,26 @@ class WebImages:
         name = url.host.removesuffix(".") if literal_address(url.host) is None else None
         headers = {**_HEADERS, "Host": (name or url.host) + (f":{url.port}" if url.port else "")}
         failure: HTTPError | None = None
-        for address in self._resolver.addresses(url.host, port, url.url):
+        patience = min(self._silent_seconds, self._time_left(url.url, deadline))
+        for address in self._resolver.addresses(url.host, port, url.url, patience):
             # The name stays in the TLS handshake and is what the certificate must be for.
             pool = self._pools.connection_from_host(
                 str(address), port, url.scheme, pool_kwargs={"server_hostname": name}
             )
+            connect_seconds = min(_MAX_CONNECT_SECONDS, self._silent_seconds, self._time_left(url.url, deadline))
             try:
-                response = pool.urlopen(
-                    "GET",
-                    url.request_uri,
-                    headers=headers,
-                    redirect=False,
-                    retries=False,
-                    timeout=self._timeout,
-                    preload_content=False,
-                )
+                with deadline.kept():
+                    response = pool.urlopen(
+                        "GET",
+                        url.request_uri,
+                        headers=headers,
+                        redirect=False,
+                        retries=False,
+                        timeout=Timeout(connect=connect_seconds, read=self._silent_seconds),
+                        preload_content=False,
+                    )
             except (NewConnectionError, ConnectTimeoutError) as error:
                 failure = error
-                self._check_time(url.url, deadline)
             else:
                 if failure is not None:
                     self._resolver.prefer(url.host, address)
@@ -187,7 +193,7 @@ class WebImages:
         assert failure is not None  # there is an address, or the resolver would have raised
         raise failure
 
-    def _answer(self, url: str, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes | str:
+    def _answer(self, url: str, response: urllib3.BaseHTTPResponse) -> bytes | str:
         target = response.get_redirect_location()
         if target:
             return target
@@ -199,9 +205,9 @@ class WebImages:
             raise RowError(Reason.IMAGE_UNAVAILABLE, f"{shown(url)}: HTTP status {response.status}")
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise RowError(Reason.IMAGE_UNREADABLE, f"{shown(url)} came compressed, which was not asked for")
-        return self._body(url, response, deadline)
+        return self._body(url, response)
 
-    def _body(self, url: str, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    def _body(self, url: str, response: urllib3.BaseHTTPResponse) -> bytes:
         # The announced length is only a hint (and absent from chunked answers), so what arrives is counted.
         body = bytearray()
         while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
@@ -210,12 +216,13 @@ class WebImages:
                 raise RowError(
                     Reason.IMAGE_TOO_LARGE, f"{shown(url)} has more than the {self._max_bytes:,} bytes accepted"
                 )
-            self._check_time(url, deadline)
         return bytes(body)
 
-    def _check_time(self, url: str, deadline: float) -> None:
-        if time.monotonic() > deadline:
-            raise _NoAnswer(f"{shown(url)} was not complete after {self._whole_seconds:g} seconds")
+    def _time_left(self, url: str, deadline: Deadline) -> float:
+        """Return how many seconds are left, more than none; raise :class:`RowError` if there are none."""
+        if (left := deadline.left()) > 0:
+            return left
+        raise _NoAnswer(f"{shown(url)} was not complete after {self._whole_seconds:g} seconds")
 
 
 class _BoundedRetry(Retry):

@@ -1,1 +1,1 @@
-"""What the machine has for the job: processors, disk, a folder to work in."""
+"""What the machine has for the job: processors, disk, a folder to work in, connections."""

@@ -1,4 +1,4 @@
-"""How many processors this process may really use."""
+"""How many processors this process may really use, and what they can do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+_BF16_PRODUCTS = frozenset({"avx512_bf16", "amx_bf16"})
+"""The kernel's names of instructions that multiply numbers in bf16. Others only convert them."""
 
 
 def usable_cpus(cgroup: Path = _CGROUP) -> int:
@@ -35,3 +39,16 @@ def _quota(cgroup: Path) -> float | None:
     except (OSError, ValueError, ZeroDivisionError):  # "max", or no control group at all
         return None
     return granted if granted > 0 else None  # version 1 writes -1 for no limit
+
+
+def multiplies_in_bf16() -> bool:
+    """Tell whether the processors have instructions for products in bf16; False where that cannot be known.
+
+    PyTorch's own answer to this has another name, or none, in some of the versions that will do.
+    """
+    try:
+        lines = _CPU_INFO.read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return not _BF16_PRODUCTS.isdisjoint(flags.split())

@@ -5,6 +5,7 @@ from clip_operator.scoring.derived import derived_columns
 from clip_operator.scoring.mismatched import BYTES_A_ROW, NO_PAIRS, PairedRows, are_packed, packed
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.outcomes import Outcomes
+from clip_operator.scoring.preparation import ImageSource
 from clip_operator.scoring.result import RowResult, written_score
 from clip_operator.scoring.rows import Rows
 from clip_operator.scoring.scorer import CHUNK_ROWS, Scorer
@@ -14,6 +15,7 @@ __all__ = [
     "BYTES_A_ROW",
     "CHUNK_ROWS",
     "NO_PAIRS",
+    "ImageSource",
     "NullDistribution",
     "Outcomes",
     "PairedRows",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic
 from clip_operator.errors import Reason, RowError
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.pairs import Pair, Row
-from clip_operator.scoring.preparation import ImageJob, ImageSource, Stage
+from clip_operator.scoring.preparation import ImageSource, PreparedImage
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.rows import ContentT, Rows
 from clip_operator.scoring.sentences import sentences
@@ -32,7 +32,7 @@ _BYTES_BESIDE_SENTENCE = 2048
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class BatchedImage(ImageJob):
+class BatchedImage(PreparedImage):
     """A distinct image on its way to the model, and where its embedding goes."""
 
     encoding: Encoding
@@ -183,7 +183,7 @@ class Batcher:
     def first_unprepared(self) -> BatchedImage | None:
         """Return the first image, of those in the batches, that is not prepared yet."""
         images = (image for batch in self._image_batches for image in batch.images)
-        return next((image for image in images if image.stage is not Stage.DONE), None)
+        return next((image for image in images if not image.prepared), None)
 
     def _text_of(self, text: str, new: list[tuple[str, Encoding]]) -> Encoding:
         """Return a text's encoding; one that is not remembered goes to the ``new`` ones."""

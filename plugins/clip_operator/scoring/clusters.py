@@ -8,10 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_operator.proof.manifest import GROUPS
-
-_HASH_BITS = 53  # as many as a reader of JSON takes for a whole number
-_LEAST_HASHES = 128
+from clip_operator.proof.manifest import GROUPS, HASH_BITS, LEAST_HASHES
 
 # Of an image inside its row: enough to tell it from others, and no reason to read all of it.
 _END_BYTES = 1024
@@ -23,7 +20,7 @@ def image_hashes(references: Sequence[object]) -> NDArray[np.int64]:
     :returns: int64 [references], each as good as random in [0, 2^53).
     """
     digests = b"".join(hashlib.blake2b(_told_by(each), digest_size=8).digest() for each in references)
-    hashes: NDArray[np.int64] = (np.frombuffer(digests, "<u8") >> np.uint64(64 - _HASH_BITS)).astype(np.int64)
+    hashes: NDArray[np.int64] = (np.frombuffer(digests, "<u8") >> np.uint64(64 - HASH_BITS)).astype(np.int64)
     return hashes
 
 
@@ -57,10 +54,10 @@ class DistinctImages:
 
     def add(self, hashes: NDArray[np.int64]) -> None:
         """Count the images of these hashes: int64 [images]."""
-        if len(self._least) == _LEAST_HASHES:
+        if len(self._least) == LEAST_HASHES:
             hashes = hashes[hashes < self._least[-1]]
         if len(hashes):
-            self._least = np.unique(np.concatenate([self._least, hashes]))[:_LEAST_HASHES]
+            self._least = np.unique(np.concatenate([self._least, hashes]))[:LEAST_HASHES]
 
     @property
     def least(self) -> list[int]:
@@ -69,6 +66,6 @@ class DistinctImages:
 
     def count(self) -> int:
         """Return how many there are."""
-        if len(self._least) < _LEAST_HASHES:
+        if len(self._least) < LEAST_HASHES:
             return len(self._least)
-        return int((_LEAST_HASHES - 1) * 2**_HASH_BITS / int(self._least[-1]))
+        return int((LEAST_HASHES - 1) * 2**HASH_BITS / int(self._least[-1]))

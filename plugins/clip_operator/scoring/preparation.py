@@ -1,172 +1,160 @@
-"""Fetches, decodes and resizes images in threads, a bounded number of images and bytes at a time."""
+"""Lets images be fetched, decoded and resized, a bounded number at a time, and holds their pixels for the model."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from clip_operator.errors import Reason, RowError
+import numpy as np
+
+from clip_operator.images.workers.task import ImageTask
 from clip_operator.machine.processors import usable_cpus
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from clip_operator.images import ImageLocation
     from clip_operator.model import ClipEncoder, Pixels
-
-# Requests to an object store under way at once: at 30 ms each, a thousand images a second.
-_FETCHING_THREADS = 32
-
-# No further image is fetched while files of this many bytes wait for a decoder.
-_FETCHED_BYTES = 128 << 20
+    from clip_operator.resizing import Resizing
 
 
 class ImageSource(Protocol):
-    """Where images come from. All methods are called from many threads and raise :class:`RowError`."""
+    """Where images come from: :class:`clip_operator.images.workers.pool.ImageWorkers`, or what stands for it."""
+
+    @property
+    def decoding(self) -> float:
+        """The share of the time spent on images since this was last asked in which they were decoded, not fetched."""
 
     def locate(self, reference: object) -> ImageLocation:
-        """Return where the image of a row's reference is, without looking there."""
+        """Return where the image of a row's reference is, without looking there, or raise :class:`RowError`."""
 
-    def fetch(self, location: ImageLocation) -> bytes:
-        """Return the bytes of the image file."""
+    def preparing(
+        self, resizing: Resizing | None, slots: int, *, reduced: bool = False, versions: bool = False
+    ) -> AbstractContextManager[Callable[[Sequence[ImageTask]], None]]:
+        """Give what takes images; each one's ``notify`` is called, from another thread, when it is done.
 
-    def decode(self, data: bytes, at_least: int | None = None) -> AbstractContextManager[Image.Image]:
-        """Give its pixels, in mode RGB; with ``at_least``, perhaps of a smaller image with twice as long sides."""
+        :param versions: note which version of its file each was.
+        """
 
-
-class Stage(Enum):
-    """How far the preparation of an image is."""
-
-    QUEUED = "queued"
-    FETCHING = "fetch"
-    DECODING = "decode"
-    DONE = "done"
+    def slot(self, task: ImageTask) -> memoryview:
+        """Return the pixels of an image that is done and was resized."""
 
 
 @dataclass(eq=False, slots=True)
-class ImageJob:
+class PreparedImage(ImageTask):
     """One distinct image on its way to the model.
 
-    :param location: where it is; dropped once it was fetched if it holds the whole file.
-    :param pixels: the result, if ``stage`` is ``DONE`` and there is no ``error``.
-    :param error: what went wrong: a :class:`RowError` if it is this image's fault.
-    :param fetched_again: what was fetched first could not be decoded.
+    :param pixels: what the encoder takes, if it is ``prepared`` and there is no ``error``.
     """
 
-    location: ImageLocation | None
-    stage: Stage = Stage.QUEUED
     pixels: Pixels | None = None
-    error: BaseException | None = None
-    fetched_again: bool = False
+    prepared: bool = False
 
 
-JobT = TypeVar("JobT", bound=ImageJob)
+JobT = TypeVar("JobT", bound=PreparedImage)
 
 
 class Preparation(Generic[JobT]):
-    """The fetching and decoding threads. Close it after use.
+    """Images that wait, are under way, or are ready and not yet released.
 
-    Pillow releases Python's lock while it decodes and resizes, so threads use every processor without the copies that
-    processes would need.
+    All methods belong to one thread, but for ``done``.
 
-    :param images: where images come from.
+    :param submit: takes images whose pixels are wanted.
+    :param images: where that is from.
     :param encoder: whose preprocessing to apply.
-    :param reduced: let JPEGs be decoded at a reduced size where the model needs less.
-    :param most: how many images may be under way or ready and not yet taken.
-    :param done: called from a thread with each job that is done.
+    :param most: how many images may be under way or ready and not yet released.
+    :param done: called, from some thread, with each image that is done.
     """
 
     def __init__(
-        self, images: ImageSource, encoder: ClipEncoder, reduced: bool, most: int, done: Callable[[JobT], None]
+        self,
+        submit: Callable[[Sequence[ImageTask]], None],
+        images: ImageSource,
+        encoder: ClipEncoder,
+        most: int,
+        done: Callable[[JobT], None],
     ) -> None:
+        self._submit = submit
         self._images = images
         self._encoder = encoder
-        self._at_least = encoder.image_side if reduced else None
-        self._most = most
         self._done = done
         self._queued: deque[JobT] = deque()
-        self._taken = 0  # started and not yet released
-        self._fetched_bytes = 0  # fetched and not yet decoded
+        self._free = list(range(most))
+        # Images that are not resized before they come here may be large, so that there are only as many as are needed.
+        self._most_unprepared = most if encoder.resizing is not None else 2 * usable_cpus()
+        self._unprepared = 0  # started
         self._lock = threading.Lock()
-        self._fetchers = ThreadPoolExecutor(_FETCHING_THREADS, thread_name_prefix="clip-fetch")
-        self._decoders = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="clip-decode")
+        self._threads = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="clip-prepare")
 
     @property
     def queued(self) -> int:
-        """How many jobs were submitted and not yet started."""
+        """How many images were submitted and not yet started."""
         return len(self._queued)
 
     def submit(self, job: JobT) -> None:
-        """Put a job behind those that wait. :meth:`start` starts it."""
+        """Put an image behind those that wait. :meth:`start` starts it."""
         self._queued.append(job)
 
     def start(self) -> None:
-        """Start as many of the waiting jobs as the bounds allow."""
-        while self._queued and self._taken < self._most and self._fetched_bytes < _FETCHED_BYTES:
+        """Start as many of the waiting images as the bounds allow."""
+        jobs = []
+        while self._queued and self._free and self._unprepared < self._most_unprepared:
             job = self._queued.popleft()
-            self._taken += 1
-            job.stage = Stage.FETCHING
-            self._fetchers.submit(self._fetch, job)
-
-    def release(self, images: int) -> None:
-        """Say that this many jobs' results are no longer held."""
-        self._taken -= images
-
-    def _fetch(self, job: JobT) -> None:
-        try:
-            assert job.location is not None
-            data = self._images.fetch(job.location)
-        except BaseException as error:  # whatever it is, it must not leave the job waiting for ever
-            self._finish(job, error)
-            return
-        if job.location.inline:
-            job.location = None
-        with self._lock:
-            self._fetched_bytes += len(data)
-        job.stage = Stage.DECODING
-        self._decoders.submit(self._decode, job, data)
-
-    def _decode(self, job: JobT, data: bytes) -> None:
-        try:
-            with self._images.decode(data, self._at_least) as image:
-                job.pixels = self._encoder.preprocess(image)
-        except BaseException as error:  # as above
-            if not self._fetch_again(job, error):
-                self._finish(job, error)
-        else:
-            self._finish(job, None)
-        finally:
             with self._lock:
-                self._fetched_bytes -= len(data)
+                self._unprepared += 1
+            job.slot = self._free.pop()
+            job.notify = self._ready
+            jobs.append(job)
+        if jobs:
+            self._submit(jobs)
 
-    def _fetch_again(self, job: JobT, error: BaseException) -> bool:
-        """Give an image that cannot be decoded a second chance, if it was fetched: it may have been cut on the way."""
-        broken = isinstance(error, RowError) and error.reason is Reason.IMAGE_UNREADABLE
-        if not broken or job.location is None or job.fetched_again:
-            return False
-        job.fetched_again = True
-        job.stage = Stage.FETCHING
+    def release(self, job: JobT) -> None:
+        """Say that an image's pixels are no longer held."""
+        self._free.append(job.slot)
+
+    def _ready(self, job: JobT) -> None:
+        if job.size is not None:
+            width, height = job.size
+            job.pixels = np.frombuffer(self._images.slot(job), np.uint8).reshape(height, width, 3)
+        elif job.error is None:
+            self._threads.submit(self._preprocess, job)
+            return
+        self._finish(job)
+
+    def _preprocess(self, job: JobT) -> None:
+        image: Any = job.result
+        job.result = None
         try:
-            self._fetchers.submit(self._fetch, job)
-        except RuntimeError:  # the run is over, and its threads with it
-            return False
-        return True
+            job.pixels = self._encoder.preprocess(image)
+        except BaseException as error:  # whatever it is, it must not leave the image waiting for ever
+            job.error = error
+        self._finish(job)
 
-    def _finish(self, job: JobT, error: BaseException | None) -> None:
-        if isinstance(error, RowError):
-            # It may be remembered for long, and must not keep the frames that it came through, with the file in them.
-            error.__traceback__ = error.__context__ = None
-        job.location, job.error, job.stage = None, error, Stage.DONE
+    def _finish(self, job: JobT) -> None:
+        with self._lock:
+            self._unprepared -= 1
+        job.prepared = True
         self._done(job)
 
     def close(self) -> None:
         """Drop what is left to do."""
-        # Not waited for: a thread that hangs on a slow host must not hold up the end of a job that was stopped.
-        self._fetchers.shutdown(wait=False, cancel_futures=True)
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def preparation(
+    images: ImageSource, encoder: ClipEncoder, reduced: bool, most: int, done: Callable[[JobT], None]
+) -> Iterator[Preparation[JobT]]:
+    """Give the :class:`Preparation` of a run; what it has not done is dropped at the end.
+
+    :param reduced: let JPEGs be decoded at a reduced size where the model needs less.
+    """
+    with images.preparing(encoder.resizing, most, reduced=reduced) as submit:
+        prepared = Preparation(submit, images, encoder, most, done)
+        try:
+            yield prepared
+        finally:
+            prepared.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 
-from clip_operator.errors import RowError
+from clip_operator.errors import JobError, RowError
 from clip_operator.request import OnError
 
 
@@ -33,6 +35,16 @@ def written_score(value: object, on_error: OnError) -> float | None:
 
     :param value: the cell of the score column. In CSV numbers are text, and nothing is the empty string.
     :param on_error: what the rows got that could not be scored. A pair that was has no cosine of exactly -1.
+    :raises JobError: it has none that a score can be.
     """
-    score = None if value in (None, "") else float(str(value))
+    if value is None or value == "":
+        return None
+    score = math.nan
+    with suppress(ValueError):
+        score = float(str(value))
+    if not 0 <= score <= 1:
+        raise JobError(
+            "a cell in the column of scores holds no score from 0 to 1, so others than this package wrote there; clear "
+            "the tasks that wrote it"
+        )
     return None if score == 0 and on_error == "zero" else score

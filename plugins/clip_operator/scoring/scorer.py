@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import closing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import Cancelled, RowError
+from clip_operator.machine.processors import usable_cpus
 from clip_operator.proof.manifest import Throughput
 from clip_operator.scoring.batching import BatchedChunk, BatchedImage, Batcher, ImageBatch, TextBatch
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.mismatched import PairedRows, PairMaker
 from clip_operator.scoring.pairs import row_results
-from clip_operator.scoring.preparation import ImageSource, Preparation, Stage
+from clip_operator.scoring.preparation import ImageSource, Preparation, preparation
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.rows import ContentT, Rows
 from clip_operator.scoring.utilisation import Activity, Utilisation
@@ -35,10 +35,14 @@ CHUNK_ROWS = 256
 _CHUNKS_AHEAD = 16
 _BYTES_AHEAD = 64 << 20
 
-# Images under way beside those of the batches that wait for the model: what hides the latency of a store.
-_IMAGES_AHEAD = 48
+# Images under way for each processor, beside those of the batches that wait for the model: what hides the latency of a
+# store.
+_IMAGES_AHEAD = 24
 
 _SECONDS_TO_NOTICE_STOP = 0.5
+
+# Images are waited for because they must be decoded, and not fetched, where that took more of the last time.
+_MOSTLY = 0.5
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +52,7 @@ class _Encoded:
     encodings: list[Encoding]
     cache: EncodingCache
     embeddings: Future[torch.Tensor]
+    images: Sequence[BatchedImage]
 
 
 class Scorer:
@@ -89,14 +94,16 @@ class Scorer:
         """
         most_ready = self._encoder.image_batch * (self._encoder.lanes + 1)
         events: SimpleQueue[BatchedImage | _Encoded] = SimpleQueue()
-        preparation: Preparation[BatchedImage] = Preparation(
-            self._images, self._encoder, self._reduced, most_ready + _IMAGES_AHEAD, done=events.put
-        )
-        with closing(preparation), self._encoder.lane_pool() as lanes:
+        done: Callable[[BatchedImage], None] = events.put
+        most = most_ready + _IMAGES_AHEAD * usable_cpus()
+        with (
+            preparation(self._images, self._encoder, self._reduced, most, done=done) as prepared,
+            self._encoder.lane_pool() as lanes,
+        ):
             batcher = Batcher(
-                self._encoder, self._images, self._cache_bytes, self._with_sentences, submit=preparation.submit
+                self._encoder, self._images, self._cache_bytes, self._with_sentences, submit=prepared.submit
             )
-            self._run = _Run(self._encoder, batcher, self._stop, preparation, lanes, events)
+            self._run = _Run(self._encoder, self._images, batcher, self._stop, prepared, lanes, events)
             yield from self._run.results(chunks)
 
     def saving(self) -> None:
@@ -123,6 +130,7 @@ class _Run:
     def __init__(
         self,
         encoder: ClipEncoder,
+        images: ImageSource,
         batcher: Batcher,
         stop: threading.Event,
         preparation: Preparation[BatchedImage],
@@ -130,6 +138,7 @@ class _Run:
         events: SimpleQueue[BatchedImage | _Encoded],
     ) -> None:
         self._encoder = encoder
+        self._images = images
         self._planner = batcher
         self._stop = stop
         self._preparation = preparation
@@ -230,23 +239,28 @@ class _Run:
         batch.images.clear()  # they refer to their batch: in a circle, they would stay until the garbage is collected
         if images:
             encodings = [image.encoding for image in images]
-            self._encode(encodings, self._planner.known_images, lambda: self._encoder.encode_images(pixels))
+            self._encode(encodings, self._planner.known_images, lambda: self._encoder.encode_images(pixels), images)
 
-    def _encode(self, encodings: list[Encoding], cache: EncodingCache, compute: Callable[[], torch.Tensor]) -> None:
+    def _encode(
+        self,
+        encodings: list[Encoding],
+        cache: EncodingCache,
+        compute: Callable[[], torch.Tensor],
+        images: Sequence[BatchedImage] = (),
+    ) -> None:
         def compute_in_lane() -> torch.Tensor:
             with self._utilisation.computing():
                 return compute()
 
         self._encoding += 1
         future = self._lanes.submit(compute_in_lane)
-        future.add_done_callback(lambda done: self._events.put(_Encoded(encodings, cache, done)))
+        future.add_done_callback(lambda done: self._events.put(_Encoded(encodings, cache, done, images)))
 
     def _awaited(self) -> Activity:
         """Return what a lane with nothing to do waits for."""
-        image = self._planner.first_unprepared()
-        if image is None:
+        if self._planner.first_unprepared() is None:
             return Activity.ENCODE
-        return Activity.DECODE if image.stage is Stage.DECODING else Activity.FETCH
+        return Activity.DECODE if self._images.decoding > _MOSTLY else Activity.FETCH
 
     def _handle_events(self, wait: bool) -> None:
         """Take note of all that happened; with ``wait``, of at least one thing, unless none comes for a while."""
@@ -265,8 +279,10 @@ class _Run:
     def _take_image(self, image: BatchedImage) -> None:
         image.batch.unprepared -= 1
         if isinstance(image.error, RowError):
+            # It may be remembered for long, and must not keep the frames that it came through.
+            image.error.__traceback__ = image.error.__context__ = None
             image.encoding.error = image.error
-            self._preparation.release(1)
+            self._preparation.release(image)
         elif image.error is not None:
             raise image.error
 
@@ -274,5 +290,5 @@ class _Run:
         self._encoding -= 1
         for encoding, embedding in zip(encoded.encodings, encoded.embeddings.result().numpy(), strict=True):
             encoded.cache.complete(encoding, embedding)
-        if encoded.cache is self._planner.known_images:
-            self._preparation.release(len(encoded.encodings))
+        for image in encoded.images:
+            self._preparation.release(image)
