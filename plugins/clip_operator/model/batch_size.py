@@ -12,6 +12,7 @@ from clip_operator.model.encoder import ClipEncoder, image_tokens
 # time to be waited for at the end. See `benchmarks/README.md` for the figures.
 _CPU_ACTIVATION_BYTES = 6 << 20
 _MOST_ON_CPU = 16
+_USUAL_WIDTH = 768
 
 # For accelerators whose memory cannot be asked about, such as Apple's.
 _MOST_ON_OTHERS = 32
@@ -33,7 +34,9 @@ def automatic_batch_size(encoder: ClipEncoder, config: Any, device: torch.device
     :param config: the model's configuration, as transformers has it.
     """
     if device.type == "cpu":
-        largest_activation = image_tokens(config) * int(config.vision_config.intermediate_size) * 4  # bytes, float32
+        vision = config.vision_config
+        width = getattr(vision, "intermediate_size", None) or 4 * getattr(vision, "hidden_size", _USUAL_WIDTH)
+        largest_activation = image_tokens(config) * int(width) * 4  # bytes, float32
         return _power_of_two(min(_MOST_ON_CPU, _CPU_ACTIVATION_BYTES // largest_activation))
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

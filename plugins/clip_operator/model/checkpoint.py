@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import JobError
+from clip_operator.model.json_file import byte_limit
 from clip_operator.storage.local import path_of
 from clip_operator.storage.uri import display, name_of, scheme_of
 
@@ -42,7 +43,9 @@ class Checkpoint:
     :param path: the local folder.
     :param revision: the hub commit; None for every other source.
     :param digest: SHA-256 over the names and contents of the files that decide the scores.
-    :param safetensors: whether the weights are in safetensors files.
+    :param files: those files' names, with the size and the time of change in nanoseconds that each had before it was
+        read for the digest.
+    :param weights: the names of those among them that hold the weights.
     """
 
     name: str
@@ -50,7 +53,22 @@ class Checkpoint:
     path: Path
     revision: str | None
     digest: str
-    safetensors: bool
+    files: Mapping[str, tuple[int, int] | None]
+    weights: tuple[str, ...]
+
+    @property
+    def safetensors(self) -> bool:
+        """Whether the weights are in safetensors files."""
+        return self.weights[0].endswith(".safetensors")
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`JobError` if the files are no longer those that the digest was made of."""
+        for name, version in self.files.items():
+            if _version(self.path / name) != version:
+                raise JobError(
+                    f"model {display(self.name)!r}: {name} changed while the checkpoint was being read; run the task "
+                    "again"
+                )
 
 
 def find_checkpoint(name: str, revision: str | None, storage: Storage) -> Checkpoint:
@@ -91,16 +109,47 @@ def _open(name: str, source: str, folder: Path, revision: str | None = None) -> 
         raise JobError(
             f"model {display(name)!r}: {folder} holds no {missing}; it has {', '.join(names[:10]) or 'no files'}"
         )
-    safetensors = weights[0].endswith(".safetensors")
-    if not safetensors:
+    decisive = [n for n in names if n in weights or any(fnmatchcase(n, p) for p in _CONFIGURATION)]
+    for file in decisive:
+        _check_file(display(name), folder, file, file in weights)
+    files = {file: _version(folder / file) for file in decisive}
+    checkpoint = Checkpoint(name, source, folder, revision, _digest(folder, decisive), files, tuple(weights))
+    if not checkpoint.safetensors:
         log.warning(
             "Model %s has no safetensors weights; loading %s with weights only (no code in it is run). "
             "Prefer a checkpoint saved as safetensors.",
             display(name),
             ", ".join(weights),
         )
-    decisive = [n for n in names if n in weights or any(fnmatchcase(n, p) for p in _CONFIGURATION)]
-    return Checkpoint(name, source, folder, revision, _digest(folder, decisive), safetensors)
+    return checkpoint
+
+
+def _check_file(model: str, folder: Path, name: str, is_weights: bool) -> None:
+    """Refuse a file that lies elsewhere, or that is so large that reading it would take the machine's memory."""
+    file, home = (folder / name).resolve(), folder.resolve()
+    # The hub's library keeps the files of all commits in one folder, and links to them.
+    if not file.is_relative_to(home) and file.parent != home.parent.parent / "blobs":
+        raise JobError(
+            f"model {model!r}: {name} is a link that leads out of {folder}, and is not followed; put the file "
+            "itself there"
+        )
+    if not is_weights and (size := file.stat().st_size) > byte_limit(name):
+        raise JobError(_too_large(model, name, size))
+
+
+def _too_large(model: str, name: str, size: int) -> str:
+    return (
+        f"model {model!r}: {name} has {size:,} bytes, and such a file has at most {byte_limit(name):,}; give a "
+        "checkpoint as it was published"
+    )
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _select_weights(names: Iterable[str]) -> list[str]:
@@ -130,11 +179,15 @@ def _fetch(name: str, storage: Storage) -> Path:
     prefix = name.rstrip("/") + "/"
     found = {info.uri[len(prefix) :]: info for info in storage.list(prefix)}
     names = [n for n in found if "/" not in n]
-    wanted = [*_select_weights(names), *(n for n in names if any(fnmatchcase(n, p) for p in _CONFIGURATION))]
+    weights = _select_weights(names)
+    wanted = [*weights, *(n for n in names if any(fnmatchcase(n, p) for p in _CONFIGURATION))]
     if not wanted:
         raise JobError(
             f"model {display(name)!r} not found: there is no checkpoint file directly below {display(prefix)}"
         )
+    for n in wanted:
+        if n not in weights and found[n].size > byte_limit(n):
+            raise JobError(_too_large(display(name), n, found[n].size))
     objects = [found[n] for n in sorted(wanted)]
     if not all(o.etag for o in objects):
         raise JobError(

@@ -16,6 +16,7 @@ from clip_operator.errors import JobError
 from clip_operator.machine.processors import usable_cpus
 from clip_operator.model.preprocessing import choose_preprocessing
 from clip_operator.proof.manifest import ModelProvenance
+from clip_operator.resizing import Resizing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,9 +113,9 @@ class ClipEncoder:
         return self.batch_size if self._most_at_once is None else min(self.batch_size, self._most_at_once)
 
     @property
-    def image_side(self) -> int | None:
-        """The length in pixels that an image's short side is resized to; None where that varies."""
-        return self._preprocessing.side
+    def resizing(self) -> Resizing | None:
+        """All that :meth:`preprocess` does, where that is a resize and a crop and gives uint8 of [height, width, 3]."""
+        return self._preprocessing.resizing
 
     def text_batch(self, tokens: int) -> int:
         """Return how many texts of up to this many tokens go together: those that have a batch of images' tokens."""
@@ -184,16 +185,21 @@ class ClipEncoder:
 
         Texts of like length belong together: each batch is padded to its longest, or, for SigLIP, to the maximum.
 
-        :raises JobError: the memory is too small for a single text.
+        :raises JobError: the memory is too small for a single text, or the tokenizer does not belong to the model.
         """
         return self._fitting(texts, lambda part: self._model.get_text_features(**self._padded(part)))
 
     def _padded(self, texts: Sequence[Tokens]) -> Any:
         padding = "max_length" if self._pads_to_maximum else "longest"
         inputs = {name: [text.inputs[name] for text in texts] for name in texts[0].inputs}
-        return self._tokenizer.pad(inputs, padding=padding, max_length=self._max_tokens, return_tensors="pt").to(
-            self._device
-        )
+        batch = self._tokenizer.pad(inputs, padding=padding, max_length=self._max_tokens, return_tensors="pt")
+        known, highest = int(self._model.config.text_config.vocab_size), int(batch["input_ids"].max())
+        if highest >= known:  # on a GPU it would end the process
+            raise JobError(
+                f"the model's tokenizer gives a text the token {highest}, and the model knows {known}; the tokenizer's "
+                "files are another model's"
+            )
+        return batch.to(self._device)
 
     def _fitting(self, inputs: Sequence[InputT], forward: Callable[[Sequence[InputT]], Any]) -> torch.Tensor:
         """Return the normalised embeddings of ``inputs``, computed in as many parts as the memory asks for."""
@@ -233,6 +239,10 @@ class ClipEncoder:
         return torch.autocast(self._device.type, dtype=_AUTOCAST[self._precision])
 
 
+# All those of an EfficientNet, ALIGN's image tower, which has no patches.
+_STRIDE_OF_CONVOLUTIONS = 32
+
+
 def image_tokens(config: Any) -> int:
     """Return about how many tokens the image tower makes of one image: its patches, and one for the whole.
 
@@ -241,7 +251,7 @@ def image_tokens(config: Any) -> int:
     vision = config.vision_config
     patches = getattr(vision, "num_patches", None)
     if patches is None:
-        patches = (_side(vision.image_size) // _side(vision.patch_size)) ** 2
+        patches = (_side(vision.image_size) // _side(getattr(vision, "patch_size", _STRIDE_OF_CONVOLUTIONS))) ** 2
     return int(patches) + 1
 
 

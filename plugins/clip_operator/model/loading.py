@@ -7,16 +7,22 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from clip_operator.errors import JobError
 from clip_operator.model.batch_size import automatic_batch_size
+from clip_operator.model.configuration import NotOfTheFamily, read_configuration
 from clip_operator.model.cpu_memory import keep_freed_memory
 from clip_operator.model.encoder import ClipEncoder
+from clip_operator.model.json_file import UnfitFile
 from clip_operator.model.packed_linear import can_pack, pack, unpack
+from clip_operator.model.sealed import sealed
+from clip_operator.model.weights import NotOnlyWeights, check_layers, check_pickles, check_room
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clip_operator.model.checkpoint import Checkpoint
     from clip_operator.model.device import Device
     from clip_operator.request import Precision
@@ -88,45 +94,69 @@ def load_encoder(
 
 
 def _load_parts(checkpoint: Checkpoint) -> _Parts:
-    # Local files only, and never code from the checkpoint.
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     progress_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    folder = checkpoint.path
     try:
-        config = AutoConfig.from_pretrained(checkpoint.path, **options)
-        if not (hasattr(config, "text_config") and hasattr(config, "vision_config")):
-            raise JobError(
-                f"model {checkpoint.name!r} is a {config.model_type!r} model, not one of the CLIP family: "
-                "it has no pair of image and text towers"
-            )
-        model, loading = AutoModel.from_pretrained(
-            checkpoint.path,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=checkpoint.safetensors,
-            weights_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, with their names
-            **options,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **options)
-        # The torchvision processor gives other pixels than the original PIL one; name the one that is meant.
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint.path, backend="pil", **options)
+        with sealed(checkpoint) as folder:
+            parts = _load_sealed(checkpoint, folder)
+        checkpoint.check_unchanged()
+        return parts
     except JobError:
         raise
-    except UnpicklingError:  # its text advises to run the code
+    except NotOfTheFamily as error:
+        raise JobError(
+            f"model {checkpoint.name!r} is a {str(error)!r} model, not one of the CLIP family: it has no pair of image "
+            "and text towers"
+        ) from None
+    except UnfitFile as error:
+        raise JobError(f"model {checkpoint.name!r} cannot be loaded from {checkpoint.path}: {error}") from None
+    except (UnpicklingError, NotOnlyWeights):  # the text of the former advises to run the code
         raise JobError(
             f"model {checkpoint.name!r}: the pickled weights in {checkpoint.path} hold more than weights, such as "
             "code to run, and are not loaded; give a checkpoint saved as safetensors"
         ) from None
-    except Exception as error:  # transformers, safetensors and tokenizers raise whatever they met in a bad file
-        why = " ".join(str(error).split())[:400]
+    except BaseException as error:  # transformers, safetensors and tokenizers raise whatever they met in a bad file
+        if not _is_failure(error):
+            raise
+        why = " ".join(str(error).replace(str(folder), str(checkpoint.path)).split())[:400]
         raise JobError(
             f"model {checkpoint.name!r} cannot be loaded from {checkpoint.path}: {type(error).__name__}: {why}"
         ) from None
     finally:
         if progress_bar:
             transformers_logging.enable_progress_bar()
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Tell an error from what ends a program: tokenizers, written in Rust, raise one that is no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _load_sealed(checkpoint: Checkpoint, folder: Path) -> _Parts:
+    # Local files only, and never code from the checkpoint.
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    weights = [folder / name for name in checkpoint.weights]
+    config = read_configuration(checkpoint.path / "config.json")
+    if checkpoint.safetensors:
+        check_layers(config, weights)
+    else:
+        check_pickles(weights)
+    with torch.device("meta"):
+        check_room(AutoModel.from_config(config), weights)
+    model, loading = AutoModel.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=checkpoint.safetensors,
+        weights_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, with their names
+        **options,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **options)
+    # The torchvision processor gives other pixels than the original PIL one; name the one that is meant.
+    image_processor = AutoImageProcessor.from_pretrained(folder, config=config, backend="pil", **options)
     return _Parts(model, loading, tokenizer, image_processor)
 
 
@@ -162,7 +192,9 @@ def _prove(encoder: ClipEncoder, checkpoint: Checkpoint) -> torch.Tensor:
     """
     try:
         image, text = _probe(encoder)
-    except Exception as error:  # whatever an architecture that is not CLIP-like raises
+    except BaseException as error:  # whatever an architecture that is not CLIP-like raises
+        if not _is_failure(error):
+            raise
         raise JobError(
             f"model {checkpoint.name!r} ({encoder.provenance.architecture}) cannot encode an image and a text: "
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -11,8 +11,9 @@ from torch import nn
 class PackedLinear(nn.Module):
     """The same product as ``nn.Linear``, in float32, by oneDNN instead of MKL.
 
-    PyTorch gives float32 products on the CPU to MKL, which on AMD's processors uses half of the vector width that is
-    there; ``benchmarks/`` has the figures. oneDNN uses all of it, and is part of every build of PyTorch for x86.
+    PyTorch gives float32 products on the CPU to MKL, which on some of AMD's processors uses half of the vector width
+    that is there; ``benchmarks/`` has the figures. oneDNN uses all of it, and is part of every build of PyTorch for
+    x86.
 
     :param linear: the layer to replace. Its weight is copied into oneDNN's own layout.
     """

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers.image_processing_backends import PilBackend
 
+from clip_operator.resizing import Resizing
+
 log = logging.getLogger(__name__)
 
 Pixels = Any
@@ -34,8 +36,8 @@ class Preprocessing(Protocol):
         """``direct`` or ``transformers``."""
 
     @property
-    def side(self) -> int | None:
-        """The most pixels that an image's short side is resized to; None if it is not resized, or that is unknown."""
+    def resizing(self) -> Resizing | None:
+        """All that is done to one image, where that is a resize and a crop, so that others can do it; else None."""
 
     def prepare(self, image: Image.Image) -> Pixels:
         """Do what is done to one image, fully loaded and of mode ``RGB``."""
@@ -59,31 +61,14 @@ class DirectPreprocessing:
 
     def __init__(self, image_processor: Any, device: torch.device) -> None:
         _check_steps(image_processor)
-        self._size = _resize_size(image_processor)
-        self._resample = Image.Resampling(
-            Image.Resampling.BILINEAR if image_processor.resample is None else image_processor.resample
-        )
-        self._crop_size = _crop_size(image_processor)
-        self._onto_white = bool(image_processor.do_convert_rgb)
+        self.resizing = _resizing(image_processor)
         self._device = device
         self._table = _model_values(image_processor).to(device)
         self._first_rows = torch.arange(0, 3 * _LEVELS, _LEVELS, dtype=torch.int32, device=device).view(3, 1, 1)
-        self.side = max(self._size.values(), default=None)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop one image, fully loaded and of mode ``RGB``, to uint8 of [height, width, 3]."""
-        if self._onto_white and image.info.get("transparency") is not None:  # a PNG may make one RGB colour transparent
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        size = self._resized(*image.size)
-        if size != image.size:
-            image = image.resize(size, self._resample)
-        if self._crop_size is not None and self._crop_size != image.size:
-            width, height = self._crop_size
-            # Negative where the image is smaller than the crop, and then Pillow fills up with zeros.
-            left, top = (image.width - width) // 2, (image.height - height) // 2
-            image = image.crop((left, top, left + width, top + height))
-        return np.asarray(image)
+        return np.asarray(self.resizing.apply(image))
 
     def collate(self, batch: Sequence[NDArray[np.uint8]]) -> dict[str, torch.Tensor]:
         """Return ``pixel_values`` of prepared images: float32, [images, 3, height, width], on the device.
@@ -97,15 +82,6 @@ class DirectPreprocessing:
         rows = planes + self._first_rows
         return {"pixel_values": self._table.index_select(0, rows.flatten()).view(rows.shape)}
 
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height that an image of this width and height is resized to."""
-        if not self._size:
-            return width, height
-        if "shortest_edge" in self._size:
-            length, short = self._size["shortest_edge"], min(width, height)
-            return length * width // short, length * height // short
-        return self._size["width"], self._size["height"]
-
 
 class TransformersPreprocessing:
     """An image processor as it is, called for each image.
@@ -114,7 +90,7 @@ class TransformersPreprocessing:
     """
 
     name = "transformers"
-    side = None
+    resizing = None
 
     def __init__(self, image_processor: Any, device: torch.device) -> None:
         self._image_processor = image_processor
@@ -162,14 +138,28 @@ def _check_steps(image_processor: Any) -> None:
         raise ValueError("it pads images")
 
 
-def _resize_size(image_processor: Any) -> dict[str, int]:
-    """Return ``shortest_edge``, or ``height`` and ``width``, that images are resized to; empty if they are not."""
+def _resizing(image_processor: Any) -> Resizing:
+    resample = Image.Resampling.BILINEAR if image_processor.resample is None else image_processor.resample
+    shortest_edge, size = _resize_size(image_processor)
+    return Resizing(
+        shortest_edge,
+        size,
+        Image.Resampling(resample).value,
+        _crop_size(image_processor),
+        onto_white=bool(image_processor.do_convert_rgb),
+    )
+
+
+def _resize_size(image_processor: Any) -> tuple[int | None, tuple[int, int] | None]:
+    """Return the shortest edge, or the width and height, that images are resized to; neither if they are not."""
     if not image_processor.do_resize:
-        return {}
+        return None, None
     size = dict(image_processor.size)
-    if set(size) not in ({"shortest_edge"}, {"height", "width"}):
-        raise ValueError(f"it resizes to {size}")
-    return size
+    if set(size) == {"shortest_edge"}:
+        return size["shortest_edge"], None
+    if set(size) == {"height", "width"}:
+        return None, (size["width"], size["height"])
+    raise ValueError(f"it resizes to {size}")
 
 
 def _crop_size(image_processor: Any) -> tuple[int, int] | None:
