@@ -24,6 +24,7 @@ from clip_operator.tables import (
     open_table,
     text_files,
 )
+from clip_operator.tables.csv import reader as csv_reader
 from tests.tables.json.json_texts import objects
 from tests.tables.rewriting import Added, rewrite
 
@@ -236,6 +237,7 @@ def test_what_a_scan_refuses_is_not_cut_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, problem: str
 ) -> None:
     monkeypatch.setattr(text_files, "MAX_ROW_LENGTH", 1024 * 1024)
+    monkeypatch.setattr(csv_reader, "MAX_ROW_LENGTH", 1024 * 1024)
     path = tmp_path / f"t.{name}"
     path.write_bytes(content)
     with pytest.raises(JobError) as scanned, open_table(path, file_type_of(name)) as reader:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from clip_operator.errors import JobError
+from clip_operator.errors import Cancelled, JobError
 from clip_operator.tables.file_types import FileType
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -170,5 +170,7 @@ def errors_explained(name: str) -> Iterator[None]:
     """Put a file's name in front of every :class:`JobError`: of several files, it says which."""
     try:
         yield
+    except Cancelled:
+        raise
     except JobError as error:
         raise JobError(f"{name}: {error}") from error

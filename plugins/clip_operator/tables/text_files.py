@@ -5,17 +5,22 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import AnyStr, BinaryIO, cast
+from typing import Any, AnyStr, BinaryIO, cast
 
 from clip_operator.errors import JobError
+from clip_operator.machine.stopping import check_not_stopped
 
 MAX_ROW_LENGTH = 256 * 1024 * 1024
-"""The longest row that is accepted, so that memory stays bounded: bytes of a line, characters of anything longer."""
+"""The longest row that is accepted, so that memory stays bounded: bytes of memory that its text takes.
+
+That is a byte for a character of ASCII, but in a text with an emoji four for every one of its characters."""
 
 MAX_ROW_VALUES = 4_000_000
 """The most values that are accepted in a row: fields, elements, cells, and lines inside a CSV row,
@@ -28,19 +33,34 @@ BYTE_ORDER_MARK = "\ufeff"
 _BLOCK_BYTES = 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _COMPRESSION_LEVEL = 6
-_EXCERPT_LENGTH = 80
+_MOST_WIDTH = 4
+_SHORT = 1024  # in longer texts, what Python adds to each of them is nothing
+_CONTINUING = bytes(range(0x80, 0xC0))
+_WIDTHS = ((re.compile(rb"[\xf0-\xff]"), 4), (re.compile(rb"[\xc4-\xef]"), 2))  # by bytes that begin a character
 
 
-def excerpt(text: str) -> str:
-    """Return the start of a text on one line, for an error message."""
-    start = "".join(char if char.isprintable() else " " for char in text[:_EXCERPT_LENGTH])
-    return f"{start}…" if len(text) > _EXCERPT_LENGTH else start
-
-
-def row_too_long(place: str, hint: str = "") -> JobError:
-    """Return the error for a row over ``MAX_ROW_LENGTH``."""
-    limit = f"{MAX_ROW_LENGTH // 1024**2} MiB"
+def row_too_long(place: str, hint: str = "", most: int = 0) -> JobError:
+    """Return the error for a row over ``MAX_ROW_LENGTH``, or over ``most``."""
+    limit = f"{(most or MAX_ROW_LENGTH) // 1024**2} MiB"
     return JobError(f"{place} is larger than {limit}, the largest row that is accepted. {hint}".rstrip())
+
+
+def width_of(text: str) -> int:
+    """Return how many bytes of memory each character of a text takes: as many as its widest one needs."""
+    if text.isascii():
+        return 1
+    if len(text) > _SHORT:
+        return sys.getsizeof(text) // len(text)
+    widest = max(text)
+    return 1 if widest < "\u0100" else 2 if widest < "\U00010000" else _MOST_WIDTH
+
+
+def is_too_long(text: bytes) -> bool:
+    """Tell whether a text in UTF-8 takes more than ``MAX_ROW_LENGTH`` of memory, or would once it is decoded."""
+    if len(text) * _MOST_WIDTH <= MAX_ROW_LENGTH or text.isascii():
+        return len(text) > MAX_ROW_LENGTH
+    width = next((width for wide, width in _WIDTHS if wide.search(text)), 1)
+    return width * len(text.translate(None, _CONTINUING)) > MAX_ROW_LENGTH
 
 
 def check_values(text: str, place: str) -> None:
@@ -65,7 +85,7 @@ def byte_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[bytes]:
     """
     with _opened(source, compressed) as stream:
         for number, line in enumerate(iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""), 1):
-            if len(line) > MAX_ROW_LENGTH:
+            if is_too_long(line):
                 raise row_too_long(f"line {number}", "If the rows are elements of one JSON array, name the file .json.")
             yield line
 
@@ -106,24 +126,41 @@ def _not_utf8(line: int, error: UnicodeDecodeError) -> JobError:
     text = f"line {line} is not UTF-8 text ({error.reason}, byte 0x{error.object[error.start]:02x})"
     if line == 1 and error.object.startswith(_GZIP_MAGIC):
         return JobError(f"{text}. The data is gzip-compressed: let the file name end in .gz, or unpack it once.")
-    return JobError(f"{text}: {excerpt(error.object[:400].decode(errors='replace'))}")
+    return JobError(f"{text}. Write the file as UTF-8.")
 
 
 @contextmanager
 def _opened(source: Path | BinaryIO, compressed: bool) -> Iterator[BinaryIO]:
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         if not compressed:
-            yield file
+            yield io.BufferedReader(_Watched(file), _BLOCK_BYTES)
             return
         try:
-            # The outer buffer is the one in C: lines straight from GzipFile cost a Python call each.
-            yield cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=file), _BLOCK_BYTES))
+            # Watched on both sides: a little of gzip data can hold a lot of text, and a lot of it none at all. The
+            # outer buffer is the one in C: lines straight from GzipFile cost a Python call each.
+            unpacked = gzip.GzipFile(fileobj=cast("BinaryIO", _Watched(file)))
+            yield io.BufferedReader(_Watched(unpacked), _BLOCK_BYTES)
         except gzip.BadGzipFile as error:
             raise JobError(f"The file name ends in .gz but the data is not whole gzip data ({error}).") from error
         except EOFError as error:
             raise JobError("The gzip data ends too early: the file was cut off. Write or upload it again.") from error
         except zlib.error as error:
             raise JobError(f"The gzip data is damaged ({error}). Write or upload the file again.") from error
+
+
+class _Watched(io.RawIOBase):
+    """A stream that looks, before each read, whether the work was told to stop."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        check_not_stopped()
+        return int(self._stream.readinto(buffer))
 
 
 def gzipped(target: BinaryIO) -> gzip.GzipFile:

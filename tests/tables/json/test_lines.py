@@ -179,17 +179,15 @@ def test_a_chunk_ends_early_where_rows_are_large(tmp_path: Path, monkeypatch: py
         assert [len(chunk) for chunk in reader.chunks(1000)] == [2, 2, 1]
 
 
-def test_broken_json_is_reported_with_line_problem_and_text(tmp_path: Path) -> None:
+def test_broken_json_is_reported_with_line_and_problem_and_not_quoted(tmp_path: Path) -> None:
     message = failure(tmp_path, b'{"a": 1}\n\n{"a": 1 "b": 2, "c": "' + b"x" * 100 + b'"}\n')
-    assert message.startswith('line 3 is not valid JSON (Expecting \',\' delimiter at character 9): {"a": 1 "b": 2')
-    assert message.endswith("xxx…")
-    assert len(message) < 160
+    assert message == "line 3 is not valid JSON (Expecting ',' delimiter at character 9)"
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b"[1, 2]", "line 2 is an array, expected a JSON object: [1, 2]"),
+        (b"[1, 2]", "line 2 is an array, expected a JSON object"),
         (b'"text"', "line 2 is a string, expected a JSON object"),
         (b"null", "line 2 is null, expected a JSON object"),
         (b"17", "line 2 is a number, expected a JSON object"),

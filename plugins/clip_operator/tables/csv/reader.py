@@ -13,7 +13,13 @@ from clip_operator.tables import text_files
 from clip_operator.tables.json.members import json_string
 from clip_operator.tables.rows import RowReader, TextChunk, in_chunks
 from clip_operator.tables.table import Header, TableScan, errors_explained
-from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt, read_lines, row_too_long, too_many_values
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, read_lines, row_too_long, too_many_values, width_of
+
+MAX_ROW_LENGTH = text_files.MAX_ROW_LENGTH // 2
+"""The longest row that is accepted: the parser takes four bytes for each character of a cell, and keeps them."""
+
+MAX_HEADER_LENGTH = 1 << 20
+"""The longest header that is accepted: a short row is padded to its cells, and an object of JSON has all its names."""
 
 
 class _Record(NamedTuple):
@@ -113,8 +119,8 @@ class CsvReader(RowReader):
         header, rows = header_and_rows(read_lines(path, self.file_type.gzip))
         if header.names != expected.names:
             raise JobError(
-                f"its header is {excerpt(header.text)!r}, but that of {self._paths[0].name} is "
-                f"{excerpt(expected.text)!r}; files that make up one table need the same columns in the same order"
+                f"its header is not that of {self._paths[0].name}: {_difference(header.names, expected.names)}; "
+                "files that make up one table need the same columns in the same order"
             )
         for row in rows:
             yield row._replace(text=with_line_break(row.text, like=header.text))
@@ -130,13 +136,18 @@ def header_and_rows(lines: Iterator[str]) -> tuple[Header, Iterator[_Record]]:
     first = next(records, None)
     if first is None:
         raise JobError("the file is empty, without even a header; write or upload it again, or leave it out")
+    if len(first.text) > MAX_HEADER_LENGTH:
+        raise JobError(
+            f"the header is larger than {MAX_HEADER_LENGTH >> 20} MiB, the largest that is accepted, for it may be "
+            "written with every row. Is a quote left open?"
+        )
     header = Header(first.text, tuple(first.cells))
     return header, _rows(records, header)
 
 
 def _records(texts: Iterator[str]) -> Iterator[_Record]:
     # The limit is the whole process's, so it is only ever raised.
-    csv.field_size_limit(max(csv.field_size_limit(), text_files.MAX_ROW_LENGTH))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_LENGTH))
     lines: list[str] = []
     reader = csv.reader(_fed(texts, lines), strict=True)
     mark = ""
@@ -144,7 +155,7 @@ def _records(texts: Iterator[str]) -> Iterator[_Record]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise _not_csv(reader.line_num - len(lines) + 1, error, lines) from error
+            raise _not_csv(reader.line_num - len(lines) + 1, error) from error
         if cells is None:
             return
         text = lines[0] if len(lines) == 1 else "".join(lines)
@@ -170,31 +181,40 @@ def _rows(records: Iterator[_Record], header: Header) -> Iterator[_Record]:
     width = len(header.names)
     for record in records:
         if len(record.cells) > width:
-            raise JobError(
-                f"line {record.line} has {len(record.cells)} cells, but the header has {width}: {excerpt(record.text)}"
-            )
+            raise JobError(f"line {record.line} has {len(record.cells)} cells, but the header has {width}")
         yield record
 
 
 def _fed(lines: Iterator[str], remembered: list[str]) -> Iterator[str]:
     """Yield the lines for the parser, each also added to `remembered`, which the caller empties after every record."""
     length = values = 0
+    width = 1
     for number, line in enumerate(lines, 1):
         if not remembered:
-            length = values = 0
+            length, values, width = 0, 0, 1
         length += len(line)
         values += line.count(",") + 1
+        width = max(width, width_of(line))
         remembered.append(line)
-        if length > text_files.MAX_ROW_LENGTH or values > text_files.MAX_ROW_VALUES:
-            error = row_too_long if length > text_files.MAX_ROW_LENGTH else too_many_values
-            raise error(f"the row that starts in line {number - len(remembered) + 1}", "Is a quote left open?")
+        if length * width > MAX_ROW_LENGTH or values > text_files.MAX_ROW_VALUES:
+            place, hint = f"the row that starts in line {number - len(remembered) + 1}", "Is a quote left open?"
+            too_long = length * width > MAX_ROW_LENGTH
+            raise row_too_long(place, hint, MAX_ROW_LENGTH) if too_long else too_many_values(place, hint)
         yield line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
 
 
-def _not_csv(line: int, error: csv.Error, lines: Sequence[str]) -> JobError:
+def _difference(names: Sequence[str], expected: Sequence[str]) -> str:
+    """Say where two headers differ, and not what they name: either file may be something else than a table."""
+    if len(names) != len(expected):
+        return f"it names {len(names):,} columns instead of {len(expected):,}"
+    pairs = enumerate(zip(names, expected, strict=True), 1)
+    return f"its column {next(number for number, (name, wanted) in pairs if name != wanted):,} has another name"
+
+
+def _not_csv(line: int, error: csv.Error) -> JobError:
     problem = str(error)
     if "new-line" in problem:
         problem = "a carriage return without a line feed stands outside quotes"
     elif "unexpected end" in problem:
         problem = "a quote is opened and never closed"
-    return JobError(f"the row that starts in line {line} is not valid CSV ({problem}): {excerpt(''.join(lines[:3]))}")
+    return JobError(f"the row that starts in line {line} is not valid CSV ({problem})")

@@ -12,10 +12,12 @@ from clip_operator.errors import JobError
 from clip_operator.tables.json.members import parse
 from clip_operator.tables.rows import RowReader, TextChunk, in_chunks
 from clip_operator.tables.table import TableScan
-from clip_operator.tables.text_files import check_values, excerpt
+from clip_operator.tables.text_files import check_values
 
 MAX_COLUMN_NAMES = 10_000
 """How many field names a scan remembers, so that rows keyed by their own ids do not fill the memory."""
+
+_LONGEST_NAME = 1024  # of one that is remembered without having been announced
 
 _KINDS = {str: "a string", list: "an array", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
 
@@ -89,7 +91,7 @@ class JsonReader(RowReader):
 
     def _remember(self, fields: Iterable[str], names: dict[str, None]) -> None:
         for name in fields:
-            if len(names) < MAX_COLUMN_NAMES or name in self._columns:
+            if (len(names) < MAX_COLUMN_NAMES and len(name) <= _LONGEST_NAME) or name in self._columns:
                 names[name] = None
 
     def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[JsonChunk]:
@@ -108,28 +110,32 @@ def parse_object(text: str, place: str) -> dict[str, object]:
         if end != len(text):
             raise json.JSONDecodeError("Extra data", text, end)
     except json.JSONDecodeError as error:
-        raise not_valid(place, error, text) from error
+        # Not from that error: it holds the text, and whatever reports errors may print it.
+        raise not_valid(place, error) from None
     except RecursionError as error:
-        raise nested_too_deeply(place, text) from error
+        raise nested_too_deeply(place) from error
     if not isinstance(value, dict):
-        raise not_an_object(place, value, text)
+        raise not_an_object(place, value)
     return value
 
 
-def not_valid(place: str, error: json.JSONDecodeError, text: str, start: int = 0) -> JobError:
-    """Return the error for broken JSON in the row that begins at `start`."""
+def not_valid(place: str, error: json.JSONDecodeError, start: int = 0) -> JobError:
+    """Return the error for broken JSON in the row that begins at `start`.
+
+    It quotes nothing: what is not a table may be another's file, of which nobody should read in a log.
+    """
     problem = f"{error.msg.removesuffix(' at')} at character {error.pos - start + 1}"
-    return JobError(f"{place} is not valid JSON ({problem}): {excerpt(text[start : start + 100])}")
+    return JobError(f"{place} is not valid JSON ({problem})")
 
 
-def nested_too_deeply(place: str, text: str) -> JobError:
+def nested_too_deeply(place: str) -> JobError:
     """Return the error for arrays or objects inside one another without end."""
-    return JobError(f"{place} is nested too deeply to be read: {excerpt(text)}")
+    return JobError(f"{place} is nested too deeply to be read")
 
 
-def not_an_object(place: str, value: object, text: str) -> JobError:
+def not_an_object(place: str, value: object) -> JobError:
     """Return the error for a row that is some other JSON value."""
-    return JobError(f"{place} is {kind_of(value)}, expected a JSON object: {excerpt(text)}")
+    return JobError(f"{place} is {kind_of(value)}, expected a JSON object")
 
 
 def kind_of(value: object) -> str:

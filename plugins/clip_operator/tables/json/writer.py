@@ -56,7 +56,7 @@ class JsonWriter(TextWriter):
                 texts.append(self._members.set(text, row))
             except RecursionError as error:
                 # The reader followed the nesting, but from a place less deep in the program's own calls.
-                raise nested_too_deeply(f"row {chunk.first_row + len(texts)}", text) from error
+                raise nested_too_deeply(f"row {chunk.first_row + len(texts)}") from error
         return texts
 
 

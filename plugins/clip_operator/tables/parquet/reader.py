@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from itertools import zip_longest
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import BinaryIO
 
 import numpy as np
@@ -14,12 +18,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clip_operator.errors import JobError
+from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.parquet.columns import check_same_columns, column_index, with_types
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
-from clip_operator.tables.parquet.row_sizes import row_sizes
+from clip_operator.tables.parquet.row_sizes import check_rows, row_sizes
 from clip_operator.tables.parquet.schema import Template
+from clip_operator.tables.parquet.trial import Attempt, Trial, shared_trial
 from clip_operator.tables.parquet.types import changed
 from clip_operator.tables.parquet.validity import check_sound
 from clip_operator.tables.parquet.values import LargestValues
@@ -32,7 +38,6 @@ MAX_BATCH_BYTES = 64 * 1024 * 1024
 """No more rows are read at once than fit into this much memory, whatever the footer says of their size."""
 
 _FOOTER_END_BYTES = 8  # its length in four bytes, and the format's mark in four
-_PROBE_BYTES = 64 * 1024
 _PADDING_BYTES = 100  # old writers understated a column by the header of its dictionary, so Arrow reads on for as much
 
 
@@ -125,7 +130,7 @@ class ParquetReader(TableReader):
         if isinstance(source, Sequence):
             self._parts = [_opened_part(part, index) for index, part in enumerate(source)]
         else:
-            self._parts = [_Part(source, row_groups)]
+            self._parts = [FilePart(source, row_groups, shared_trial())]
         first = self._parts[0]
         for index, part in enumerate(self._parts):
             check_same_columns(part.schema, _name(part.source, index), first.schema, _name(first.source, 0))
@@ -211,11 +216,18 @@ class _GrowingChunk:
         return ParquetChunk(self.first_row, self._batches, self._size)
 
 
-class _Part:
-    """Some row groups of one file, which is open only while it is read: a table may have thousands of files."""
+class FilePart:
+    """Some row groups of one file, which is open only while it is read: a table may have thousands of files.
 
-    def __init__(self, source: ParquetSource, row_groups: range | None = None) -> None:
+    :param trial: what decodes everything first, in a process whose memory is limited. Without one, and of a stream,
+        everything is decoded here at once: such streams are what jobs have written themselves.
+    """
+
+    def __init__(self, source: ParquetSource, row_groups: range | None = None, trial: Trial | None = None) -> None:
         self.source = source
+        self._trial = trial if isinstance(source, Path) else None
+        if self._trial is not None and isinstance(source, Path):
+            self._trial.footer(source, row_groups[0] if row_groups else None)
         with self._opened() as opened, _parquet_file(opened) as file:
             with _errors_explained():
                 self.metadata: pq.FileMetaData = file.metadata
@@ -230,14 +242,18 @@ class _Part:
                 check_not_encrypted(file, self.groups[0])
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in record batches of at most this many."""
+        """Yield the rows in record batches of at most this many.
+
+        :raises JobError: the data is damaged, or has a row that is too large or has too many values.
+        """
         # Row group by row group, because Arrow cannot put nested dictionaries of two row groups into one batch.
         with (
             self._opened() as opened,
             closing(LargestValues(opened, self.metadata)) as largest_values,
             _parquet_file(opened, metadata=self.metadata) as file,
         ):
-            for group in self.groups:
+            for group in self._tried(rows, self.groups):
+                check_not_stopped()
                 self._check_int96(opened, group)
                 with _errors_explained():
                     largest = largest_values.of(group)
@@ -245,6 +261,23 @@ class _Part:
                 yield from self._batches_of(file, group, max(1, most))
                 # Else Arrow keeps what it has freed, and memory grows with the number of row groups.
                 pa.default_memory_pool().release_unused()
+
+    def _tried(self, rows: int, groups: Sequence[int]) -> Iterator[int]:
+        """Yield the row groups, each when it was decoded on trial; meanwhile the next one is."""
+        if self._trial is None or not isinstance(self.source, Path):
+            yield from groups
+            return
+        begun: deque[Attempt] = deque()
+        try:
+            for group, following in zip_longest(groups, groups[1:]):
+                tried = begun.popleft() if begun else self._trial.begin(self.source, group, rows)
+                self._trial.wait_for(tried, f"Row group {group + 1:,} of {self.metadata.num_row_groups:,}")
+                if following is not None:
+                    begun.append(self._trial.begin(self.source, following, rows))
+                yield group
+        finally:  # also of a pass that is given up
+            for attempt in begun:
+                self._trial.drop(attempt)
 
     def _opened(self) -> AbstractContextManager[Path | BinaryIO]:
         if callable(self.source):
@@ -260,6 +293,9 @@ class _Part:
                 if batch is None:
                     break
                 check_sound(batch)
+            check_not_stopped()
+            first_row = self.metadata.row_group(group).num_rows - rows_left
+            check_rows(batch, f"of row group {group + 1:,}", first_row)
             rows_left -= batch.num_rows
             if rows_left < 0:
                 break
@@ -298,9 +334,9 @@ def _parquet_file(opened: Path | BinaryIO, metadata: pq.FileMetaData | None = No
         yield file
 
 
-def _opened_part(source: ParquetSource, index: int) -> _Part:
+def _opened_part(source: ParquetSource, index: int) -> FilePart:
     with errors_explained(_name(source, index)):
-        return _Part(source)
+        return FilePart(source, None, shared_trial())
 
 
 def _name(source: ParquetSource, index: int) -> str:
@@ -318,17 +354,32 @@ def check_not_encrypted(file: pq.ParquetFile, group: int) -> None:
         next(file.iter_batches(batch_size=1, row_groups=[group]), None)
 
 
+def _check_columns_not_encrypted(file: pq.ParquetFile) -> None:
+    """Refuse encrypted columns of a file of which only the footer is there."""
+    try:
+        check_not_encrypted(file, 0)
+    except EncryptedFile:
+        raise
+    except JobError:
+        return  # where the column should be, there is nothing
+
+
 def read_layout(stream: BinaryIO) -> ParquetLayout:
     """Do what :func:`~clip_operator.tables.parquet_layout` says."""
     size = stream.seek(0, io.SEEK_END)
-    with _errors_explained():
-        # So a column's bytes are read as they are needed, and only the first of them are.
-        file = pq.ParquetFile(stream, buffer_size=_PROBE_BYTES, pre_buffer=False)
-    metadata = file.metadata
-    if metadata.num_row_groups:
-        check_not_encrypted(file, 0)
-    stream.seek(size - _FOOTER_END_BYTES)
-    footer = size - _FOOTER_END_BYTES - int.from_bytes(stream.read(4), "little")
+    stream.seek(max(0, size - _FOOTER_END_BYTES))
+    footer = max(0, size - _FOOTER_END_BYTES - int.from_bytes(stream.read(4), "little"))
+    stream.seek(footer)
+    with NamedTemporaryFile() as alone:
+        # A sparse file, in which the footer is where it is in the whole.
+        alone.seek(footer)
+        shutil.copyfileobj(stream, alone)
+        alone.flush()
+        shared_trial().footer(Path(alone.name))
+        with _parquet_file(Path(alone.name)) as file:
+            metadata = file.metadata
+            if metadata.num_row_groups:
+                _check_columns_not_encrypted(file)
     groups = tuple(_row_group(metadata.row_group(index), footer) for index in range(metadata.num_row_groups))
     return ParquetLayout(groups, (footer, size))
 
@@ -346,6 +397,10 @@ def _row_group(group: pq.RowGroupMetaData, end: int) -> RowGroup:
     return RowGroup(group.num_rows, start, min(stop + _PADDING_BYTES, end))
 
 
+class EncryptedFile(JobError):
+    """A Parquet file, or a column of one, that can be read with a key only."""
+
+
 def not_parquet(problem: str) -> JobError:
     return JobError(f"The file cannot be read as Parquet ({problem}). Write or upload it again.")
 
@@ -358,8 +413,10 @@ def _in_nanoseconds(data_type: pa.DataType) -> pa.DataType:
 def _errors_explained() -> Iterator[None]:
     try:
         yield
+    except MemoryError:  # Arrow's is an ArrowException, too
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         if "decrypt" in problem:
-            raise JobError(f"The Parquet file is encrypted ({problem}). Write it without encryption.") from error
+            raise EncryptedFile(f"The Parquet file is encrypted ({problem}). Write it without encryption.") from error
         raise not_parquet(problem) from error

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from clip_operator.tables import text_files
+from clip_operator.tables.text_files import MAX_ROW_VALUES, row_too_long, too_many_values
 
 _BYTES_OF_OTHERS = 8  # of a value whose length cannot be told
 
@@ -19,29 +23,53 @@ def row_sizes(batch: pa.RecordBatch) -> Sizes:
 
     Of a value that rows share by a dictionary, only where it stands there is counted.
     """
-    return _summed([_sizes(column) for column in batch.columns], batch.num_rows)
+    return _summed([_added_up(column, _sizes) for column in batch.columns], batch.num_rows)
+
+
+def check_rows(batch: pa.RecordBatch, place: str, first_row: int) -> None:
+    """Refuse rows that are larger, or have more values, than a row may.
+
+    :param place: where the rows are, as in ``of row group 1``.
+    :param first_row: the index there of the first one.
+    :raises JobError: there is one; it is named.
+    """
+    for sizes, most, error in (
+        (row_sizes(batch), text_files.MAX_ROW_LENGTH, row_too_long),
+        (_summed([_added_up(c, _ones) for c in batch.columns], batch.num_rows), MAX_ROW_VALUES, too_many_values),
+    ):
+        if len(sizes) and sizes.max() > most:
+            raise error(f"row {first_row + int(sizes.argmax()) + 1:,} {place}")
+
+
+def _added_up(array: pa.Array, of_values: Callable[[pa.Array], Sizes]) -> Sizes:
+    """Return for each row the sum, over all values inside of it, of what ``of_values`` says of each."""
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _added_up(array.storage, of_values)
+    if pa.types.is_struct(kind):
+        return _summed([_added_up(child, of_values) for child in array.flatten()], len(array))
+    if pa.types.is_fixed_size_list(kind):
+        values = array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size)
+        return cast("Sizes", _added_up(values, of_values).reshape(len(array), kind.list_size).sum(axis=1))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        return _of_lists(array, of_values)
+    return of_values(array)
+
+
+def _ones(array: pa.Array) -> Sizes:
+    return np.ones(len(array), np.int64)
 
 
 def _sizes(array: pa.Array) -> Sizes:
-    kind = array.type
-    if (width := _width(kind)) is not None:
+    if (width := _width(array.type)) is not None:
         return np.full(len(array), width, np.int64)
-    if isinstance(kind, pa.BaseExtensionType):
-        return _sizes(array.storage)
-    if pa.types.is_struct(kind):
-        return _summed([_sizes(child) for child in array.flatten()], len(array))
-    if pa.types.is_fixed_size_list(kind):
-        values = array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size)
-        return cast("Sizes", _sizes(values).reshape(len(array), kind.list_size).sum(axis=1))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
-        return _of_lists(array)
     return _lengths(array)
 
 
-def _of_lists(array: pa.Array) -> Sizes:
+def _of_lists(array: pa.Array, of_values: Callable[[pa.Array], Sizes]) -> Sizes:
     offsets = array.offsets.to_numpy().astype(np.int64)
     values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
-    ends = np.concatenate(([0], np.cumsum(_sizes(values))))
+    ends = np.concatenate(([0], np.cumsum(_added_up(values, of_values))))
     return cast("Sizes", np.diff(ends[offsets - offsets[0]]))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from clip_operator.errors import JobError
-from clip_operator.tables.text_files import excerpt
+from clip_operator.machine.stopping import check_not_stopped
 
 MAX_HEADER_BYTES = 1024 * 1024
 """The longest extended header that is read: it holds a name."""
@@ -20,6 +20,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 # What is not UTF-8 in a name is spelt out, so that the name is text and no two names become one.
 _ENCODING, _ERRORS = "utf-8", "backslashreplace"
 _PAX_RECORD = re.compile(rb"(\d{1,10}) ([^=]+)=")
+_SHOWN_CHARACTERS = 80
 _LONG_NAME = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _PAX = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
 
@@ -30,6 +31,12 @@ class TarMember(NamedTuple):
     name: str
     offset: int
     size: int
+
+
+def shown(name: str) -> str:
+    """Return the start of a member's name on one line, for an error message."""
+    start = "".join(char if char.isprintable() else " " for char in name[:_SHOWN_CHARACTERS])
+    return f"{start}…" if len(name) > _SHOWN_CHARACTERS else start
 
 
 def tar_members(file: BinaryIO) -> Iterator[TarMember]:
@@ -44,6 +51,7 @@ def tar_members(file: BinaryIO) -> Iterator[TarMember]:
     name: str | None = None
     size: int | None = None
     while True:
+        check_not_stopped()
         header = _header(file, position, end, previous)
         if header is None:
             _check_rest(file, position, previous)
@@ -61,7 +69,7 @@ def tar_members(file: BinaryIO) -> Iterator[TarMember]:
         if header.type == tarfile.GNUTYPE_SPARSE:
             raise _sparse(member.name)
         name = size = None
-        previous = f"the member {excerpt(member.name)!r}"
+        previous = f"the member {shown(member.name)!r}"
         # A link and the like state a size, too, in some tars, but have no data.
         has_data = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
         position = _next_block(data + member.size) if has_data else data
@@ -95,7 +103,7 @@ def _damaged(previous: str, problem: str, hint: str = "") -> JobError:
 
 def _sparse(name: str) -> JobError:
     return JobError(
-        f"The member {excerpt(name)!r} of the tar is stored with holes (as a sparse file), which is not read. "
+        f"The member {shown(name)!r} of the tar is stored with holes (as a sparse file), which is not read. "
         "Write the tar without --sparse."
     )
 
@@ -139,6 +147,7 @@ def _check_rest(file: BinaryIO, position: int, previous: str) -> None:
     """Refuse anything but zeros behind the end marker; else rows would be lost without a word."""
     file.seek(position)
     while block := file.read(_REST_BYTES):
+        check_not_stopped()
         if block.strip(b"\0"):
             raise JobError(
                 f"There is more behind the end of the tar, which is behind {previous}: two tars were joined, perhaps. "

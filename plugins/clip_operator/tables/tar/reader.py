@@ -21,9 +21,9 @@ from clip_operator.tables.json.members import json_string
 from clip_operator.tables.json.reader import parse_object
 from clip_operator.tables.rows import RowReader, in_chunks
 from clip_operator.tables.table import TableScan, UnreadableValue
-from clip_operator.tables.tar.members import TarMember, tar_members
+from clip_operator.tables.tar.members import TarMember, shown, tar_members
 from clip_operator.tables.tar.sample import COLUMNS, IMAGE, JSON, TEXT, Sample
-from clip_operator.tables.text_files import BYTE_ORDER_MARK, excerpt
+from clip_operator.tables.text_files import BYTE_ORDER_MARK, is_too_long, row_too_long
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 MAX_MEMBERS = 10_000
 """The most files that a row may have."""
+
+MAX_NAMES_LENGTH = 16 * 1024 * 1024
+"""The most characters that the names of a row's files may have together."""
 
 _IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 _CAPTION_FIELDS = ("caption", "text")
@@ -137,6 +140,7 @@ class _Run:
 
     key: str
     files: dict[str, TarMember] = field(default_factory=dict)
+    names_length: int = 0
 
 
 def _samples(path: Path) -> Iterator[Sample]:
@@ -158,11 +162,14 @@ def _runs(path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
                 run = _Run(key)
             if ending in run.files:
                 raise JobError(
-                    f"The tar has two files {excerpt(member.name)!r} in one row: {excerpt(run.files[ending].name)!r} "
+                    f"The tar has two files {shown(member.name)!r} in one row: {shown(run.files[ending].name)!r} "
                     "came before. Give every row a name of its own."
                 )
             if len(run.files) == MAX_MEMBERS:
-                raise JobError(f"The row {excerpt(key)!r} has more than {MAX_MEMBERS:,} files, the most it may have.")
+                raise JobError(f"The row {shown(key)!r} has more than {MAX_MEMBERS:,} files, the most it may have.")
+            run.names_length += len(member.name)
+            if run.names_length > MAX_NAMES_LENGTH:
+                raise row_too_long(f"What the files of the row {shown(key)!r} are called", most=MAX_NAMES_LENGTH)
             run.files[ending] = member
         if run is not None:
             yield file, run
@@ -203,8 +210,9 @@ def _sample(path: Path, file: BinaryIO, run: _Run) -> Sample:
 def _text(file: BinaryIO, member: TarMember) -> str | UnreadableValue:
     if member.size > text_files.MAX_ROW_LENGTH:
         return UnreadableValue()
+    data = _read(file, member)
     try:
-        return _read(file, member).decode().removeprefix(BYTE_ORDER_MARK)
+        return UnreadableValue() if is_too_long(data) else data.decode().removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError:
         return UnreadableValue()
 
@@ -226,5 +234,5 @@ def _read(file: BinaryIO, member: TarMember) -> bytes:
     file.seek(member.offset)
     data = file.read(member.size)
     if len(data) < member.size:
-        raise JobError(f"The tar is cut off inside of the member {excerpt(member.name)!r}. Write or upload it again.")
+        raise JobError(f"The tar is cut off inside of the member {shown(member.name)!r}. Write or upload it again.")
     return data
