@@ -150,7 +150,7 @@ def test_part_files_are_not_put_among_those_that_are_read(tmp_path: Path, source
     Storage().write(_ROW, f"{tmp_path}/s/x_step1/part-1.jsonl")
     fields = {"input": f"{tmp_path}/{source}", "output": f"{tmp_path}/s/../s/x_step1/part-*.jsonl", "overwrite": True}
     with pytest.raises(RequestError, match=_REFUSED):
-        plan_shards(parse_request(fields), Storage(), shards=1, standalone=True)
+        plan_shards(parse_request(fields), Storage(), shards=1)
 
 
 def test_what_belongs_to_an_output_does_not_replace_the_input(tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_without_the_package_the_command_that_installs_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(RequestError, match=r"pip install 'airflow-clip-operator\[datasets\]'"):
+    with pytest.raises(RequestError, match=r"pip install 'datasets>=4'"):
         found(f"hf:{tmp_path}")
 
 

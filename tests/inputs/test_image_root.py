@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from clip_operator import evaluate
@@ -21,34 +22,45 @@ from clip_operator.request import parse_request
 from clip_operator.storage import Storage, dataset_name
 from tests.conftest import SHAPES
 
+_DRIVER = '''
+from fsspec.implementations.local import LocalFileSystem
 
-class HubFiles(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
-    """A stand-in for the hub's own storage, which tests cannot reach: files in memory."""
+class HubFiles(LocalFileSystem):
+    """A stand-in for the hub's own storage, which tests cannot reach: files in a folder."""
 
     protocol = "hf"
-    store: ClassVar[dict[str, Any]] = {}
-    pseudo_dirs: ClassVar[list[str]] = [""]
 
     @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        stripped: str = super()._strip_protocol(path.replace("hf://", "memory://", 1))
-        return stripped
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("hf://", {root!r}, 1))
+'''
 
 
 @pytest.fixture
-def hub(shapes_dataset: Path) -> Iterator[str]:
-    """The demo data set in the hub's storage; the URI of its folder."""
-    before = _registry.get("hf")
-    fsspec.register_implementation("hf", HubFiles, clobber=True)
-    folder, storage = "hf://datasets/acme/pairs", Storage()
-    for path in shapes_dataset.rglob("*"):
-        if path.is_file():
-            storage.write(path.read_bytes(), f"{folder}/{path.relative_to(shapes_dataset)}")
-    yield folder
-    HubFiles.store.clear()
-    _registry.pop("hf")
-    if before is not None:
-        fsspec.register_implementation("hf", before)
+def hub(shapes_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The demo data set in the hub's storage; the URI of its folder.
+
+    Its driver is installed as a package is, so that the processes that fetch images find it, too.
+    """
+    packages, metadata = tmp_path / "packages", tmp_path / "packages" / "hub_files-1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: hub-files\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[fsspec.specs]\nhf = hub_files:HubFiles\n")
+    (packages / "hub_files.py").write_text(_DRIVER.format(root=f"{tmp_path}/hub/"))
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setitem(_registry, "hf", get_driver(packages / "hub_files.py"))
+    shutil.copytree(shapes_dataset, tmp_path / "hub/datasets/acme/pairs")
+    yield "hf://datasets/acme/pairs"
+    sys.modules.pop("hub_files", None)
+
+
+def get_driver(path: Path) -> Any:
+    specification = importlib.util.spec_from_file_location("hub_files", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.HubFiles
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from clip_operator.errors import JobError
+from clip_operator.errors import Cancelled, JobError
 from clip_operator.tables import FileType, TableFormat
 from clip_operator.tables.csv.reader import CsvReader
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, MAX_ROW_LENGTH
@@ -31,6 +31,8 @@ def read_csv_header(text: BinaryIO, scratch: Path) -> bytes:
             scratch.write_bytes(start)
             try:
                 header = CsvReader(scratch, FileType(TableFormat.CSV)).header().text.encode()
+            except Cancelled:
+                raise
             except JobError:  # perhaps only because the text is cut off here
                 if is_all or len(start) > MAX_ROW_LENGTH:
                     raise

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_operator.errors import JobError, RequestError
+from clip_operator.inputs.hugging_face_files import OwnFiles
 from clip_operator.inputs.hugging_face_parquet import write_parquet
 from clip_operator.inputs.hugging_face_version import folder_version
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
@@ -44,9 +45,9 @@ class DatasetName:
 
     @property
     def folder(self) -> Path | None:
-        """The local folder it names, if it names one."""
+        """The local folder it names, if it names one, links followed."""
         path = Path(self.name)
-        return path if path.is_dir() else None
+        return path.resolve() if path.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ class HuggingFaceDataset:
 def find_dataset(uri: str) -> HuggingFaceDataset:
     """Load a data set through the package ``datasets``: what it downloads is kept in its cache folder.
 
-    Code that comes with a data set is never run.
+    Code that comes with a data set is never run, and no file is read that is not its own.
 
     :raises RequestError: the package is missing, or the data set has no such configuration or split.
-    :raises JobError: the data set cannot be loaded.
+    :raises JobError: the data set cannot be loaded, or names files of others.
     """
     named = DatasetName.parse(uri)
     try:
@@ -102,26 +103,25 @@ def find_dataset(uri: str) -> HuggingFaceDataset:
     except ImportError as error:
         raise RequestError(
             f"{uri}: reading a Hugging Face data set needs the package datasets ({error}); "
-            "pip install 'airflow-clip-operator[datasets]' where the scoring runs"
+            "pip install 'datasets>=4' where the scoring runs"
         ) from None
+    folder = named.folder
+    own = OwnFiles(uri, str(folder or named.name), folder is not None)
     with _no_progress_bars(datasets), _errors_explained(uri):
-        splits = _load(datasets, named)
+        own.check_descriptions()
+        splits = _load(datasets, named, own)
     split = _chosen(named, splits)
     rows = splits[split]
-    folder = named.folder
     if folder is None:
         # The hub's commit is in it, and nothing that differs between two machines.
         etag, size = f"{rows._fingerprint}-{len(rows):x}", _stated_bytes(rows)
-        caches = (datasets.config.HF_DATASETS_CACHE, _hub_cache(named.name))
-        image_folders = tuple(Path(cache) for cache in caches)
-    else:
-        with _errors_explained(uri):
-            etag, size = folder_version(folder, _is_saved(folder), (named.config or "", split, str(len(rows))))
-        image_folders = (folder,)
-    return HuggingFaceDataset(ObjectInfo(uri, size, etag), rows, image_folders)
+        return HuggingFaceDataset(ObjectInfo(uri, size, etag), rows, (_hub_cache(named.name),))
+    with _errors_explained(uri):
+        etag, size = folder_version(folder, own.holds, _is_saved(folder), (named.config or "", split, str(len(rows))))
+    return HuggingFaceDataset(ObjectInfo(uri, size, etag), rows, own.folders)
 
 
-def _load(datasets: Any, named: DatasetName) -> dict[str, Any]:
+def _load(datasets: Any, named: DatasetName, own: OwnFiles) -> dict[str, Any]:
     """Return the data set's splits by name."""
     folder = named.folder
     if folder is not None and _is_saved(folder):
@@ -131,10 +131,19 @@ def _load(datasets: Any, named: DatasetName) -> dict[str, Any]:
             )
         saved = datasets.load_from_disk(str(folder))
         return dict(saved) if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+    with own.alone(datasets.data_files):
+        builder = _builder(datasets, named, str(folder or named.name))
+    own.check_reader(builder)
+    builder.download_and_prepare()
+    return dict(builder.as_dataset())
+
+
+def _builder(datasets: Any, named: DatasetName, place: str) -> Any:
+    """Return what reads the configuration that is asked for."""
     try:
-        return dict(datasets.load_dataset(named.name, named.config))
+        return datasets.load_dataset_builder(place, named.config)
     except ValueError as error:
-        configs = datasets.get_dataset_config_names(named.name)
+        configs = datasets.get_dataset_config_names(place)
         if named.config in configs or (named.config is None and len(configs) < 2):
             raise
         problem = f"has no configuration {named.config!r}" if named.config else "has several configurations"

@@ -31,6 +31,7 @@ def image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:
         max_bytes=request.max_image_bytes,
         max_pixels=request.max_image_pixels,
         buckets=request.image_buckets if own is None else (*request.image_buckets, own),
+        prefixes=request.image_prefixes,
     )
     return ImageLoader(storage, policy)
 

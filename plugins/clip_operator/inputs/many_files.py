@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_operator.errors import JobError
+from clip_operator.errors import Cancelled, JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.machine.disk import written_to
 from clip_operator.machine.threads import in_threads
@@ -48,7 +48,7 @@ class ManyFiles:
             with self.storage.open(info) as stream:
                 return parquet_layout(stream).rows
         except JobError as error:
-            if info.uri in str(error):
+            if info.uri in str(error) or isinstance(error, Cancelled):
                 raise
             raise JobError(f"{display(info.uri)}: {error}") from error
 

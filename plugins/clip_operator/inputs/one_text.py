@@ -14,6 +14,7 @@ from clip_operator.errors import JobError
 from clip_operator.inputs.csv_header import read_csv_header
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.machine.disk import written_to
+from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display
 from clip_operator.tables import FileType, Span, TableFormat, cut_text
@@ -75,6 +76,7 @@ class OneText:
 def _copy(source: BinaryIO, target: BinaryIO | None, length: int) -> int:
     """Read ``length`` bytes, write them to ``target`` if there is one, and return how many were missing."""
     while length > 0 and (block := source.read(min(length, _BLOCK_BYTES))):
+        check_not_stopped()
         if target is not None:
             target.write(block)
         length -= len(block)
