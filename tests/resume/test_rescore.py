@@ -7,7 +7,8 @@ import gzip
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,34 @@ import pyarrow.parquet as pq
 import pytest
 
 from clip_operator.errors import JobError
+from clip_operator.images.workers.pool import ImageWorkers
+from clip_operator.images.workers.task import ImageTask
 from clip_operator.job.evaluation import evaluate
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.storage import ObjectInfo, Storage
 from tests.conftest import SHAPES
 
 
-class Counted(Storage):
-    """Notes which images are read."""
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the images that workers were asked for."""
+    names: list[str] = []
+    preparing = ImageWorkers.preparing
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.images: list[str] = []
+    @contextmanager
+    def noted(
+        workers: ImageWorkers, *arguments: Any, **options: Any
+    ) -> Iterator[Callable[[Sequence[ImageTask]], None]]:
+        with preparing(workers, *arguments, **options) as submit:
 
-    def read(self, uri: str, max_bytes: int | None = None) -> bytes:
-        if "/images/" in uri:
-            self.images.append(Path(uri).name)
-        return super().read(uri, max_bytes)
+            def note(tasks: Sequence[ImageTask]) -> None:
+                names.extend(Path(task.location.key).name for task in tasks)
+                submit(tasks)
+
+            yield note
+
+    monkeypatch.setattr(ImageWorkers, "preparing", noted)
+    return names
 
 
 @pytest.fixture
@@ -66,18 +78,18 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_only_rows_that_failed_for_a_passing_reason_are_tried_again(data: Path) -> None:
+def test_only_rows_that_failed_for_a_passing_reason_are_tried_again(data: Path, fetched: list[str]) -> None:
     first = evaluate(request(data))
     assert first.rows.failures == {"image_not_found": 5, "image_unreadable": 1, "text_empty": 1, "text_missing": 1}
     before = rows(data / "scored_step1.jsonl")
     bring_back(data)
-    storage = Counted()
-    second = evaluate(request(data, rescore="failed"), storage)
+    fetched.clear()
+    second = evaluate(request(data, rescore="failed"))
     assert second.rows.failures == {"image_not_found": 1, "image_unreadable": 1, "text_empty": 1, "text_missing": 1}
     broken = next(row["image_path"] for row in before if row["why"] == "image_unreadable")
     missing = next(row["image_path"] for row in rows(data / "scored_step1.jsonl") if row["why"] == "image_not_found")
     tried = {Path(row["image_path"]).name for row in before[:4]} | {Path(broken).name, Path(missing).name}
-    assert set(storage.images) == tried
+    assert set(fetched) == tried
     assert (second.rows.total, second.rows.resumed) == (64, 56)
     for old, new in zip(before, rows(data / "scored_step1.jsonl"), strict=True):
         if old["clip_score"] is not None:

@@ -19,6 +19,7 @@ from clip_operator.reuse.keys import ScoreKeys
 from clip_operator.scoring import NO_PAIRS, PairedRows, RowResult, Rows
 from clip_operator.scoring.mismatched import unpacked
 from clip_operator.storage import Storage
+from tests.in_threads import ImagesInThreads
 
 Row = tuple[object, object]
 """An image reference and a text."""
@@ -55,6 +56,13 @@ def key_of(row: Row) -> bytes:
     return key
 
 
+class _NoWorkers(ImagesInThreads):
+    """Say where images are; nothing is decoded."""
+
+    def __init__(self, images: ImageLoader) -> None:
+        self.locate = images.locate  # type: ignore[method-assign]
+
+
 class Job:
     """One job after another over the same store."""
 
@@ -80,7 +88,7 @@ class Job:
         )
         images = ImageLoader(self.storage, ImagePolicy(root=self.root))
         store = ScoreStore(self.storage, self.uri)
-        reuse = ScoreReuse(store, model, request, self.storage, images)
+        reuse = ScoreReuse(store, model, request, self.storage, images, _NoWorkers(images))
         hits: list[bool] = []
         fetched: set[object] = set()
         unpaired: list[RowResult] = []
@@ -90,7 +98,9 @@ class Job:
             for row, known in zip(chunk.content, chunk.known, strict=True):
                 expected = fresh(row) if self.pairs else replace(fresh(row), mismatched=None)
                 if known is None and fetch and row[0] not in fetched:
-                    reuse.images.fetch(reuse.images.locate(row[0]))
+                    location = images.locate(row[0])
+                    if images.readable_uri(location) is not None:
+                        reuse.images.saw(location, images.fetch_version(location)[0])
                     fetched.add(row[0])
                 assert known is None or replace(known, mismatched=expected.mismatched) == expected
                 hits.append(known is not None)

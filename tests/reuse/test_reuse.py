@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.reuse import prune
+from clip_operator.reuse.pack import Pack, decode, encode
+from clip_operator.scoring import BYTES_A_ROW
 from clip_operator.storage import ObjectInfo, S3Access, Storage, StorageError, Unchanged
 from tests.conftest import S3
 from tests.faulty_store import Fault, Kind, Request, faulty_store
@@ -143,6 +146,28 @@ def test_a_damaged_pack_gives_no_wrong_score_and_is_written_anew(job: Job, data:
         )
         path.write_bytes(damaged)
     assert not all(job.run(rows))
+    assert all(job.run(rows))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"score": math.nan},
+        {"score": math.inf},
+        {"score": -0.1},
+        {"score": 1.1},
+        {"mismatched": b"\xfe" * BYTES_A_ROW},
+        {"truncated": 7},
+    ],
+    ids=str,
+)
+def test_a_pack_that_is_whole_but_holds_what_is_no_score_is_scored_again(job: Job, forged: dict[str, Any]) -> None:
+    rows = drawn(100)
+    job.run(rows, reads=False)
+    for path in packs(job):
+        pack = decode(path.read_bytes())
+        path.write_bytes(encode(Pack({key: score._replace(**forged) for key, score in pack.scores.items()})))
+    assert not any(job.run(rows))
     assert all(job.run(rows))
 
 

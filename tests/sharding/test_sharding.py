@@ -356,8 +356,8 @@ def test_a_step_that_is_complete_is_not_divided_and_its_merge_confirms_it_as_oft
     data: DataSet, tmp_path: Path, in_parts: bool
 ) -> None:
     request = data.request("rows.jsonl", tmp_path / ("out/part-*.jsonl" if in_parts else "out.jsonl"))
-    merged = in_shards(request, shards=3, standalone=in_parts)
-    plan = plan_shards(request, Storage(), shards=3, standalone=in_parts)
+    merged = in_shards(request, shards=3)
+    plan = plan_shards(request, Storage(), shards=3)
     assert plan.names == ()
     for _ in range(2):
         confirmed = merge_shards(plan.uri, Storage(), MERGER)
@@ -542,7 +542,7 @@ class TestPartFiles:
         self, data: DataSet, tmp_path: Path
     ) -> None:
         single = evaluate(data.request("rows.json", tmp_path / "single.json"))
-        merged = in_shards(self.request(data, tmp_path), shards=4, standalone=True)
+        merged = in_shards(self.request(data, tmp_path), shards=4)
         parts = sorted(path for path in (tmp_path / "rows_step1").iterdir() if not path.name.startswith("_"))
         assert [path.name for path in parts] == [f"part-0000{n}-of-00004.json" for n in range(1, 5)]
         rows = [row for path in parts for row in json.loads(path.read_text())]
@@ -553,7 +553,7 @@ class TestPartFiles:
         assert not (tmp_path / "rows_step1.claim.json").exists()
 
     def test_they_are_the_input_of_the_next_step(self, data: DataSet, tmp_path: Path) -> None:
-        in_shards(self.request(data, tmp_path), shards=4, standalone=True)
+        in_shards(self.request(data, tmp_path), shards=4)
         following = {"input": str(tmp_path / "rows_step1" / "part-*.json"), "output_key": "again", "error_key": None}
         second = in_shards(data.request("", tmp_path / "rows_step2.json", **following), shards=2)
         assert second.rows.total == ROWS
@@ -561,8 +561,8 @@ class TestPartFiles:
         assert [row["clip_score"] for row in rows] == [row["again"] for row in rows]
 
     def test_those_of_an_earlier_plan_go_with_the_merge(self, data: DataSet, tmp_path: Path) -> None:
-        in_shards(self.request(data, tmp_path), shards=4, standalone=True)
-        merged = in_shards(self.request(data, tmp_path, overwrite=True), shards=3, standalone=True)
+        in_shards(self.request(data, tmp_path), shards=4)
+        merged = in_shards(self.request(data, tmp_path, overwrite=True), shards=3)
         names = sorted(path.name for path in (tmp_path / "rows_step1").glob("part-*"))
         assert names == [f"part-0000{n}-of-00003.json" for n in range(1, 4)]
         assert proof(Storage(), merged.output.uri) == merged
@@ -576,9 +576,9 @@ class TestPartFiles:
             asker = {"dag_id": "d", "run_id": run, "task_id": "plan"}
             return self.request(data, tmp_path, overwrite=True, requested_by=asker)
 
-        earlier = plan_shards(asked_in("earlier"), Storage(), shards=2, standalone=True)
+        earlier = plan_shards(asked_in("earlier"), Storage(), shards=2)
         evaluate(earlier.nth_request(0, asked_in("earlier").requested_by))
-        plan = plan_shards(asked_in(MERGER.run_id), Storage(), shards=2, standalone=True)
+        plan = plan_shards(asked_in(MERGER.run_id), Storage(), shards=2)
         score(plan, Storage(), plan.names[1:])
         with pytest.raises(JobError, match="1 of 2 shards have no result that belongs to this plan: 00001-of-00002"):
             merge_shards(plan.uri, Storage(), MERGER)
@@ -589,12 +589,12 @@ class TestPartFiles:
         (tmp_path / "rows_step1").mkdir()
         (tmp_path / "rows_step1" / "part-1.json").write_text("[]")
         with pytest.raises(JobError, match="exists already and is not this job's"):
-            plan_shards(self.request(data, tmp_path), Storage(), shards=4, standalone=True)
+            plan_shards(self.request(data, tmp_path), Storage(), shards=4)
 
     def test_a_plan_may_be_made_again_while_its_shards_are_being_scored(self, data: DataSet, tmp_path: Path) -> None:
-        plan = plan_shards(self.request(data, tmp_path), Storage(), shards=4, standalone=True)
+        plan = plan_shards(self.request(data, tmp_path), Storage(), shards=4)
         score(plan, Storage(), plan.names[:2])
-        again = plan_shards(self.request(data, tmp_path), Storage(), shards=4, standalone=True)
+        again = plan_shards(self.request(data, tmp_path), Storage(), shards=4)
         assert again.id == plan.id
         score(again, Storage())
         merge_shards(again.uri, Storage(), MERGER)
@@ -619,10 +619,10 @@ class TestPartFiles:
             places = {"input": str(tmp_path / "rows.jsonl"), "image_root": str(tmp_path)}
             return data.request("", tmp_path / output, **places, max_error_rate=0.2, report=False, **fields)
 
-        first = in_shards(request("out/part-*.jsonl"), standalone=True, **before)
+        first = in_shards(request("out/part-*.jsonl"), **before)
         assert first.rows.failures == {"image_not_found": 5}
         shutil.copy2(data.folder / "3.png", tmp_path / "away.png")
-        again = in_shards(request("out/part-*.jsonl", rescore="failed"), standalone=True, **wishes)
+        again = in_shards(request("out/part-*.jsonl", rescore="failed"), **wishes)
         assert (again.rows.scored, again.rows.resumed) == (64, kept)
         anew = evaluate(request("anew.jsonl"))
         assert again.scores is not None
@@ -632,7 +632,7 @@ class TestPartFiles:
         for line, alone in zip(lines, (tmp_path / "anew.jsonl").open(), strict=True):
             whole = json.loads(alone)
             assert json.loads(line) == whole | {"clip_score": pytest.approx(whole["clip_score"], abs=1e-5)}
-        assert plan_shards(request("out/part-*.jsonl", rescore="failed"), Storage(), standalone=True).is_complete
+        assert plan_shards(request("out/part-*.jsonl", rescore="failed"), Storage()).is_complete
 
 
 @pytest.fixture

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from clip_operator.errors import JobError
 from clip_operator.request import Requester
 from clip_operator.steps import claim_uri
-from clip_operator.storage import ObjectChanged, ObjectInfo, ObjectNotFound, Storage, Unchanged, display
+from clip_operator.storage import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectTooLarge,
+    Storage,
+    Unchanged,
+    display,
+)
+
+_MOST_BYTES = 1 << 20
 
 
 class Claim(BaseModel):
@@ -18,7 +28,7 @@ class Claim(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     requested_by: Requester | None
-    claimed_at: datetime
+    claimed_at: AwareDatetime
 
 
 def write_claim(storage: Storage, output: str, requester: Requester | None) -> Claim:
@@ -52,10 +62,10 @@ def _write_claim(storage: Storage, claim: Claim, output: str) -> ObjectInfo:
 
 
 def read_claim(storage: Storage, output: str) -> Claim | None:
-    """Return the claim on an output, or None if there is none."""
+    """Return the claim on an output, or None if there is none, or what is there is none."""
     try:
-        return Claim.model_validate_json(storage.read(claim_uri(output), max_bytes=1 << 20))
-    except (ObjectNotFound, ValidationError):
+        return Claim.model_validate_json(storage.read(claim_uri(output), _MOST_BYTES))
+    except (ObjectNotFound, ObjectTooLarge, ValidationError):
         return None
 
 

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 import base64
+import logging
 import zlib
 from array import array
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
+from clip_operator.json_text import parse_json
+from clip_operator.proof.signing import verified
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.storage import Storage, canonical
+from clip_operator.storage import Storage, canonical, display
+
+log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4 << 20
 
 
+# What stands in a store is checked for what it can mean, and so that no sum of thousands overflows.
+Count = Annotated[int, Field(ge=0, le=1 << 50)]
+Share = Annotated[float, Field(ge=0, le=1)]
+_Measured = Annotated[float, Field(ge=0, le=1e9)]
+
+_MOST_NAMES = 500
+"""How many reasons, libraries or columns there may be: several times as many as there are in any of ours."""
+
+
 class _Record(BaseModel):
     # a manifest of a later version may have more fields; what is known of it can still be read
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False, str_max_length=8192
+    )
 
 
 class ObjectVersion(_Record):
     """One version of one object in the store. Two spellings of its URI are equal."""
 
     uri: str
-    size: int = Field(description="Bytes.")
+    size: int = Field(ge=0, le=1 << 60, description="Bytes.")
     etag: str = Field(description="Empty where the store tells no versions apart.")
 
     def is_surely(self, other: ObjectVersion) -> bool:
@@ -45,52 +69,67 @@ class ObjectVersion(_Record):
 class RowCounts(_Record):
     """How many rows the input has, and what became of them. Every row is in the output, whatever its fate."""
 
-    total: int
-    scored: int
-    failed: int
-    failures: dict[str, int] = Field(description="Rows without a score, by reason.")
-    truncated_texts: int = Field(description="Scored rows whose text was longer than the model reads.")
-    resumed: int = Field(0, description="Rows whose result an earlier try or run had left and this one took over.")
-    reused: int = Field(0, description="Rows whose score was in the score store.")
+    total: Count
+    scored: Count
+    failed: Count
+    failures: dict[str, Count] = Field(max_length=_MOST_NAMES, description="Rows without a score, by reason.")
+    truncated_texts: Count = Field(description="Scored rows whose text was longer than the model reads.")
+    resumed: Count = Field(0, description="Rows whose result an earlier try or run had left and this one took over.")
+    reused: Count = Field(0, description="Rows whose score was in the score store.")
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if self.scored + self.failed != self.total or sum(self.failures.values()) != self.failed:
+            raise ValueError("these counts do not add up")
+        return self
 
 
 class ScoreStatistics(_Record):
     """The scored rows' scores: exact mean, deviation and extremes; quantiles to 0.0001."""
 
-    count: int
-    mean: float
-    standard_deviation: float
-    minimum: float
-    maximum: float
-    quantiles: dict[str, float] = Field(description="Keys p01, p05, p25, p50, p75, p95, p99.")
+    count: Count
+    mean: Share
+    standard_deviation: Share
+    minimum: Share
+    maximum: Share
+    quantiles: dict[str, Share] = Field(max_length=_MOST_NAMES, description="Keys p01, p05, p25, p50, p75, p95, p99.")
 
 
 FOLDS, BINS = 2, 10_000
 GROUPS, COARSE_BINS = 32, 1000
 _COUNTS = FOLDS * BINS + GROUPS * COARSE_BINS
 _BYTES_A_COUNT = 8
+LEAST_HASHES, HASH_BITS = 128, 53  # bits: as many as a reader of JSON takes for a whole number
 
 
 def _from_text(value: object) -> object:
     return base64.b64decode(value, validate=True) if isinstance(value, str) else value
 
 
-def _checked_counts(data: bytes) -> bytes:
+def _counts(data: bytes) -> array[int]:
+    unpacking = zlib.decompressobj()
     try:
-        counts = array("q", zlib.decompressobj().decompress(data, _COUNTS * _BYTES_A_COUNT + 1))
+        counts = array("q", unpacking.decompress(data, _COUNTS * _BYTES_A_COUNT + 1))
     except zlib.error as error:
         raise ValueError(f"they are damaged: {error}") from None
-    if len(counts) != _COUNTS or min(counts) < 0:
+    if not unpacking.eof or len(counts) != _COUNTS or min(counts) < 0 or sum(counts) > 1 << 50:
         raise ValueError("these are not as many counts as there are bins")
+    return counts
+
+
+def _checked_counts(data: bytes) -> bytes:
+    _counts(data)
     return data
 
 
-GroupedCounts = Annotated[
+Base64 = Annotated[
     bytes,
     BeforeValidator(_from_text),
-    AfterValidator(_checked_counts),
     PlainSerializer(lambda data: base64.b64encode(data).decode(), when_used="json"),
 ]
+"""Bytes that are base64 in JSON."""
+
+GroupedCounts = Annotated[Base64, AfterValidator(_checked_counts)]
 """How many scores lie in each bin, by the image that they belong to, so that it can be told how far a statistic depends
 on which images there are: 52,000 little-endian 64-bit integers, compressed by zlib; in JSON as base64.
 
@@ -106,23 +145,44 @@ class ScoreSums(_Record):
     scores in units of 2^-64 and of their squares in units of 2^-128.
     """
 
-    total: str
-    squares: str
+    total: str = Field(pattern="^[0-9]{1,40}$")
+    squares: str = Field(pattern="^[0-9]{1,60}$")
     matched: GroupedCounts
-    images: list[int] = Field(description="The least hashes of the scored rows' images, by which they are counted.")
+    images: list[Annotated[int, Field(ge=0, lt=1 << HASH_BITS)]] = Field(
+        max_length=LEAST_HASHES, description="The least hashes of the scored rows' images, by which they are counted."
+    )
+
+    def are_of(self, scores: int) -> bool:
+        """Tell whether these can be the sums of so many scores in [0, 1]."""
+        total, squares, matched = int(self.total), int(self.squares), sum(_counts(self.matched)[: FOLDS * BINS])
+        # Cauchy and Schwarz; also between sums of such sums.
+        are_sums = total * total <= scores * squares and squares <= total << 64 and total <= scores << 64
+        return are_sums and matched == scores and (bool(self.images) == bool(scores))
+
+
+_MOST_BARS = 1000  # ours have up to 60
 
 
 class Histograms(_Record):
     """How many matched and mismatched pairs score how much, in bins of equal width, from ``start`` on."""
 
-    start: float
-    bin_width: float
-    matched: list[int]
-    mismatched: list[int]
+    start: Share
+    bin_width: float = Field(ge=1 / BINS, le=1)
+    matched: list[Count] = Field(min_length=1, max_length=_MOST_BARS)
+    mismatched: list[Count] = Field(max_length=_MOST_BARS)
+
+    @model_validator(mode="after")
+    def _are_of_scores(self) -> Self:
+        if len(self.matched) != len(self.mismatched):
+            raise ValueError("the two histograms have not the same bins")
+        # The last bin may begin at 1 or, as sums of fractions are rounded, just beyond.
+        if self.start + (len(self.matched) - 1) * self.bin_width > 1 + self.bin_width / 2:
+            raise ValueError("there are bins in which no score can be")
+        return self
 
 
 Interval = Annotated[
-    tuple[float, float],
+    tuple[Share, Share],
     Field(description="Of 100 such intervals, of other images of the same kind, some 95 hold the true value."),
 ]
 
@@ -135,22 +195,22 @@ class Calibration(_Record):
     """
 
     mismatched: ScoreStatistics
-    images: int = Field(description="How many different images the scored rows have: exactly up to 127, else to 9 %.")
-    auc: float = Field(
+    images: Count = Field(description="How many different images the scored rows have: exactly up to 127, else to 9 %.")
+    auc: Share = Field(
         description="The chance that a row scores higher than a mismatched pair, ties counting half: the area under "
         "the ROC curve. 0.5 says nothing, 1 tells all apart."
     )
     auc_interval: Interval
-    threshold: float = Field(
+    threshold: Share = Field(
         description="The score that tells rows from mismatched pairs best: true minus false accept rate is greatest "
         "(Youden's J)."
     )
-    false_accept_rate: float = Field(
+    false_accept_rate: Share = Field(
         description="Of mismatched pairs like these, the share that scores the threshold or more: as counted, and "
         "corrected for the threshold's having been chosen by the same pairs."
     )
     false_accept_interval: Interval
-    false_reject_rate: float = Field(
+    false_reject_rate: Share = Field(
         description="Of rows like these, the share that scores less than the threshold, corrected likewise."
     )
     false_reject_interval: Interval
@@ -166,8 +226,8 @@ class FilteredStep(_Record):
     """The step beside the output that holds only the rows with at least ``min_score``."""
 
     output: ObjectVersion
-    min_score: float
-    rows: int
+    min_score: Share
+    rows: Count
 
 
 class ModelProvenance(_Record):
@@ -184,8 +244,8 @@ class ModelProvenance(_Record):
         description="Who made the pixels: the image processor itself, or direct: our own code, proved equal.",
     )
     tokenizer: str
-    max_text_tokens: int
-    parameters: int
+    max_text_tokens: Count
+    parameters: Count
     precision: str
 
 
@@ -201,33 +261,34 @@ class Throughput(_Record):
     when all rows are written to the local disk.
     """
 
-    seconds: float = Field(description="From the first row read to the last row written.")
-    rows_per_second: float
-    time_shares: dict[str, float] = Field(
+    seconds: _Measured = Field(description="From the first row read to the last row written.")
+    rows_per_second: _Measured
+    time_shares: dict[str, _Measured] = Field(
+        max_length=_MOST_NAMES,
         description="Parts of the time in which the model computed (encode), or waited for rows to be read and "
         "tokenized, images to be fetched, images to be decoded and resized, rows to be written, or results to be saved "
-        "for the next try (save)."
+        "for the next try (save).",
     )
-    images_encoded: int = Field(description="Distinct images that were asked for.")
-    images_reused: int = Field(description="Rows whose image was an earlier row's.")
-    texts_encoded: int
-    texts_reused: int
-    batch_size: int = Field(description="Images that went through the model together.")
+    images_encoded: Count = Field(description="Distinct images that were asked for.")
+    images_reused: Count = Field(description="Rows whose image was an earlier row's.")
+    texts_encoded: Count
+    texts_reused: Count
+    batch_size: Count = Field(description="Images that went through the model together.")
 
 
 class EarlierWork(_Record):
     """Rows whose result was taken over, and what computed it."""
 
-    rows: int
-    device: str
-    libraries: dict[str, str]
+    rows: Count
+    device: str = Field(max_length=500)
+    libraries: dict[str, Annotated[str, Field(max_length=500)]] = Field(max_length=100)
 
 
 class Shards(_Record):
     """The shards that an output was put together from."""
 
     plan: str = Field(description="Digest of the request, the input's version and how it was cut.")
-    count: int
+    count: Count
     scored_by: list[EarlierWork] = Field(description="What computed the scores, and how many rows each.")
 
 
@@ -240,7 +301,7 @@ class Scored(_Record):
     model: ModelProvenance
     device: DeviceProvenance
     throughput: Throughput | None = None
-    libraries: dict[str, str] = Field(description="Versions of what computed the scores.")
+    libraries: dict[str, str] = Field(max_length=_MOST_NAMES, description="Versions of what computed the scores.")
     earlier_work: list[EarlierWork] = Field([], description="Where the resumed rows were scored.")
     sums: ScoreSums | None = Field(None, description="Of a shard: what it adds to the whole output's statistics.")
     mismatched: GroupedCounts = Field(
@@ -248,13 +309,26 @@ class Scored(_Record):
     )
     shards: Shards | None = Field(None, description="Of an output that several workers scored.")
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        scored = self.rows.scored
+        if scored != (0 if self.scores is None else self.scores.count):
+            raise ValueError("the statistics are of another number of scores")
+        if self.sums is not None and not self.sums.are_of(scored):
+            raise ValueError("the sums are of other scores")
+        if self.calibration is not None and self.scores is None:
+            raise ValueError("there is a calibration of no scores")
+        return self
+
 
 class _Step(_Record):
     manifest_version: Literal[1] = 1
     status: Literal["complete"] = "complete"
     input: ObjectVersion
     output: ObjectVersion
-    output_columns: list[str] = Field(description="Columns with scores; the reasons are in request.error_key.")
+    output_columns: list[str] = Field(
+        max_length=_MOST_NAMES, description="Columns with scores; the reasons are in request.error_key."
+    )
     filtered: FilteredStep | None = None
 
 
@@ -262,16 +336,26 @@ class EvaluationManifest(Scored, _Step):
     """What one evaluation read, did and wrote. ``status`` is there for readers of the JSON; it has one value."""
 
     request: EvaluationRequest
-    started_at: datetime
-    finished_at: datetime
-    duration_seconds: float
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    duration_seconds: float = Field(ge=-1e9, le=1e9, description="Below 0 where the clock was set back meanwhile.")
     confirmed_by: Requester | None = Field(
         None, description="The last task instance that asked for the same work and found it done."
     )
-    confirmed_at: datetime | None = None
+    confirmed_at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _is_of_its_request(self) -> Self:
+        filtered = None if self.filtered is None else canonical(self.filtered.output.uri)
+        asked = None if self.request.filtered_output is None else canonical(self.request.filtered_output)
+        if (canonical(self.output.uri), filtered) != (canonical(self.request.output), asked):
+            raise ValueError("what it is of is not what the request asks for")
+        if self.output_columns != [self.request.output_key]:
+            raise ValueError("the columns are not those that the request asks for")
+        return self
 
     @property
-    def published_at(self) -> datetime:
+    def published_at(self) -> AwareDatetime:
         """When this manifest was written."""
         return self.confirmed_at or self.finished_at
 
@@ -296,8 +380,8 @@ class EvaluationManifest(Scored, _Step):
 def parse_manifest(data: bytes) -> EvaluationManifest | None:
     """Return the manifest that the JSON text holds, or None if it is not one of ours."""
     try:
-        return EvaluationManifest.model_validate_json(data)
-    except ValidationError:
+        return EvaluationManifest.model_validate(parse_json(data))
+    except ValueError:  # a model's own errors are such
         return None
 
 
@@ -307,7 +391,13 @@ def read_manifest(storage: Storage, uri: str) -> EvaluationManifest | None:
     :raises ObjectNotFound: there is nothing.
     :raises StorageError: it cannot be read, or is larger than any of ours.
     """
-    return parse_manifest(storage.read(uri, _MOST_BYTES))
+    data = verified(storage.read(uri, _MOST_BYTES), "manifest", uri)
+    if data is not None:
+        return parse_manifest(data)
+    log.warning(
+        "The manifest %s is not signed with the key in CLIP_OPERATOR_SIGNING_KEY, so it proves nothing", display(uri)
+    )
+    return None
 
 
 def describe_calibration(calibration: Calibration) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from clip_operator.errors import JobError
 from clip_operator.proof.claims import check_claim, read_claim, write_claim
 from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, Scored
+from clip_operator.proof.signing import signed
 from clip_operator.proof.standing import Standing, find_output, look, version
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.steps import claim_uri, manifest_uri, report_uri, samples_uri
@@ -158,7 +159,7 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
     :raises JobError: the store refuses the manifest again and again.
     """
     uri = manifest_uri(manifest.output.uri)
-    data = manifest.model_dump_json(indent=2).encode() + b"\n"
+    data = signed(manifest.model_dump_json(indent=2).encode() + b"\n", "manifest", uri)
     for _ in range(_MOST_PUBLICATIONS):
         before = storage.find(uri)
         standing = find_output(storage, manifest.output.uri)

@@ -16,7 +16,7 @@ from clip_operator.proof.claims import Claim, check_alone, read_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion, read_manifest
 from clip_operator.request import ErrorBudget, EvaluationRequest, Requester
 from clip_operator.steps import is_in_parts, manifest_uri, part_files
-from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, display
+from clip_operator.storage import ObjectInfo, ObjectNotFound, ObjectTooLarge, Storage, display
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ def find_manifest(storage: Storage, output: str) -> EvaluationManifest | None:
     try:
         return read_manifest(storage, manifest_uri(output))
     except ObjectNotFound:
+        return None
+    except ObjectTooLarge as error:
+        log.warning("What stands in the place of a manifest is none of ours: %s", error)
         return None
 
 

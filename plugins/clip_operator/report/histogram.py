@@ -50,7 +50,7 @@ class Histogram:
 
 
 def histogram(calibration: Calibration) -> Histogram:
-    """Return the drawing of a calibration's histograms.
+    """Return the drawing of a calibration's histograms, whose bins the manifest holds to [0, 1].
 
     Each kind of pair is drawn as shares of its own number, so that the two can be compared.
     """
@@ -60,7 +60,8 @@ def histogram(calibration: Calibration) -> Histogram:
     baseline = HEIGHT - _BOTTOM
 
     def shares(counts: list[int]) -> list[float]:
-        return [number / max(sum(counts), 1) for number in counts]
+        total = max(sum(counts), 1)
+        return [number / total for number in counts]
 
     highest = max([*shares(bins.matched), *shares(bins.mismatched)], default=0) or 1
 

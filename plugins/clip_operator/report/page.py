@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from clip_operator.proof.manifest import ScoreStatistics
+    from clip_operator.request import Requester
+
+_MOST_REQUEST = 50_000
 
 _QUANTILES = {"p01": "1 %", "p05": "5 %", "p25": "25 %", "p50": "50 %", "p75": "75 %", "p95": "95 %", "p99": "99 %"}
 
@@ -32,7 +35,12 @@ _TIME = {
 }
 
 
-def render(manifest: EvaluationManifest, samples: Samples | None, all_runs: str | None = None) -> str:
+def render(
+    manifest: EvaluationManifest,
+    samples: Samples | None,
+    all_runs: str | None = None,
+    requester: Requester | None = None,
+) -> str:
     """Return the report on one output: a whole HTML page, without scripts, that loads nothing.
 
     What comes from the data set is escaped, and a content security policy in the page allows nothing but its own
@@ -40,6 +48,7 @@ def render(manifest: EvaluationManifest, samples: Samples | None, all_runs: str 
 
     :param samples: None where there are none; the page then shows numbers alone.
     :param all_runs: where the runs of the DAG are, if the page is to have a link there.
+    :param requester: whose report it is; by default that of who asked last.
     """
     style = _environment().get_template("style.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -53,15 +62,11 @@ def render(manifest: EvaluationManifest, samples: Samples | None, all_runs: str 
             all_runs=all_runs,
             style_digest=digest,
             name=name_of(manifest.output.uri),
-            requester=manifest.confirmed_by or manifest.request.requested_by,
+            requester=requester or manifest.confirmed_by or manifest.request.requested_by,
             histogram=None if calibration is None else histogram(calibration),
             quantiles=_quantiles(manifest.scores, None if calibration is None else calibration.mismatched),
             time_shares=_time_shares(manifest),
-            request=json.dumps(
-                manifest.request.model_dump(mode="json", exclude_defaults=True, exclude={"requested_by"}),
-                indent=2,
-                ensure_ascii=False,
-            ),
+            request=_request(manifest),
         )
     )
 
@@ -78,6 +83,13 @@ def _environment() -> Environment:
         "bytes": _bytes,
     }
     return environment
+
+
+def _request(manifest: EvaluationManifest) -> str:
+    """Return what was asked for, as JSON, or its beginning where it is none that a person would read."""
+    asked = manifest.request.model_dump(mode="json", exclude_defaults=True, exclude={"requested_by"})
+    text = json.dumps(asked, indent=2, ensure_ascii=False)
+    return text if len(text) <= _MOST_REQUEST else f"{text[:_MOST_REQUEST]}…"
 
 
 def _quantiles(scores: ScoreStatistics | None, mismatched: ScoreStatistics | None) -> list[tuple[str, str, str]]:

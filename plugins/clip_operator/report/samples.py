@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from clip_operator.json_text import parse_json
+from clip_operator.proof.manifest import Count, Share
 from clip_operator.steps import samples_uri
-from clip_operator.storage import ObjectNotFound, Storage
+from clip_operator.storage import ObjectNotFound, ObjectTooLarge, Storage
 
 MOST_PAIRS = 8
 """How many best pairs are kept, and how many worst ones."""
@@ -17,18 +20,24 @@ MOST_FAILURES = 3
 """How many rows are kept for each reason why there is no score."""
 
 _MOST_BYTES = 4 << 20
+_MOST_REASONS = 100
+_MOST_THUMBNAIL = 200_000  # characters; ours have a tenth of these
+
+_CONFIG = ConfigDict(frozen=True, allow_inf_nan=False, str_max_length=8192)
 
 
 class Sample(BaseModel):
     """One row, as much of it as a person wants to see."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG
 
-    row: int | None = Field(description="From 1, in the whole input; None where a shard does not know it.")
+    row: Count | None = Field(description="From 1, in the whole input; None where a shard does not know it.")
     image: str = Field(description="What names the image, shortened and without secrets.")
     text: str | None = Field(description="The beginning of the text; None where the row has none.")
-    score: float | None = None
-    thumbnail: str | None = Field(None, description="A small JPEG in base64; None where none could be made.")
+    score: Share | None = None
+    thumbnail: str | None = Field(
+        None, max_length=_MOST_THUMBNAIL, description="A small JPEG in base64; None where none could be made."
+    )
     detail: str | None = Field(None, description="Why the row has no score.")
 
 
@@ -38,18 +47,20 @@ class Samples(BaseModel):
     A row may be among the best and the worst where there are few.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _CONFIG
 
-    best: list[Sample] = Field([], description="The highest score first.")
-    worst: list[Sample] = Field([], description="The lowest score first.")
-    failures: dict[str, list[Sample]] = Field({}, description="By reason, in the order of the rows.")
+    best: list[Sample] = Field([], max_length=MOST_PAIRS, description="The highest score first.")
+    worst: list[Sample] = Field([], max_length=MOST_PAIRS, description="The lowest score first.")
+    failures: dict[str, Annotated[list[Sample], Field(max_length=MOST_FAILURES)]] = Field(
+        {}, max_length=_MOST_REASONS, description="By reason, in the order of the rows."
+    )
 
 
 def read_samples(storage: Storage, output: str) -> Samples | None:
     """Return the samples of an output, or None if there are none that can be read."""
     try:
-        return Samples.model_validate_json(storage.read(samples_uri(output), _MOST_BYTES))
-    except (ObjectNotFound, ValidationError):
+        return Samples.model_validate(parse_json(storage.read(samples_uri(output), _MOST_BYTES)))
+    except (ObjectNotFound, ObjectTooLarge, ValueError):  # a model's own errors are ValueErrors
         return None
 
 

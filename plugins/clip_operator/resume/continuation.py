@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice, repeat
 from pathlib import Path
 
+from clip_operator.errors import JobError
 from clip_operator.proof.manifest import EarlierWork, EvaluationManifest
 from clip_operator.resume.points import ResumePoint, ResumePoints
 from clip_operator.scoring import CHUNK_ROWS, PairedRows, RowResult, Rows, written_score
@@ -31,13 +33,16 @@ class PreviousOutput:
         self._table = open_table(path, file_type_of(manifest.output.uri), (self._column,))
 
     def results(self) -> Iterator[RowResult | None]:
-        """Yield each row's result, None where it has no score. Whether its text was cut is not known, nor what its
-        mismatched pair scored.
+        """Yield each row's result, None where it has no score, and behind the last row. Whether its text was cut is not
+        known, nor what its mismatched pair scored. A cell that holds no score that can be is one without.
         """
         for chunk in self._table.chunks(CHUNK_ROWS):
             for value in chunk.column(self._column):
-                score = written_score(value, self.manifest.request.on_error)
+                score = None
+                with suppress(JobError):
+                    score = written_score(value, self.manifest.request.on_error)
                 yield None if score is None else RowResult(score)
+        yield from repeat(None)
 
     @property
     def scored_by(self) -> EarlierWork:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from clip_operator.proof.claims import Claim, read_claim
 from clip_operator.proof.standing import proof
-from clip_operator.resume.points import ResumePoint, read_resume_point
 from clip_operator.steps import claim_uri, objects_beside, output_left_beside, resume_prefix, shards_prefix
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 
@@ -23,7 +22,6 @@ class Leftovers:
     :param is_complete: the output stands there with a manifest that proves it.
     :param claim: says who began to write it, and when.
     :param resume_points: the objects that hold saved results.
-    :param last_point: the one saved last, by name; None if there is none that can be read.
     :param shards: the objects that shards have left for a merge.
     :param unfinished_uploads: uploads of the output or of what belongs to it that neither ended nor were given up.
     """
@@ -32,7 +30,6 @@ class Leftovers:
     is_complete: bool
     claim: Claim | None
     resume_points: list[ObjectInfo]
-    last_point: ResumePoint | None
     shards: list[ObjectInfo]
     unfinished_uploads: int
 
@@ -55,7 +52,6 @@ def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
             is_complete=proof(storage, output) is not None,
             claim=read_claim(storage, output),
             resume_points=points,
-            last_point=read_resume_point(storage, points[-1].uri) if points else None,
             shards=list(storage.list(shards_prefix(output))),
             unfinished_uploads=sum(_count_unfinished_uploads(storage, uri) for uri in _written_by_a_run(output)),
         )

@@ -10,63 +10,90 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from clip_operator.errors import Reason, RowError
-from clip_operator.proof.manifest import EarlierWork, ObjectVersion
+from clip_operator.json_text import parse_json
+from clip_operator.proof.manifest import Base64, EarlierWork, ObjectVersion, Share
+from clip_operator.proof.signing import signed, verified
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.scoring import BYTES_A_ROW, PairedRows, RowResult, Rows, are_packed, packed
 from clip_operator.steps import resume_prefix
-from clip_operator.storage import AccessDenied, ObjectNotFound, Storage, StorageError, display, name_of, parent
+from clip_operator.storage import (
+    AccessDenied,
+    ObjectNotFound,
+    ObjectTooLarge,
+    Storage,
+    StorageError,
+    display,
+    name_of,
+    parent,
+)
 
 log = logging.getLogger(__name__)
 
-# A segment has at most a few thousand rows, of a few hundred bytes each, or a few thousand with a sentence.
-_MAX_BYTES = 256 << 20
+# A row has a few hundred bytes, or a few thousand with a sentence.
+_MOST_BYTES = 256 << 20
+_MOST_BYTES_A_ROW = 8 << 10
+_MOST_BYTES_BESIDE = 64 << 10
+
+_MOST_CHARACTERS = 1000  # of a sentence; details have fewer
+
+_NAME = re.compile(r"[0-9]{12}\.json")
+
+_Row = Annotated[int, Field(ge=0, description="From 0, within the segment.")]
 
 
 class _Failure(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    row: int = Field(description="From 0, within the segment.")
+    row: _Row
     reason: Reason
-    detail: str
+    detail: str = Field(max_length=_MOST_CHARACTERS)
 
 
 class _Sentence(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    row: int = Field(description="From 0, within the segment.")
-    text: str
-    score: float
+    row: _Row
+    text: str = Field(max_length=_MOST_CHARACTERS)
+    score: Share
 
 
 class ResumePoint(BaseModel):
     """The results of one segment, as they stand in the store."""
 
-    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(frozen=True)
 
     first_row: int
-    scores: list[float | None]
-    mismatched: bytes = Field(description="The rows' mismatched pairs, 45 bytes a row.")
-    truncated: list[int] = Field(description="Rows, from 0 within the segment, whose text was cut.")
-    least: list[_Sentence] = Field(description="The least aligned sentences of texts that were cut, if asked for.")
-    failures: list[_Failure]
-    run: str = Field(description="Of which run it is: of the one that the first try began.")
+    scores: list[Share | None] = Field(fail_fast=True)
+    mismatched: Base64 = Field(description="The rows' mismatched pairs, 45 bytes a row.")
+    truncated: list[_Row] = Field(fail_fast=True, description="Rows, from 0 within the segment, whose text was cut.")
+    least: list[_Sentence] = Field(
+        fail_fast=True, description="The least aligned sentences of texts that were cut, if asked for."
+    )
+    failures: list[_Failure] = Field(fail_fast=True)
+    run: str = Field(pattern="^[0-9a-f]{16}$", description="Of which run it is: of the one that the first try began.")
     scored_by: EarlierWork = Field(description="With how many rows, and where they were scored.")
     requested_by: Requester | None
-    saved_at: datetime
+    saved_at: AwareDatetime
 
     @model_validator(mode="after")
     def _is_whole(self) -> ResumePoint:
-        failed = {failure.row for failure in self.failures}
-        if failed != {row for row, score in enumerate(self.scores) if score is None}:
+        failed = [failure.row for failure in self.failures]
+        if failed != [row for row, score in enumerate(self.scores) if score is None]:
             raise ValueError("a row has neither a score nor a reason, or both")
+        cut = set(self.truncated)
+        if not cut <= set(range(len(self.scores))) or not {sentence.row for sentence in self.least} <= cut:
+            raise ValueError("a text that was cut is of no row")
+        if self.scored_by.rows != len(self.scores):
+            raise ValueError("not all rows, or more, were scored there")
         if len(self.mismatched) != len(self.scores) * BYTES_A_ROW or not are_packed(self.mismatched):
             raise ValueError("the mismatched pairs are not those of the rows")
         return self
@@ -86,15 +113,23 @@ class ResumePoint(BaseModel):
         return results
 
 
-def read_resume_point(storage: Storage, uri: str) -> ResumePoint | None:
-    """Return a resume point, or None if there is none or it is damaged."""
+def _read_resume_point(storage: Storage, uri: str, first_row: int, most_rows: int) -> ResumePoint | None:
+    """Return the resume point of the segment that starts at a row, or None if there is none that can be one.
+
+    :param most_rows: of a segment.
+    """
     try:
-        return ResumePoint.model_validate_json(storage.read(uri, max_bytes=_MAX_BYTES))
+        most_bytes = min(_MOST_BYTES, _MOST_BYTES_BESIDE + most_rows * _MOST_BYTES_A_ROW)
+        data = verified(storage.read(uri, most_bytes), "resume point", uri)
+        point = None if data is None else ResumePoint.model_validate(parse_json(data, len(data)))
+        if point is not None and point.first_row == first_row and len(point.scores) <= most_rows:
+            return point
     except ObjectNotFound:  # another try has just finished the work and cleaned up
         return None
-    except ValidationError:
-        log.warning("The resume point %s is damaged", display(uri))
-        return None
+    except (ObjectTooLarge, ValueError):  # a model's own errors are ValueErrors
+        pass
+    log.warning("The resume point %s is damaged or not ours: its rows are scored again", display(uri))
+    return None
 
 
 class ResumePoints:
@@ -120,6 +155,7 @@ class ResumePoints:
         # Without a version nobody could tell that the next try reads the same rows.
         self._is_of_use = bool(source.etag) and (asker is not None or not request.overwrite)
         self._requested_by = request.requested_by
+        self._segment_rows = request.resume_point_rows
         self._scored_by = scored_by
         # Whoever says overwrite wants scores that this, or his own earlier try, has made, and not what stands around:
         # images may have been replaced since. Whose that is, is not known where no task instance asks.
@@ -136,7 +172,7 @@ class ResumePoints:
         self._saved: set[str] = set()
         try:
             if self._is_of_use:
-                self._saved |= {name_of(info.uri) for info in storage.list(self._prefix)}
+                self._saved |= set(filter(_NAME.fullmatch, (name_of(info.uri) for info in storage.list(self._prefix))))
         except AccessDenied as error:
             log.warning("What an earlier try may have left cannot be looked for, so all rows are scored: %s", error)
         self._read_last: tuple[str, ResumePoint | None] | None = None
@@ -168,12 +204,13 @@ class ResumePoints:
         """Return the resume point of the segment that starts at this row, if there is one that can be used."""
         if _name(first_row) not in self._saved:
             return None
-        point = self._read(_name(first_row))
-        return point if point is not None and point.first_row == first_row else None
+        return self._read(_name(first_row))
 
     def _read(self, name: str) -> ResumePoint | None:
         if self._read_last is None or self._read_last[0] != name:
-            self._read_last = name, read_resume_point(self._storage, self._prefix + name)
+            first_row = int(name.partition(".")[0])
+            point = _read_resume_point(self._storage, self._prefix + name, first_row, self._segment_rows)
+            self._read_last = name, point
         return self._read_last[1]
 
     def add(self, rows: Rows[Any], results: Sequence[RowResult], paired: PairedRows) -> None:
@@ -221,7 +258,7 @@ class ResumePoints:
                 if result.least is not None
             ],
             failures=[
-                _Failure(row=row, reason=result.error.reason, detail=result.error.detail)
+                _Failure(row=row, reason=result.error.reason, detail=result.error.detail[:_MOST_CHARACTERS])
                 for row, result in enumerate(results)
                 if result.error is not None
             ],
@@ -230,7 +267,8 @@ class ResumePoints:
             requested_by=self._requested_by,
             saved_at=datetime.now(UTC),
         )
-        self._storage.write(point.model_dump_json().encode(), self._prefix + _name(first_row))
+        uri = self._prefix + _name(first_row)
+        self._storage.write(signed(point.model_dump_json().encode(), "resume point", uri), uri)
         self.saved_rows += len(results)
 
 

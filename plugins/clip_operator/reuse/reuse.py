@@ -18,7 +18,7 @@ from clip_operator.reuse.recording import Recording
 from clip_operator.reuse.store import ScoreStore
 from clip_operator.reuse.trail import Trail, doors_of
 from clip_operator.reuse.witness import WitnessedImages
-from clip_operator.scoring import NO_PAIRS, PairedRows, RowResult, Rows, image_hashes, packed
+from clip_operator.scoring import NO_PAIRS, ImageSource, PairedRows, RowResult, Rows, image_hashes, packed
 from clip_operator.storage import Storage
 
 ContentT = TypeVar("ContentT")
@@ -60,6 +60,7 @@ class ScoreReuse:
     :param model: what scores.
     :param storage: where images are.
     :param images: the job's loader.
+    :param workers: the job's workers, which give the images.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ScoreReuse:
         request: EvaluationRequest,
         storage: Storage,
         images: ImageLoader,
+        workers: ImageSource,
     ) -> None:
         self._keys = ScoreKeys(model, request)
         self._reads = not request.overwrite
@@ -81,7 +83,7 @@ class ScoreReuse:
         self._segments: deque[tuple[int, list[bytes]]] = deque()  # the first row and the doors of those ahead
         self._rows_read = self._rows_recorded = 0
         remembered = max(_LEAST_REMEMBERED_IMAGES, request.embedding_cache_bytes // _BYTES_OF_AN_EMBEDDING)
-        self.images = WitnessedImages(images, remembered)
+        self.images = WitnessedImages(workers, remembered)
         """Where the scorer must take its images from."""
         self.reused = 0
         """How many rows' scores came from the store so far."""

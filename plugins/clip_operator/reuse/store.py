@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from clip_operator.errors import JobError
+from clip_operator.proof.signing import SIGNATURE_BYTES, signed, verified
 from clip_operator.reuse.pack import MOST_BYTES, MOST_LINKS, MOST_SCORES, CorruptPack, Pack, decode, encode
 from clip_operator.storage import (
     AccessDenied,
@@ -114,7 +115,9 @@ class ScoreStore:
                 if not self._may_write:
                     return
                 try:
-                    info = self._storage.write(encode(stored.pack), self._uri_of(name), Unchanged(stored.info))
+                    uri = self._uri_of(name)
+                    data = signed(encode(stored.pack), "pack of scores", uri)
+                    info = self._storage.write(data, uri, Unchanged(stored.info))
                 except ObjectChanged:
                     others = self._read(name)
                     stored = StoredPack(merged(stored.pack, others.pack), others.info)
@@ -140,13 +143,15 @@ class ScoreStore:
     def _read(self, name: bytes) -> StoredPack:
         uri = self._uri_of(name)
         try:
-            info, data = self._storage.read_version(uri, MOST_BYTES)
+            info, data = self._storage.read_version(uri, MOST_BYTES + SIGNATURE_BYTES)
         except ObjectNotFound:
             return StoredPack(Pack())
         except ObjectTooLarge:
             info, data = self._storage.stat(uri), b""
         try:
-            return StoredPack(decode(data), info)
+            if (content := verified(data, "pack of scores", uri)) is None:
+                raise CorruptPack("it is not signed with the key in CLIP_OPERATOR_SIGNING_KEY")
+            return StoredPack(decode(content), info)
         except CorruptPack as error:
             self._tell_once(
                 "corrupt", f"{display(uri)} is left out and will be written anew: {error}. Of others nothing is said"

@@ -6,7 +6,7 @@ import logging
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
@@ -14,8 +14,9 @@ from functools import partial
 from typing import BinaryIO
 
 from clip_operator.errors import Cancelled, JobError
-from clip_operator.job.second_pass import is_wanted, publish_step
+from clip_operator.job.second_pass import is_wanted, publish_step, second_pass
 from clip_operator.machine.scratch import scratch_folder
+from clip_operator.machine.stopping import stopped_by
 from clip_operator.proof.manifest import (
     EarlierWork,
     EvaluationManifest,
@@ -36,11 +37,11 @@ from clip_operator.proof.publication import (
 from clip_operator.proof.standing import find_manifest, find_output, look, proof, version
 from clip_operator.report import publish_report
 from clip_operator.report.samples import Samples, merged, read_samples
-from clip_operator.request import Requester
+from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.resume import discard_leftovers
 from clip_operator.scoring import Outcomes, Tally
 from clip_operator.sharding.plan import PlanNotFound, ShardPlan, id_where_complete, read_plan
-from clip_operator.steps import objects_beside, part_files, planned_manifest
+from clip_operator.steps import manifest_uri, objects_beside, part_files, planned_manifest
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
@@ -48,6 +49,7 @@ from clip_operator.storage import (
     Storage,
     StorageError,
     Unchanged,
+    canonical,
     display,
     parent,
 )
@@ -59,9 +61,19 @@ _THREADS = 16
 _SHOWN_SHARDS = 5
 _COPIED_BYTES = 4 << 20
 
+OwnRequest = Callable[[EvaluationRequest], EvaluationRequest]
+"""Returns, of a request that stands in a store, the same one as the caller's own parameters make it.
+
+:raises RequestError: they make another one.
+"""
+
 
 def merge_shards(
-    plan_uri: str, storage: Storage, requester: Requester | None, stop: threading.Event | None = None
+    plan_uri: str,
+    storage: Storage,
+    requester: Requester | None,
+    stop: threading.Event | None = None,
+    own: OwnRequest = lambda request: request,
 ) -> EvaluationManifest:
     """Make the step's output of what its shards have written, prove it, and remove what they left.
 
@@ -71,6 +83,8 @@ def merge_shards(
     :param plan_uri: of the plan that :func:`plan_shards` has written.
     :param requester: the task instance that asks for the merge.
     :param stop: set it, from any thread, to end the merge soon with :class:`Cancelled`.
+    :param own: what is written where is for the caller to say, and not for what is read in the store. Left out, the
+        plan's URI must come from whoever wrote the plan: it holds a digest of what that says.
     :return: the whole output's manifest, its counts and statistics those of all rows.
     :raises JobError: a shard has not done its part, too many rows have no score, or the store fails; the output was
         not touched.
@@ -82,18 +96,27 @@ def merge_shards(
         done = _done_before(plan_uri, storage)
         if done is None:
             raise
+        own(done.request)
         log.info("%s has been merged already", display(done.output.uri))
-        return _confirmed(done, plan_uri, storage, requester)
+        # What is found in a store leads to the removal of nothing elsewhere.
+        beside = canonical(parent(done.output.uri))
+        outputs = [uri for uri in done.request.outputs if canonical(parent(uri)) == beside]
+        return _confirmed(done, plan_uri, outputs, storage, requester)
+    plan = plan.model_copy(update={"request": own(plan.request)})
     if plan.is_complete:
-        return _confirmed(_found_complete(plan, storage), plan_uri, storage, requester)
+        return _confirmed(_found_complete(plan, storage), plan_uri, plan.request.outputs, storage, requester)
     started = datetime.now(UTC)
     outcomes = Outcomes(plan.request)
-    manifests = _manifests(plan, storage, stop, outcomes.tally)
+    with stopped_by(stop):
+        manifests = _manifests(plan, storage, stop, outcomes.tally)
     _check_model(manifests, plan)
     outcomes.check()
     standing = look(storage, plan.request)
+    if not plan.standalone:  # part files are the shards', each of which has seen to that
+        standing.check_may_write()
     with claimed(storage, standing) as condition:
-        published = _assembled(plan, manifests, outcomes.tally, storage, condition)
+        with stopped_by(stop):
+            published = _assembled(plan, manifests, outcomes.tally, storage, condition)
         if stop.is_set():
             raise Cancelled("stopped before the output was proved")
         scored = _scored(plan, manifests, outcomes.tally)
@@ -103,7 +126,7 @@ def merge_shards(
             publish_report(storage, manifest, _samples(plan, storage))
         remove_outdated(storage, standing, manifest)
         publish_manifest(storage, manifest)
-    _clean_up(storage, plan_uri, manifest)
+    _clean_up(storage, plan_uri, plan.request.outputs)
     log.info(
         "Merged %s shards with %s rows in %.1f s; %s of them have a score; wrote %s",
         f"{len(manifests):,}",
@@ -127,7 +150,9 @@ def _done_before(plan_uri: str, storage: Storage) -> EvaluationManifest | None:
         manifest = read_manifest(storage, uri)
     except ObjectNotFound:
         return None
-    if manifest is None or proof(storage, manifest.output.uri) != manifest:
+    if manifest is None or canonical(manifest_uri(manifest.output.uri)) != canonical(uri):
+        return None
+    if proof(storage, manifest.output.uri) != manifest:
         return None
     made_by = None if manifest.shards is None else manifest.shards.plan
     return manifest if plan_id in (made_by, id_where_complete(manifest.request, manifest.input)) else None
@@ -142,21 +167,25 @@ def _found_complete(plan: ShardPlan, storage: Storage) -> EvaluationManifest:
 
 
 def _confirmed(
-    manifest: EvaluationManifest, plan_uri: str, storage: Storage, requester: Requester | None
+    manifest: EvaluationManifest,
+    plan_uri: str,
+    outputs: Sequence[str],
+    storage: Storage,
+    requester: Requester | None,
 ) -> EvaluationManifest:
     confirmed = confirm(storage, manifest, requester)
-    _clean_up(storage, plan_uri, confirmed)
+    _clean_up(storage, plan_uri, outputs)
     return confirmed
 
 
-def _clean_up(storage: Storage, plan_uri: str, manifest: EvaluationManifest) -> None:
-    """Remove what is left of the shards of an output that is proved.
+def _clean_up(storage: Storage, plan_uri: str, outputs: Sequence[str]) -> None:
+    """Remove what is left of the shards of an output that is proved, and beside the one filtered of it.
 
     The plan goes first: with it, the next try of a merge that is killed here would ask for shards that are gone.
     """
     with suppress(StorageError):  # it is one of the leftovers, of which the same is said
         storage.delete(plan_uri)
-    discard_leftovers(storage, *manifest.request.outputs)
+    discard_leftovers(storage, *outputs)
 
 
 def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: Tally) -> list[EvaluationManifest]:
@@ -173,7 +202,7 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
             raise Cancelled("stopped before the shards were merged")
         output = plan.shard_output(index)
         manifest = find_manifest(storage, output)
-        if manifest is None or not plan.has_made(index, manifest):
+        if manifest is None or manifest.sums is None or not plan.has_made(index, manifest):
             return None
         found = there.get(output)
         if found is None or not manifest.output.is_surely(version(found)):
@@ -221,7 +250,8 @@ def _assembled(
         return Published(version(_joined(plan, manifests, storage, plan.request.output, condition)))
     with scratch_folder() as folder:
         _joined(plan, manifests, storage, str(folder / "output"), None)
-        return publish_step(storage, folder / "output", plan.request, condition, tally)
+        step = second_pass(folder / "output", plan.request, tally)
+        return publish_step(storage, step, plan.request, condition)
 
 
 def _joined(
@@ -331,7 +361,8 @@ def _throughput(manifests: Sequence[EvaluationManifest]) -> Throughput | None:
         seconds=round(seconds, 3),
         rows_per_second=round(sum(part.rows_per_second * part.seconds for part in parts) / seconds, 2),
         time_shares={
-            name: round(sum(part.time_shares[name] * part.seconds for part in parts) / seconds, 4) for name in names
+            name: round(sum(part.time_shares.get(name, 0.0) * part.seconds for part in parts) / seconds, 4)
+            for name in names
         },
         images_encoded=sum(part.images_encoded for part in parts),
         images_reused=sum(part.images_reused for part in parts),

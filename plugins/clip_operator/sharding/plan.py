@@ -8,21 +8,24 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from clip_operator import model
-from clip_operator.errors import JobError, RequestError
+from clip_operator.errors import JobError, Reason, RequestError
 from clip_operator.inputs import Input, check_outputs_apart, find_input
+from clip_operator.json_text import parse_json
 from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
+from clip_operator.proof.signing import signed, verified
 from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import Weight, at_multiples, into, of_size
 from clip_operator.steps import is_in_parts, part_name, plan_uri
-from clip_operator.storage import ObjectNotFound, Storage, display, join, parent
+from clip_operator.storage import ObjectNotFound, Storage, canonical, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,9 @@ log = logging.getLogger(__name__)
 DEFAULT_SHARD_ROWS = 131_072
 """Rows of a shard where nothing else is asked for: minutes of work for a GPU, beside which starting it is little."""
 
-_MOST_PLAN_BYTES = 64 << 20
+_MOST_PLAN_BYTES = 8 << 20  # a hundred thousand shards and the largest request
+
+_REASONS = {reason.value for reason in Reason}
 
 # What needs all rows' scores.
 _LEFT_TO_THE_MERGE = {"percentile_key": None, "min_score": None, "filtered_output": None}
@@ -41,7 +46,11 @@ class PlanNotFound(JobError):
 
 
 class ShardPlan(BaseModel):
-    """How one step is divided. Written once, read by every shard and by the merge."""
+    """How one step is divided. Written once, read by every shard and by the merge.
+
+    Its place names it by a digest of what it says, so that whoever was handed its URI by the task that wrote it knows
+    that it still says the same. What the digest leaves out decides nothing that is in the output.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -52,8 +61,19 @@ class ShardPlan(BaseModel):
     total_rows: int | None
     standalone: bool = Field(description="Each shard writes a table of its own, and those are the output.")
     is_complete: bool = Field(False, description="The output was there already, so there is nothing to divide.")
-    shards: list[Span] = Field(description="start, stop, first row, rows of each, as in request.shard.")
-    created_at: datetime
+    shards: list[Span] = Field(fail_fast=True, description="start, stop, first row, rows of each, as in request.shard.")
+    drawn: str | None = Field(None, description="Tells plans apart that overwrite and that no task instance asks for.")
+    created_at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _is_what_its_id_says(self) -> Self:
+        if self.standalone != is_in_parts(self.request.output) or self.total_rows != _total_rows(self.shards):
+            raise ValueError("the shards are not of this output, or their rows are not all rows")
+        if not all(map(_is_span, self.shards)) or any(a.stop != b.start for a, b in pairwise(self.shards)):
+            raise ValueError("the shards do not lie one behind the other")
+        if self.id != _id(self.request, self.input, self.standalone, self.shards, self.is_complete, self.drawn):
+            raise ValueError("the id is that of another plan")
+        return self
 
     @property
     def uri(self) -> str:
@@ -117,6 +137,9 @@ class ShardPlan(BaseModel):
         )
         if self.standalone and self.request.overwrite and not of_this_run:
             return False
+        rows = self.shards[index].rows
+        if rows not in (None, manifest.rows.total) or not manifest.rows.failures.keys() <= _REASONS:
+            return False
         return manifest.proves(self.nth_request(index, None), self.input, manifest.model.digest)
 
     def describe(self, name: str) -> str:
@@ -144,10 +167,11 @@ def plan_shards(
     shards: int | None = None,
     shard_rows: int | None = None,
     shard_bytes: int | None = None,
-    standalone: bool = False,
     most: int = 1000,
 ) -> ShardPlan:
     """Cut the input of a step into shards, and write the plan beside the output.
+
+    Where the output is the pattern of part files, these are the shards' own tables.
 
     A text file is read through once and cut where its records end, at multiples of ``request.resume_point_rows`` rows,
     so that shards and a single task score in the same segments. A Parquet file is cut between row groups, of which only
@@ -158,12 +182,11 @@ def plan_shards(
     :param shard_rows: or how many rows one may have, or
     :param shard_bytes: how many bytes of the input. A single segment, row group or file may be more than
         either.
-    :param standalone: the output is the shards' own tables, ``part-*``; ``request.output`` is their pattern.
     :param most: the most shards there may be.
     :raises RequestError: it cannot be done as asked.
     :raises JobError: the input cannot be read, or the output is another's.
     """
-    wanted = _Wanted(shards, shard_rows, shard_bytes, most)
+    wanted, standalone = _Wanted(shards, shard_rows, shard_bytes, most), is_in_parts(request.output)
     if standalone and (request.percentile_key is not None or request.min_score is not None):
         raise RequestError(
             "percentile_key and min_score need all rows in one place when all are scored, which part files are not: "
@@ -194,25 +217,40 @@ def plan_shards(
         log.info(
             "%s is divided into %s shards%s", display(request.input), f"{len(plan.shards):,}", _sizes(plan.total_rows)
         )
-    storage.write(plan.model_dump_json().encode(), plan.uri)
+    storage.write(signed(plan.model_dump_json().encode(), "plan", plan.uri), plan.uri)
     return plan
 
 
 def read_plan(uri: str, storage: Storage) -> ShardPlan:
     """Return the plan that :func:`plan_shards` has written.
 
+    :param uri: as the plan that was written gives it: it holds the digest that what is read there must have.
     :raises PlanNotFound: it is not there.
-    :raises JobError: it cannot be read.
+    :raises JobError: it cannot be read, or is not the one that was written.
     """
     try:
-        return ShardPlan.model_validate_json(storage.read(uri, _MOST_PLAN_BYTES))
+        data = verified(storage.read(uri, _MOST_PLAN_BYTES), "plan", uri)
+        plan = None if data is None else ShardPlan.model_validate(parse_json(data, len(data)))
     except ObjectNotFound:
         raise PlanNotFound(
             f"there is no plan at {display(uri)}; a merge that succeeds removes it. To score the step again, clear the "
             "plan task and all behind it"
         ) from None
-    except ValidationError:
-        raise JobError(f"the plan at {display(uri)} cannot be read; clear the plan task to write it anew") from None
+    except ValueError:  # a model's own errors are ValueErrors
+        raise _not_what_was_written(uri) from None
+    if plan is None or canonical(plan.uri) != canonical(uri):
+        raise _not_what_was_written(uri)
+    return plan
+
+
+def _not_what_was_written(uri: str) -> JobError:
+    return JobError(
+        f"the plan at {display(uri)} is not what the plan task has written there; clear the plan task to write it anew"
+    )
+
+
+def _is_span(span: Span) -> bool:
+    return 0 <= span.start <= span.stop and min(span.first_row or 0, span.rows or 0) >= 0
 
 
 def _sizes(total_rows: int | None) -> str:
@@ -303,31 +341,40 @@ def _plan(
     *,
     is_complete: bool = False,
 ) -> ShardPlan:
-    source = version(data.info)
-    # Whoever says overwrite wants scores that he has asked for, and not those of shards that stand around.
-    asker = None
-    if request.overwrite and not is_complete:
-        asker = uuid4().hex if request.requested_by is None else request.requested_by.model_dump()
+    source, drawn = version(data.info), uuid4().hex
     return ShardPlan(
-        id=_id(request, source, standalone, spans, asker, is_complete),
+        id=_id(request, source, standalone, spans, is_complete, drawn),
         request=request,
         input=source,
         total_rows=_total_rows(spans),
         standalone=standalone,
         is_complete=is_complete,
         shards=spans,
+        drawn=drawn,
         created_at=datetime.now(UTC),
     )
 
 
 def id_where_complete(request: EvaluationRequest, source: ObjectVersion) -> str:
     """Return the id of every plan of this work that has found its output complete."""
-    return _id(request, source, is_in_parts(request.output), [], None, True)
+    return _id(request, source, is_in_parts(request.output), [], is_complete=True)
 
 
-def _id(request: EvaluationRequest, source: ObjectVersion, *further: object) -> str:
-    decisive = [request.fingerprint(), source.model_dump(), *further]
-    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+def _id(
+    request: EvaluationRequest,
+    source: ObjectVersion,
+    standalone: bool,
+    spans: Sequence[Span],
+    is_complete: bool,
+    drawn: str | None = None,
+) -> str:
+    # Whoever says overwrite wants scores that he has asked for, and not those of shards that stand around.
+    asker: object = None
+    if request.overwrite:
+        asker = drawn if request.requested_by is None else request.requested_by.model_dump()
+    conduct = None if is_complete else [asker, request.rescore, request.resume_point_rows]
+    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, conduct]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
 
 
 def _is_complete(standing: Standing, source: ObjectVersion, storage: Storage) -> bool:
