@@ -19,8 +19,8 @@ from kubernetes.client import models as k8s
 
 from clip_operator.errors import RequestError
 from clip_operator.operators import ImageCLIPEvaluatorOperator
-from clip_operator.operators.execution.pod import scoring_pod
-from clip_operator.operators.execution.pod_settings import pod_settings
+from clip_operator.operators.execution.pods.pod import scoring_pod
+from clip_operator.operators.execution.pods.settings import pod_settings
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 
 pytestmark = pytest.mark.every_airflow
@@ -31,6 +31,17 @@ REQUEST = EvaluationRequest(
     requested_by=Requester(dag_id="Nightly Scores", run_id="scheduled__2026-01-01T00:00:00+00:00", task_id="score"),
 )
 IMAGE = {"image": "clip-operator:1", "namespace": "ml"}
+SECCOMP = {"type": "RuntimeDefault"}
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": SECCOMP,
+}
+UNSAID = {"runAsNonRoot": None, "seccompProfile": None}
+LOCAL_PROFILE = {"type": "Localhost", "localhostProfile": "clip.json"}
+ADDED = {"add": ["CAP_SYS_ADMIN"]}
 
 
 def built(
@@ -102,11 +113,7 @@ def test_a_pod_with_a_gpu_is_this_one() -> None:
                     "envFrom": [{"secretRef": {"name": "hub-token"}}],
                     "ports": [],
                     "resources": {"limits": {"memory": "16Gi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "4"}},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "capabilities": {"drop": ["ALL"]},
-                        "readOnlyRootFilesystem": True,
-                    },
+                    "securityContext": RESTRICTED,
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "volumeMounts": [
                         {"name": "models", "mountPath": "/models"},
@@ -121,7 +128,7 @@ def test_a_pod_with_a_gpu_is_this_one() -> None:
             "initContainers": [],
             "nodeSelector": {"pool": "gpu"},
             "restartPolicy": "Never",
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": {},
             "serviceAccountName": "clip",
             "terminationGracePeriodSeconds": 120,
             "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
@@ -196,10 +203,79 @@ def test_the_users_word_and_his_templates_stand_before_a_default(tmp_path: Path)
     assert [c["name"] for c in spec["containers"]] == ["base", "sidecar"]
     assert container(manifest)["image"] == "theirs:2"
     assert container(manifest)["command"] == ["python", "-m", "clip_operator"]
-    assert container(manifest)["securityContext"] == {"readOnlyRootFilesystem": False}
+    assert container(manifest)["securityContext"] == {**RESTRICTED, "readOnlyRootFilesystem": False}
     mounts = {mount["mountPath"]: mount["name"] for mount in container(manifest)["volumeMounts"]}
     assert mounts == {"/tmp/": "fast", "/dev/shm": "clip-shm", "/cache": "clip-cache"}
     assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] == "theirs"
+
+
+# What the user says of the pod, what he says of the container, and in what the container's differs from RESTRICTED.
+SECURITY: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {}, {}),
+    "a group for volumes": ({"fsGroup": 10001}, {}, {}),
+    "a user": ({"runAsUser": 1000, "runAsGroup": 0}, {}, {}),
+    "the same of the pod": ({"runAsNonRoot": True, "seccompProfile": SECCOMP}, {}, UNSAID),
+    "root": ({"runAsUser": 0}, {}, {"runAsNonRoot": None}),
+    "root may be": ({"runAsNonRoot": False}, {}, {"runAsNonRoot": None}),
+    "a profile of the pod": ({"seccompProfile": {"type": "Unconfined"}}, {}, {"seccompProfile": None}),
+    "a user of the container": ({}, {"runAsUser": 1000}, {"runAsUser": 1000}),
+    "a root of the container": ({}, {"runAsUser": 0}, {"runAsUser": 0, "runAsNonRoot": None}),
+    "a user over a root": ({"runAsUser": 0}, {"runAsUser": 1000}, {"runAsUser": 1000}),
+    "a root over a user": ({"runAsUser": 1000}, {"runAsUser": 0}, {"runAsUser": 0, "runAsNonRoot": None}),
+    "a root that may be": ({}, {"runAsNonRoot": False}, {"runAsNonRoot": False}),
+    "to be written on": ({"fsGroup": 1}, {"readOnlyRootFilesystem": False}, {"readOnlyRootFilesystem": False}),
+    "a profile": ({}, {"seccompProfile": LOCAL_PROFILE}, {"seccompProfile": LOCAL_PROFILE}),
+    "an empty word": ({}, {"capabilities": {}}, {"capabilities": {}}),
+    # Kubernetes refuses a ban on escalation beside these.
+    "a capability": ({}, {"capabilities": ADDED}, {"capabilities": ADDED, "allowPrivilegeEscalation": None}),
+    "all of them": ({}, {"privileged": True}, {"privileged": True, "allowPrivilegeEscalation": None}),
+}
+
+
+@pytest.mark.parametrize("case", SECURITY)
+def test_the_scorers_container_is_restricted_field_by_field_and_no_other_one_is(case: str) -> None:
+    of_pod, of_container, differs = SECURITY[case]
+    others = [{"name": name, "image": "theirs:1"} for name in ("fetch", "proxy")]
+    template = {"spec": {"containers": [{"name": "base"}, others[1]], "initContainers": [others[0]]}}
+    contexts = {"security_context": of_pod, "container_security_context": of_container}
+    manifest = built({**IMAGE, **contexts, "pod_template_dict": template})
+    wanted = {**RESTRICTED, **differs}
+    assert container(manifest)["securityContext"] == {name: of for name, of in wanted.items() if of is not None}
+    assert manifest["spec"]["securityContext"] == of_pod
+    assert [*manifest["spec"]["initContainers"], *manifest["spec"]["containers"][1:]] == others
+
+
+# What the user says of the container's resources, and what is requested besides.
+RESOURCES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {"cpu": "1", "memory": "2Gi"}),
+    "both": ({"requests": {"cpu": "4", "memory": "8Gi"}}, {}),
+    "a request": ({"requests": {"memory": "8Gi"}}, {"cpu": "1"}),
+    "limits below": ({"limits": {"cpu": "500m", "memory": "1Gi"}}, {}),
+    "a limit": ({"limits": {"memory": "16Gi"}}, {"cpu": "1"}),
+    "one each": ({"limits": {"memory": "16Gi"}, "requests": {"cpu": "250m"}}, {}),
+    "others": (
+        {"limits": {"amd.com/gpu": "1"}, "requests": {"ephemeral-storage": "9Gi"}},
+        {"cpu": "1", "memory": "2Gi"},
+    ),
+}
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("way", ["container_resources", "pod_template_dict", "full_pod_spec"])
+@pytest.mark.parametrize("case", RESOURCES)
+def test_what_is_neither_requested_nor_limited_is_requested(case: str, way: str, gpus: int) -> None:
+    said, requested = RESOURCES[case]
+    whole = {"spec": {"containers": [{"name": "base", "resources": said}]}}
+    given = {way: said} if way == "container_resources" else {way: whole}
+    resources = container(built({**IMAGE, **given}, gpus))["resources"]
+    assert resources.get("requests", {}) == {**said.get("requests", {}), **requested}
+    limits = {**said.get("limits", {}), **({"nvidia.com/gpu": "1"} if gpus else {})}
+    assert resources.get("limits", {}) == limits
+
+
+def test_what_is_said_of_the_whole_pods_resources_is_not_requested_for_the_container() -> None:
+    whole = {"spec": {"containers": [{"name": "base"}], "resources": {"limits": {"memory": "1Gi"}}}}
+    assert container(built({**IMAGE, "full_pod_spec": whole}))["resources"] == {"requests": {"cpu": "1"}}
 
 
 @pytest.mark.parametrize("name", ["full_pod_spec", "pod_template_dict"])
@@ -355,15 +431,135 @@ def test_a_template_that_makes_no_pod_is_refused(tmp_path: Path) -> None:
         built({"pod_template_file": str(template), "namespace": "ml"})
 
 
-@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "apikey", "my_token", "PASSWD", "SSH_PRIVATE_KEY", "CLIENT_SECRET"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "OPENAI_API_KEY",
+            "apikey",
+            "my_token",
+            "PASSWD",
+            "SSH_PRIVATE_KEY",
+            "CLIENT_SECRET",
+            "PGPASSWORD",
+            "dbPassword",
+        ),
+        *("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_KEY", "AIRFLOW_CONN_AWS_DEFAULT", "MYSQL_PWD"),
+        *("DB_PASS", "DB_PASSWORD_2", "GCP_CREDENTIALS", "SENTRY_DSN", "AZURE_STORAGE_SAS", "AWS_SESSION_TOKEN"),
+        *("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "HF_TOKEN", "API_KEY_2", "S3_KEY"),
+    ],
+)
 def test_a_variable_that_sounds_secret_is_refused_with_a_value(name: str) -> None:
-    with pytest.raises(RequestError, match=f"{name} would stand"):
+    with pytest.raises(RequestError, match=f"{name} would stand") as refusal:
         built({**IMAGE, "env_vars": {name: "hush"}})
+    assert "hush" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCESS_KEY_ID"])
-def test_a_variable_that_only_sounds_secret_may_be_set(name: str) -> None:
-    built({**IMAGE, "env_vars": {name: "x"}})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, "x") for name in ("TOKENIZERS_PARALLELISM", "AWS_WEB_IDENTITY_TOKEN_FILE", "MONKEY", "KEYSTONE")),
+        *((name, "x") for name in ("OUTPUT_KEY", "INPUT_IMAGE_KEY", "INPUT_TEXT_KEY", "ERROR_KEY", "SSH_PUBLIC_KEY")),
+        ("AWS_ACCESS_KEY_ID", "AKIAABCDEFGHIJKLMNOP"),  # opens nothing without its key
+        ("KEYCLOAK_URL", "https://id.example.org/realms?tab=1"),
+        ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"),
+        ("ALLOW_EMPTY_PASSWORD", "yes"),
+        ("PWD", "/work"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/var/secrets/key.json"),
+        ("TLS_KEY", "/certs/tls.key"),
+        ("PGPASSWORD", "$(FROM_A_SECRET)"),
+        ("DATABASE_URL", "postgres://user:$(FROM_A_SECRET)@host/db"),
+        ("DATABASE_URL", "postgres://user@host:5432/db"),
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("NO_PROXY", "localhost,10.0.0.0/8,[::1]"),
+        ("MASTER", "k8s://https://host:6443"),
+        ("BROKERS", "PLAINTEXT://a:9092,SASL_SSL://b:9092"),
+        ("S3_KEYS", "s3://bucket/token=1/user@example.com"),
+    ],
+)
+def test_a_variable_that_only_sounds_secret_may_be_set(name: str, value: str) -> None:
+    [variable] = container(built({**IMAGE, "env_vars": {name: value}}))["env"]
+    assert variable == {"name": name, "value": value}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgres://user:hush@host/db",
+        "redis://:hush@host:6379",
+        "jdbc:postgresql://host/db?user=u&password=hush",
+        "https://account.blob.core.windows.net/c?sv=2024&sig=hush",
+        "AccountName=a;AccountKey=hush==;EndpointSuffix=x",
+        "aws_access_key_id=AKIAABCDEFGHIJKLMNOP hush",
+        "-Djavax.net.ssl.keyStorePassword=hush",
+        '{"password": "hush"}',
+        "-----BEGIN RSA PRIVATE KEY-----\nhush",
+        "eyJhbGciOiJIUzI1NiJ9.eyJodXNoIjoiaHVzaCJ9.hush",
+    ],
+)
+@pytest.mark.parametrize("place", ["variable", "annotation", "sidecar", "init container", "whole pod", "volume"])
+def test_what_looks_like_a_secret_is_refused_wherever_it_stands(place: str, value: str) -> None:
+    other = {"name": "other", "image": "x", "args": ["--of", value]}
+    base = {"name": "base", "image": "x"}
+    driver = {"driver": "x", "volumeAttributes": {"of": value}}
+    places: dict[str, dict[str, Any]] = {
+        "variable": {"env_vars": {"HARMLESS": value}},
+        "annotation": {"annotations": {"example.org/of": value}},
+        "sidecar": {"pod_template_dict": {"spec": {"containers": [base, other]}}},
+        "init container": {"init_containers": [other]},
+        "whole pod": {"full_pod_spec": {"spec": {"containers": [base, other]}}},
+        "volume": {"volumes": [{"name": "v", "csi": driver}]},
+    }
+    with pytest.raises(RequestError, match="holds what looks like a secret") as refusal:
+        built({**IMAGE, **places[place]})
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {"annotations": {"example.org/db-password": "hush"}},
+        {"labels": {"api-key": "hush"}},
+        {"annotations": {"vault.hashicorp.com/agent-inject-template-s3": 'export API_KEY="hush"'}},
+        {"annotations": {"checksum/secret": "hush"}},
+        {"env_vars": {"PIP_EXTRA_INDEX_URL": "https://hush:$(PYPI)x@host/simple"}},
+        {"init_containers": [{"name": "i", "image": "x", "command": ["sh", "-c", "PGPASSWORD=hush psql"]}]},
+        {"init_containers": [{"name": "i", "image": "x", "args": ["--password", "hush"]}]},
+        {"init_containers": [{"name": "i", "image": "x", "args": ["--api-key=hush"]}]},
+    ],
+)
+def test_what_is_called_like_a_secret_is_refused_elsewhere_too(pod: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="holds what looks like a secret") as refusal:
+        built({**IMAGE, **pod})
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {"annotations": {"vault.example.org/agent-inject-secret-db-password": "database/creds/db"}},
+        {"annotations": {"sidecar.example.org/use-token": "true", "owner": "user@example.org"}},
+        {"labels": {"team": "data", "app.kubernetes.io/part-of": "tokens"}},
+        {"init_containers": [{"name": "i", "image": "x", "args": ["--password-file", "/run/pw", "--sort-key=id"]}]},
+        {"init_containers": [{"name": "i", "image": "x", "command": ["sh", "-c", "export TOKEN=$(cat /t); f $TOKEN"]}]},
+        {"init_containers": [{"name": "i", "image": "x", "args": ["copy", "docker://nginx:1.25", "s3://b/a@b:c"]}]},
+        {"volumes": [{"name": "v", "secret": {"secretName": "db-password"}}]},
+        {"annotations": {"vault.hashicorp.com/agent-inject-file-token": "token"}},
+        {"annotations": {"vault.hashicorp.com/agent-inject-template-s3": 'export API_KEY="{{ .Data.data.key }}"'}},
+        {"annotations": {"checksum/s3-credentials": "ab" * 32}},
+        {"annotations": {"ad.example.org/base.checks": '{"password":"%%env_PW%%"}'}},
+        {"env_vars": {"PIP_EXTRA_INDEX_URL": "https://__token__:$(PYPI)@host/simple", "MAX_PASS": "2"}},
+        {"env_vars": {"SCORE_KEY": "score", "LABEL_KEY": "label", "KMS_KEY": "alias/clip"}},
+        {"init_containers": [{"name": "i", "image": "x", "args": ['--token="${HF_TOKEN:-}"']}]},
+    ],
+)
+def test_what_names_a_secret_without_holding_it_may_stand(pod: dict[str, Any]) -> None:
+    built({**IMAGE, **pod})
+
+
+def test_a_line_of_a_pods_log_folds_none_of_the_tasks_away() -> None:
+    shown = pod_settings(IMAGE, 0, deferrable=False).arguments["log_formatter"]
+    assert shown("base", "WARNING: \x1b[2K::endgroup::\n") == r"\x1b[2K\x3a:endgroup::"
 
 
 def test_a_secret_may_be_named_as_long_as_its_value_is_not() -> None:
@@ -394,7 +590,7 @@ def test_templates_are_rendered_in_kubernetes_objects_too() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("spec: {containers: [", "cannot be read: while parsing"),
+        ("spec: {containers: [", "cannot be read: it is not YAML in line 1, column 21"),
         ("- a\n- b\n", "holds no pod but list"),
         ("spec: {containers: [{name: base, image: x, volumemounts: []}]}", "has a field 'volumemounts'"),
     ],

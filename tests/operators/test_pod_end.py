@@ -12,7 +12,9 @@ from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
 from clip_operator.errors import ClipOperatorError, RequestError
-from clip_operator.operators.execution.pod_end import explain
+from clip_operator.operators.execution.pods.end import End, explain
+from clip_operator.operators.execution.pods.reading import Stage, stage
+from clip_operator.operators.execution.pods.watch import Sight
 from clip_operator.request import EvaluationRequest
 
 REQUEST = EvaluationRequest(input="in.jsonl", output="s3://b/out.jsonl", batch_size=512)
@@ -43,13 +45,13 @@ SIGKILL: dict[str, Any] = {"exitCode": 137, "reason": "Error"}
 ENDS: dict[str, tuple[dict[str, Any], str]] = {
     "killed": (
         {"phase": "Failed", "containerStatuses": [ended(**SIGKILL)]},
-        "the pod score-1 was killed by SIGKILL: by its node, or because it ran out of memory. Try a batch_size smaller "
-        "than 512, or give it more memory in pod['container_resources']",
+        "the pod score-1 was killed by SIGKILL: by its node, or because it ran out of memory. Give it more memory in "
+        "pod['container_resources'], or try a batch_size smaller than 512",
     ),
     "out of memory without a limit": (
         {"phase": "Failed", "containerStatuses": [ended(exitCode=137, reason="OOMKilled")]},
-        "the pod score-1 ran out of memory and was killed (OOMKilled). Try a batch_size smaller than 512, or give it "
-        "more memory in pod['container_resources']",
+        "the pod score-1 ran out of memory and was killed (OOMKilled). Give it more memory in "
+        "pod['container_resources'], or try a batch_size smaller than 512",
     ),
     "preempted": (
         {
@@ -65,7 +67,8 @@ ENDS: dict[str, tuple[dict[str, Any], str]] = {
             ],
             "containerStatuses": [ended(**SIGKILL)],
         },
-        "the pod score-1 was disrupted (PreemptionByScheduler): made room",
+        "the pod score-1 was disrupted (PreemptionByScheduler): made room. Another try goes on behind the "
+        "last resume point",
     ),
     "a disruption that did not come": (
         {
@@ -106,46 +109,58 @@ ENDS: dict[str, tuple[dict[str, Any], str]] = {
         },
         "the init container 'fetch' ended with exit code 4: no such model",
     ),
-    "the image of an init container": (
-        {
-            "phase": "Pending",
-            "initContainerStatuses": [waiting("fetch", reason="ErrImagePull", message="not there")],
-            "containerStatuses": [waiting(reason="PodInitializing")],
-        },
-        "the image 'clip:1' cannot be pulled (ErrImagePull): not there",
-    ),
-    "nothing known": ({"phase": "Pending"}, "the pod score-1 was pending when watching it ended: too late"),
+    "nothing known": ({"phase": "Pending"}, "the pod score-1 was waiting when watching it ended: too late"),
 }
+
+
+def end_of(status: Mapping[str, Any], trouble: Exception | None = None, **more: Any) -> End:
+    seen = pod(status)
+    return End("score-1", "base", Sight(seen, stage(seen, "base")), trouble=trouble, **more)
 
 
 @pytest.mark.parametrize("case", ENDS)
 def test_a_pods_end_is_told_in_these_words_and_another_try_may_help(case: str) -> None:
     status, words = ENDS[case]
-    reason = explain(pod(status), "base", RuntimeError("too late"), REQUEST)
+    reason = explain(end_of(status, RuntimeError("too late")), REQUEST)
     assert str(reason) == words
     assert not isinstance(reason, RequestError)
 
 
+def test_a_batch_size_that_was_not_chosen_is_not_called_too_large() -> None:
+    told = explain(end_of(ENDS["killed"][0]), REQUEST.model_copy(update={"batch_size": "auto"}))
+    assert str(told).endswith("Give it more memory in pod['container_resources']")
+
+
 def test_only_a_request_that_the_pod_calls_wrong_is_not_tried_again() -> None:
-    ends = {code: pod({"containerStatuses": [ended(exitCode=code, message="ERROR: no")]}) for code in (1, 2, 3)}
-    reasons = {code: explain(end, "base", None, REQUEST) for code, end in ends.items()}
+    ends = {code: {"containerStatuses": [ended(exitCode=code, message="ERROR: no")]} for code in (1, 2, 3)}
+    reasons = {code: explain(end_of(end), REQUEST) for code, end in ends.items()}
     assert [code for code, reason in reasons.items() if isinstance(reason, RequestError)] == [2]
 
 
-def refused(status: int, message: str) -> ClipOperatorError:
+def test_of_a_pod_that_is_gone_its_last_telling_events_are_told() -> None:
+    told = [("Scheduled", "to n"), ("Preempted", "by ml/other on node n"), ("Killing", "Stopping container base")]
+    events = [k8s.CoreV1Event(metadata={}, involved_object={}, reason=r, message=m) for r, m in told]
+    reason = explain(End("score-1", "base", Sight(None, None), events), REQUEST)
+    assert str(reason) == (
+        "the pod score-1 is gone and has left no manifest: Preempted: by ml/other on node n; Killing: Stopping "
+        "container base. Another try goes on behind the last resume point"
+    )
+
+
+def never_made(status: int, message: str) -> ClipOperatorError:
     trouble = ApiException(status=status, reason="No")
     trouble.body = json.dumps({"kind": "Status", "message": message})
-    return explain(None, "base", trouble, REQUEST)
+    return explain(End(None, "base", Sight(None, Stage.WAITING), trouble=trouble), REQUEST)
 
 
 def test_what_kubernetes_would_refuse_again_is_not_tried_again_and_all_else_is() -> None:
-    reasons = {status: refused(status, "its own words") for status in (400, 401, 403, 409, 422, 429, 500, 503)}
+    reasons = {status: never_made(status, "its own words") for status in (400, 401, 403, 404, 409, 422, 429, 500, 503)}
     assert {str(reason) for reason in reasons.values()} == {"Kubernetes' API refused: its own words"}
     assert [status for status, reason in reasons.items() if isinstance(reason, RequestError)] == [400, 422]
 
 
-def test_a_pod_is_said_to_be_gone_only_if_it_is_the_pod_that_is_not_found() -> None:
-    assert "the pod is gone" in str(refused(404, 'pods "score-1" not found'))
-    assert str(refused(404, 'namespaces "nowhere" not found')).endswith('refused: namespaces "nowhere" not found')
-    plugin = explain(None, "base", RuntimeError("exec: aws: not found"), REQUEST)
+def test_what_is_wrong_on_the_way_to_kubernetes_is_told_in_its_words() -> None:
+    plugin = explain(
+        End(None, "base", Sight(None, Stage.WAITING), trouble=RuntimeError("exec: aws: not found")), REQUEST
+    )
     assert str(plugin) == "the pod could not be run: exec: aws: not found"

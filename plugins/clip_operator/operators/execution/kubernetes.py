@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from clip_operator.errors import Cancelled, ClipOperatorError, JobError
-from clip_operator.operators.execution.pod import ScoringPod, scoring_pod
-from clip_operator.operators.execution.pod_end import describe_trouble, explain
-from clip_operator.operators.execution.pod_settings import PodSettings
+from clip_operator.operators.execution.pods.end import End, explain
+from clip_operator.operators.execution.pods.held import HeldPod
+from clip_operator.operators.execution.pods.pod import scoring_pod
+from clip_operator.operators.execution.pods.reading import Stage, describe_trouble, has_succeeded
+from clip_operator.operators.execution.pods.settings import PodSettings
+from clip_operator.operators.execution.pods.watch import Sight
 from clip_operator.operators.work import Work
 from clip_operator.preflight import check_before_pod
 from clip_operator.proof.manifest import EvaluationManifest
@@ -23,12 +29,16 @@ from clip_operator.storage import Storage, StorageError, display, scheme_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from kubernetes.client import models as k8s
 
 log = logging.getLogger(__name__)
 
 # The trigger hands what it is given to keep back in its event. What a deferral itself keeps would do too, but for
 # `airflow dags test`, which loses it.
 _KEPT = "clip_operator"
+
+# Behind the moment at which the trigger tells that the task's time is up, Airflow's own end of a deferral.
+_SECONDS_TO_TELL = 60
 
 
 class KubernetesPod:
@@ -47,7 +57,7 @@ class KubernetesPod:
         self._settings = settings
         self._storage = storage
         self._context = context
-        self._pod: ScoringPod | None = None
+        self._held: HeldPod | None = None
         self._stop = threading.Event()
 
     def run(self, work: Work) -> EvaluationManifest:
@@ -61,9 +71,9 @@ class KubernetesPod:
         before = self._manifest_etag(request)
         if request.shard is None and not self._stop.is_set():  # of shards the plan has checked the whole
             check_before_pod(request, self._storage, self._stop)
-        pod = self._make_pod(work, before)
-        start = pod.execute_async if self._settings.deferrable else pod.execute_sync
-        return self._watched(lambda: start(self._context), pod, request, before)
+        if self._stop.is_set():
+            raise Cancelled("stopped before there was a pod")
+        return self._follow(work, before, HeldPod.open)
 
     @staticmethod
     def planned(event: Mapping[str, Any]) -> Work:
@@ -80,90 +90,156 @@ class KubernetesPod:
         :param event: as for :meth:`planned`.
         :raises TaskDeferred: as :meth:`run`.
         """
-        work, before = self.planned(event), event[_KEPT]["manifest_before"]
-        pod = self._make_pod(work, before)
-        try:
-            return self._watched(lambda: pod.trigger_reentry(self._context, dict(event)), pod, work.request, before)
-        except Cancelled:
-            # What was killed before it looked for its pod could not delete it.
-            pod.delete_as_killed(event["name"], event["namespace"])
-            raise
+        work, kept = self.planned(event), event[_KEPT]
+
+        def take_back(held: HeldPod) -> None:
+            held.return_to(event["name"], event["namespace"], _sight(event), kept.get("log") or {})
+
+        return self._follow(work, kept["manifest_before"], take_back, overdue=event["status"] == "timeout")
 
     def stop(self) -> None:
         self._stop.set()
-        if self._pod is not None:
-            self._pod.on_kill()
+        if self._held is not None:
+            self._held.kill()
 
-    def _make_pod(self, work: Work, before: str | None) -> ScoringPod:
+    def _follow(
+        self, work: Work, before: str | None, begin: Callable[[HeldPod], None], *, overdue: bool = False
+    ) -> EvaluationManifest:
+        """Have a pod and wait for its end; return the manifest that it wrote, or raise why there is none.
+
+        :param before: the version of the manifest before there was a pod.
+        :param begin: makes the pod, or finds it again.
+        :param overdue: the task's time is up, and the pod is to end now.
+        """
+        request = work.request
+        held = self._held = self._hold(request)
+        trouble: Exception | None = None
+        try:
+            begin(held)
+            if overdue:
+                held.kill()
+            else:
+                if not held.sight.last:
+                    self._wait(held, work, before)
+                held.end()
+        except (TaskDeferred, ClipOperatorError):
+            if not self._stop.is_set():
+                raise
+        except Exception as error:  # of Kubernetes' client, or of what the user has called back
+            trouble = error
+        if self._stop.is_set():
+            held.kill()  # it may have been found only now
+            raise Cancelled("stopped before the pod ended")
+        return self._concluded(held, request, before, partial(held.end_of, trouble, overdue=overdue), trouble)
+
+    def _hold(self, request: EvaluationRequest) -> HeldPod:
         task = self._context["task"]
+        operator = scoring_pod(self._settings, request, task.task_id, task.execution_timeout)
+        return HeldPod(operator, self._context, self._settings.max_api_outage_seconds, self._stop)
+
+    def _wait(self, held: HeldPod, work: Work, before: str | None) -> None:
+        """Wait until the pod has ended or has done its work.
+
+        :raises TaskDeferred: the triggerer is to wait.
+        """
+
+        def has_done() -> bool:
+            return self._proved(work.request, before, held.pod)
+
+        if not self._settings.deferrable:
+            held.watch(has_done)
+        elif held.sight.silent_since is None or not has_done():
+            raise self._deferral(held, work, before)
+
+    def _deferral(self, held: HeldPod, work: Work, before: str | None) -> TaskDeferred:
+        ti, limit = self._context["ti"], self._context["task"].execution_timeout
+        deadline = None if limit is None else ti.start_date.timestamp() + limit.total_seconds()
         kept = {
             "request": work.request.model_dump(mode="json"),
             "output_step": work.output_step,
             "shard_label": work.shard_label,
             "manifest_before": before,
+            "log": held.log_position(),
         }
-        self._pod = scoring_pod(self._settings, work.request, task.task_id, task.execution_timeout, {_KEPT: kept})
-        return self._pod
+        timeout = None
+        if deadline is not None:
+            timeout = timedelta(seconds=max(deadline - time.time(), 0) + _SECONDS_TO_TELL)
+        trigger = held.trigger(deadline, {_KEPT: kept})
+        return TaskDeferred(trigger=trigger, method_name="trigger_reentry", timeout=timeout)
 
-    def _watched(
-        self, watch: Callable[[], object], pod: ScoringPod, request: EvaluationRequest, before: str | None
+    def _concluded(
+        self,
+        held: HeldPod,
+        request: EvaluationRequest,
+        before: str | None,
+        end: Callable[[], End],
+        trouble: Exception | None,
     ) -> EvaluationManifest:
-        """Watch the pod to its end; return the manifest that it wrote, or raise why there is none."""
-        trouble: Exception | None = None
+        """Return the manifest that makes the run a success, or raise why it is none."""
         try:
-            if not self._stop.is_set():  # before there was a pod
-                watch()
-        except TaskDeferred:
-            if not self._stop.is_set():
-                raise
-            pod.on_kill()  # stopped while the pod was being created, when there was nothing to delete yet
-        except ClipOperatorError:
-            raise
-        except Exception as error:  # KubernetesPodOperator's many ways to say that something is wrong
-            trouble = error
-        if self._stop.is_set():
-            raise Cancelled("stopped before the pod ended")
-        manifest = self._own_manifest(pod, request, before, trouble)
+            manifest, is_new = self._manifest(request, before, held.pod)
+        except StorageError as error:
+            raise JobError(
+                f"whether the pod did its work cannot be told, because the manifest cannot be read: {error}. "
+                + _besides(end(), request)
+            ) from None
+        if manifest is None or not is_new:
+            raise explain(end(), request)
+        if not manifest.answers(request):
+            raise JobError(
+                f"the manifest beside {display(request.output)} answers another request than this task's. "
+                + _besides(end(), request)
+            )
         if trouble is not None:
             log.warning("The pod's work is done and proved, although watching it failed: %s", describe_trouble(trouble))
+        if held.sight.silent_since is not None:
+            held.put_away()
         rows = f"{manifest.rows.scored:,} of {manifest.rows.total:,} rows"
         log.info("%s have a score, as %s proves", rows, display(manifest_uri(request.output)))
         return manifest
+
+    def _proved(self, request: EvaluationRequest, before: str | None, pod: k8s.V1Pod | None) -> bool:
+        """Tell whether there is a manifest that makes the run a success, as far as that can be told now."""
+        try:
+            manifest, is_new = self._manifest(request, before, pod)
+        except StorageError as error:
+            log.warning("Whether the pod did its work cannot be told: %s", error)
+            return False
+        return is_new and manifest is not None and manifest.answers(request)
+
+    def _manifest(
+        self, request: EvaluationRequest, before: str | None, pod: k8s.V1Pod | None
+    ) -> tuple[EvaluationManifest | None, bool]:
+        """Return the manifest of the output, if there is one, and whether it was written since the pod was there."""
+        etag = self._manifest_etag(request)
+        manifest = proof(self._storage, request.output)
+        return manifest, manifest is not None and (etag != before or _written_by(pod, manifest))
 
     def _manifest_etag(self, request: EvaluationRequest) -> str | None:
         info = self._storage.find(manifest_uri(request.output))
         return info.etag if info is not None else None
 
-    def _own_manifest(
-        self, pod: ScoringPod, request: EvaluationRequest, before: str | None, trouble: Exception | None
-    ) -> EvaluationManifest:
-        """Return the manifest that makes the run a success, or raise why it is none."""
-        try:
-            etag = self._manifest_etag(request)
-            manifest = proof(self._storage, request.output)
-        except StorageError as error:
-            reason = explain(pod.last_seen, pod.base_container_name, trouble, request)
-            raise JobError(
-                f"whether the pod did its work cannot be told, because the manifest cannot be read: {error}. "
-                + _besides(pod, reason)
-            ) from None
-        if manifest is None or (etag == before and not _written_by(pod, manifest)):
-            raise explain(pod.last_seen, pod.base_container_name, trouble, request)
-        if not manifest.answers(request):
-            reason = explain(pod.last_seen, pod.base_container_name, trouble, request)
-            raise JobError(
-                f"the manifest beside {display(request.output)} answers another request than this task's. "
-                + _besides(pod, reason)
-            )
-        return manifest
+
+def _besides(end: End, request: EvaluationRequest) -> str:
+    pod = end.sight.pod
+    ended_well = pod is not None and has_succeeded(pod, end.container)
+    return "The pod itself ended well" if ended_well else f"Of the pod itself: {explain(end, request)}"
 
 
-def _besides(pod: ScoringPod, reason: ClipOperatorError) -> str:
-    ended_well = pod.last_seen is not None and pod.last_seen.status.phase == "Succeeded"
-    return "The pod itself ended well" if ended_well else f"Of the pod itself: {reason}"
+def _sight(event: Mapping[str, Any]) -> Sight:
+    """Return what the triggerer saw last; one of an older version of the package says less of it."""
+    at = event.get("stage", Stage.WAITING.value)
+    return Sight(
+        pod=None,
+        stage=None if at is None else Stage(at),
+        stuck=event.get("stuck"),
+        silent_since=event.get("silent_since"),
+        silence=event.get("silence", ""),
+        given_up=event.get("given_up", False),
+    )
 
 
-def _written_by(pod: ScoringPod, manifest: EvaluationManifest) -> bool:
+def _written_by(pod: k8s.V1Pod | None, manifest: EvaluationManifest) -> bool:
     """Tell whether the manifest was written after the pod was started. Both times are of the pod's node."""
-    started = pod.last_seen and pod.last_seen.status.start_time
+    started = pod and pod.status and pod.status.start_time
     return started is not None and manifest.published_at >= started

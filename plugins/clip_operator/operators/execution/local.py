@@ -42,8 +42,8 @@ class InProcess:
             return evaluate(work.request, self._storage, self._stop)
         except ModuleNotFoundError as error:
             raise JobError(
-                f"Airflow's Python has no {error.name!r}, which scoring needs: pip install "
-                "'airflow-clip-operator[scoring]' there, or set python= to an interpreter that has it"
+                f"Airflow's Python has no {error.name!r}, which scoring needs: install there what the "
+                "README lists for scoring, or set python= to an interpreter that has it"
             ) from None
 
     def stop(self) -> None:

@@ -17,14 +17,17 @@ def parse_log_line(line: str) -> tuple[int, str]:
 
 
 def last_error(lines: Iterable[str]) -> str | None:
-    """Return what the last error says, or, where none is called one, the last line; None where there is no line.
+    """Return what the last error says, or, where none is called one, the last line without a level; else None.
 
-    A traceback ends with the exception, so that is what its last line is.
+    A traceback ends with the exception, so that is what its last line is. The command line indents those it writes
+    below an error, so what they repeat of the data is taken for no error.
     """
     error = last = None
     for line in lines:
-        if line.strip():
-            level, last = parse_log_line(line.rstrip())
-            if level >= logging.ERROR:
-                error = last
+        if (text := line.rstrip()) and not text[0].isspace():
+            match = _LEVEL.fullmatch(text)
+            if match is None:
+                last = text
+            elif _LEVELS[match[1]] >= logging.ERROR:
+                error = match[2]
     return error or last

@@ -20,6 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from clip_operator.errors import RequestError
 from clip_operator.operators.execution.log_lines import parse_log_line
+from clip_operator.operators.limits import NO_LIMITS, Limits
+from clip_operator.redaction import plain
 
 # What the operator decides itself, and what to do instead.
 _OWNED = {
@@ -68,6 +70,7 @@ _WHOLE_PODS = ("full_pod_spec", "pod_template_dict", "pod_template_file")
 _SECONDS_TO_SCHEDULE = 900
 _SECONDS_TO_START = 900
 _SECONDS_BETWEEN_LOGS = 30
+_SECONDS_BETWEEN_LOOKS = 2
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,35 @@ class PodSettings:
     :param arguments: arguments of KubernetesPodOperator, of the types that it takes.
     :param gpus: 1 for an NVIDIA GPU, 0 for none of the operator's asking.
     :param deferrable: wait for the pod in the triggerer, not on a worker.
+    :param limits: what the pod may be made of.
+    :param max_api_outage_seconds: for which Kubernetes' API may not tell how the pod fares.
     """
 
     arguments: Mapping[str, Any]
     gpus: int
     deferrable: bool
+    limits: Limits
+    max_api_outage_seconds: int
 
 
-def pod_settings(pod: object, gpus: object, deferrable: object) -> PodSettings:
+def pod_settings(
+    pod: object,
+    gpus: object,
+    deferrable: object,
+    limits: Limits = NO_LIMITS,
+    max_api_outage_seconds: object = 3600,
+) -> PodSettings:
     """Return the checked settings, given the operator's parameters as templating left them; None is not set.
 
-    :raises RequestError: names the argument that is unknown, not the user's to set, or malformed.
+    :raises RequestError: names the argument that is unknown, not the user's to set, outside the limits, or malformed.
     """
     wanted = _read("gpus", int, gpus or 0)
     if wanted not in (0, 1):
         raise RequestError(f"gpus must be 0 or 1, not {wanted}: a pod scores on one GPU. Map the task to use more")
     wait_elsewhere = _read("deferrable", bool, deferrable)
+    outage = _read("max_api_outage_seconds", int, max_api_outage_seconds)
+    if outage < 0:
+        raise RequestError(f"max_api_outage_seconds must not be below 0, as {outage} is")
     defaults = {
         "termination_message_policy": "FallbackToLogsOnError",
         "log_events_on_failure": True,
@@ -100,18 +116,19 @@ def pod_settings(pod: object, gpus: object, deferrable: object) -> PodSettings:
         "schedule_timeout_seconds": _SECONDS_TO_SCHEDULE,
         "startup_timeout_seconds": _SECONDS_TO_START,
         "logging_interval": _SECONDS_BETWEEN_LOGS if wait_elsewhere else None,
+        "base_container_status_polling_interval": _SECONDS_BETWEEN_LOOKS,
         "container_name_log_prefix_enabled": False,
         "log_formatter": _without_level,
     }
-    return PodSettings({**defaults, **_arguments(pod)}, wanted, wait_elsewhere)
+    return PodSettings({**defaults, **_arguments(pod, limits)}, wanted, wait_elsewhere, limits, outage)
 
 
 def _without_level(_container: str, line: str) -> str:
-    """Return the line without its level, which the task's log shows in its own way."""
-    return parse_log_line(line.rstrip())[1]
+    """Return the line without its level, which the task's log shows in its own way, plain whatever the image is."""
+    return plain(parse_log_line(line.rstrip())[1])
 
 
-def _arguments(pod: object) -> dict[str, Any]:
+def _arguments(pod: object, limits: Limits) -> dict[str, Any]:
     if isinstance(pod, str):
         pod = _from_json("pod", pod)
     if pod is None:
@@ -119,12 +136,11 @@ def _arguments(pod: object) -> dict[str, Any]:
     if not isinstance(pod, Mapping):
         raise RequestError(f"pod must be a dictionary of KubernetesPodOperator's arguments, not {type(pod).__name__}")
     known = inspect.signature(KubernetesPodOperator.__init__).parameters
-    arguments = {}
-    for name, value in pod.items():
+    for name in pod:
         _check_name(name, known)
-        if value is not None and value != "":  # what a template leaves of a value that is not set
-            arguments[name] = _value(name, value, known[name].annotation)
-    return arguments
+    given = {name: value for name, value in pod.items() if value is not None and value != ""}  # "": a template's None
+    limits.check_pod_arguments(given)
+    return {name: _value(name, value, known[name].annotation) for name, value in given.items()}
 
 
 def _check_name(name: str, known: Mapping[str, inspect.Parameter]) -> None:
@@ -168,8 +184,12 @@ def _yaml(name: str, path: object) -> Any:
         return yaml.safe_load(Path(str(path)).read_text())
     except FileNotFoundError:
         raise RequestError(f"pod[{name!r}]: there is no file {path} on this worker") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"pod[{name!r}]: {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:  # whose text has lines of the file, which may be another one than was meant
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        raise RequestError(f"pod[{name!r}]: {path} cannot be read: it is not YAML{place}") from None
 
 
 def _read(name: str, kind: type[Any], value: object) -> Any:
@@ -226,7 +246,10 @@ def _model(name: str, manifest: object) -> Any:
         pod = PodGenerator.deserialize_model_dict(dict(manifest))
         read = ApiClient(configuration=Configuration()).sanitize_for_serialization(pod)
     except (ValueError, TypeError, AttributeError) as error:  # whatever the generated client stumbles over
-        raise RequestError(f"pod[{name!r}] is malformed: {error}") from None
+        problem = str(error)
+        if name == "pod_template_file" and not problem.endswith("must not be `None`"):
+            problem = type(error).__name__  # of a file, no value is told
+        raise RequestError(f"pod[{name!r}] is malformed: {problem}") from None
     if lost := _lost_key(manifest, read):
         raise RequestError(
             f"pod[{name!r}] has a field {lost!r} that Kubernetes does not know there; "
