@@ -14,8 +14,9 @@ from aiohttp import web
 
 from .faults import Faults
 from .kubelet import Kubelet
+from .log_answers import read_log
 from .objects import ApiError, Json, labels_match, not_in_the_fake, selected_name
-from .pods import Container, Pod
+from .pods import Pod
 from .store import Store
 from .validation import Problem, check_labels, check_pod, refuse
 
@@ -23,10 +24,6 @@ _PODS = "/api/v1/namespaces/{namespace}/pods"
 _EVENTS = "/api/v1/namespaces/{namespace}/events"
 _DEFAULT_GRACE_SECONDS = 30
 _DEFAULT_WATCH_SECONDS = 300.0
-_WAITING_WORDS = {
-    "ErrImagePull": "image can't be pulled",
-    "ImagePullBackOff": "trying and failing to pull image",
-}
 
 
 class Api:
@@ -61,11 +58,24 @@ class Api:
     ) -> web.StreamResponse:
         self._store.requests.append((request.method, request.path_qs))
         self._store.changed()
+        if self._faults.out:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()  # which nobody gets
+        refusal = self._faults.refusal(request.method, request.path_qs)
+        if refusal is not None:
+            error = ApiError(refusal.status, refusal.message)
+            return web.json_response(error.status, status=error.code, headers=refusal.headers)
+        with self._faults.connected(request.transport):
+            answer = await self._answer(request, handler)
+        if self._faults.loses_answer(request.method, request.path_qs) and request.transport is not None:
+            request.transport.abort()
+        return answer
+
+    async def _answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         try:
-            refusal = self._faults.refusal(request.method, request.path_qs)
-            if refusal is not None:
-                error = ApiError(refusal.status, "a fault that the test ordered")
-                return web.json_response(error.status, status=error.code, headers=refusal.headers)
             if request.headers.get("Authorization") != f"Bearer {self._token}":
                 raise ApiError(401, "Unauthorized")
             namespace = request.match_info.get("namespace")
@@ -103,7 +113,7 @@ class Api:
         name = pod_json["metadata"]["name"]
         if (namespace, name) in self._store.pods:
             raise ApiError(409, f'pods "{name}" already exists', {"name": name, "kind": "pods"})
-        pod = Pod(pod_json, self._store.changed)
+        pod = Pod(pod_json, self._store.changed, self._store.clock)
         self._store.created.append(manifest)
         self._store.add(pod)
         answer = pod.as_json()
@@ -114,9 +124,16 @@ class Api:
         return web.json_response(self._pod(request).as_json())
 
     async def _patch_pod(self, request: web.Request) -> web.Response:
-        pod = self._pod(request)
         patch = await _body(request)
-        changes = patch.get("metadata") or {}
+        pod = self._pod(request)
+        changes = dict(patch.get("metadata") or {})
+        uid, version = changes.pop("uid", pod.uid), changes.pop("resourceVersion", None)
+        if uid != pod.uid:
+            immutable = f"Invalid value: {json.dumps(uid)}: field is immutable"
+            refuse(pod.name, [Problem("metadata.uid", "FieldValueInvalid", immutable)])
+        if version not in (None, pod.metadata["resourceVersion"]):
+            why = "the object has been modified; please apply your changes to the latest version and try again"
+            raise _conflict("pods", pod, why)
         if set(patch) - {"metadata"} or set(changes) - {"labels", "annotations"}:
             words = "Forbidden: pod updates may not change fields other than labels and annotations"
             refuse(pod.name, [Problem("spec", "FieldValueForbidden", words)])
@@ -130,8 +147,9 @@ class Api:
         return web.json_response(pod.as_json())
 
     async def _delete_pod(self, request: web.Request) -> web.Response:
-        pod = self._pod(request)
         options = await _body(request) if request.can_read_body else {}
+        pod = self._pod(request)
+        _check_preconditions(options.get("preconditions") or {}, pod)
         grace = request.query.get("gracePeriodSeconds", options.get("gracePeriodSeconds"))
         if grace is None:
             grace = pod.spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_SECONDS)
@@ -140,36 +158,7 @@ class Api:
         return web.json_response(pod.as_json())
 
     async def _read_log(self, request: web.Request) -> web.StreamResponse:
-        pod = self._pod(request)
-        container = _chosen_container(pod, request.query.get("container"))
-        log = container.log
-        waiting = container.state.get("waiting")
-        if waiting is not None:
-            why = _WAITING_WORDS.get(waiting["reason"], waiting["reason"])
-            raise ApiError(400, f'container "{container.name}" in pod "{pod.name}" is waiting to start: {why}')
-        timestamps = request.query.get("timestamps", "").lower() == "true"
-        position = log.start(_count(request, "sinceSeconds", least=1), _count(request, "tailLines", least=0))
-        if request.query.get("follow", "").lower() != "true":
-            lines = b"".join(line.rendered(timestamps=timestamps) for line in log.lines[position:])
-            return web.Response(body=lines, content_type="text/plain")
-        lines_left = self._faults.lines_before_drop()
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        while True:
-            while position < len(log.lines):
-                if lines_left == 0:
-                    break
-                await response.write(log.lines[position].rendered(timestamps=timestamps))
-                position += 1
-                lines_left = None if lines_left is None else lines_left - 1
-            if lines_left == 0:
-                # Without the end mark of the chunked encoding, so that the client sees a broken stream.
-                if request.transport is not None:
-                    request.transport.close()
-                return response
-            if log.closed:
-                return response
-            await log.more.wait()
+        return await read_log(request, self._pod(request), self._faults)
 
     async def _list_events(self, request: web.Request) -> web.StreamResponse:
         name = selected_name(request.query.get("fieldSelector", ""), "involvedObject.name")
@@ -185,17 +174,16 @@ class Api:
     async def _watch_events(self, request: web.Request, wanted: Callable[[Json], bool]) -> web.StreamResponse:
         newer_than = int(request.query.get("resourceVersion") or 0)
         end = time.monotonic() + float(request.query.get("timeoutSeconds") or _DEFAULT_WATCH_SECONDS)
-        ended_before, position = self._faults.ended_watches, 0
+        ended_before = self._faults.ended_watches
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         self._faults.open_watches += 1
         try:
             while True:
-                while position < len(self._store.events):
-                    event = self._store.events[position]
-                    position += 1
-                    if wanted(event) and int(event["metadata"]["resourceVersion"]) > newer_than:
-                        await response.write(json.dumps({"type": "ADDED", "object": event}).encode() + b"\n")
+                while event := self._next_event(newer_than, wanted):
+                    newer_than = _version_of(event)
+                    kind = "ADDED" if event["count"] == 1 else "MODIFIED"
+                    await response.write(json.dumps({"type": kind, "object": event}).encode() + b"\n")
                 if self._faults.end_next_watch or self._faults.ended_watches != ended_before:
                     self._faults.end_next_watch = False
                     return response
@@ -205,6 +193,10 @@ class Api:
                     return response
         finally:
             self._faults.open_watches -= 1
+
+    def _next_event(self, newer_than: int, wanted: Callable[[Json], bool]) -> Json | None:
+        newer = [event for event in self._store.events if _version_of(event) > newer_than and wanted(event)]
+        return min(newer, key=_version_of, default=None)
 
     def _pod(self, request: web.Request) -> Pod:
         name = request.match_info["name"]
@@ -216,6 +208,27 @@ class Api:
     def _listing(self, kind: str, items: list[Json]) -> Json:
         version = self._store.next_version()
         return {"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}
+
+
+def _check_preconditions(preconditions: Json, pod: Pod) -> None:
+    for kind, key, history in (
+        ("UID", "uid", "deleted and then recreated"),
+        ("ResourceVersion", "resourceVersion", "modified"),
+    ):
+        wanted, there = preconditions.get(key), pod.metadata[key]
+        if wanted not in (None, there):
+            words = f"the {kind} in the precondition ({wanted}) does not match the {kind} in record ({there})"
+            # The API server names the kind here, and not the resource.
+            raise _conflict("Pod", pod, f"{words}. The object might have been {history}")
+
+
+def _conflict(resource: str, pod: Pod, why: str) -> ApiError:
+    details = {"name": pod.name, "kind": resource}
+    return ApiError(409, f'Operation cannot be fulfilled on {resource} "{pod.name}": {why}', details, "Conflict")
+
+
+def _version_of(event: Json) -> int:
+    return int(event["metadata"]["resourceVersion"])
 
 
 async def _version(_request: web.Request) -> web.Response:
@@ -254,26 +267,3 @@ def _set_missing(target: Json, **values: Any) -> None:
     for key, value in values.items():
         if target.get(key) in (None, ""):
             target[key] = value
-
-
-def _chosen_container(pod: Pod, name: str | None) -> Container:
-    if name is None:
-        if len(pod.containers) == 1:
-            return pod.containers[0]
-        names = " ".join(container.name for container in pod.containers)
-        raise ApiError(400, f"a container name must be specified for pod {pod.name}, choose one of: [{names}]")
-    for container in pod.all_containers:
-        if container.name == name:
-            return container
-    raise ApiError(400, f"container {name} is not valid for pod {pod.name}")
-
-
-def _count(request: web.Request, name: str, *, least: int) -> int | None:
-    text = request.query.get(name)
-    if text is None:
-        return None
-    if int(text) < least:
-        words = f"must be greater than or equal to {least}" if least == 0 else "must be greater than 0"
-        field = Problem(name, "FieldValueInvalid", f"Invalid value: {text}: {words}")
-        raise ApiError(422, f'PodLogOptions "" is invalid: {field.field}: {field.message}')
-    return int(text)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .clock import Clock
 from .objects import time_text
 
 
@@ -32,7 +32,7 @@ class Line:
     """A line of a log."""
 
     nanoseconds: int
-    """When it came, since the epoch."""
+    """When it came by the node's clock, since the epoch."""
 
     text: bytes
     """The line with its newline."""
@@ -45,11 +45,12 @@ class Line:
 class Log:
     """What a container wrote to stdout and stderr, in the order it came."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], clock: Clock) -> None:
         self.lines: list[Line] = []
         self.closed = False
         self.more = Broadcast()
         self._changed = changed
+        self._clock = clock
         self._unfinished = b""
 
     def write(self, chunk: bytes) -> None:
@@ -73,7 +74,7 @@ class Log:
         """Return the index of the first line that a reader asks for."""
         first = 0 if tail_lines is None else max(0, len(self.lines) - tail_lines)
         if since_seconds is not None:
-            oldest = time.time_ns() - since_seconds * 1_000_000_000
+            oldest = self._clock.now() - since_seconds * 1_000_000_000
             while first < len(self.lines) and self.lines[first].nanoseconds < oldest:
                 first += 1
         return first
@@ -85,6 +86,6 @@ class Log:
 
     def _add(self, texts: list[bytes]) -> None:
         if texts:
-            self.lines += [Line(time.time_ns(), text + b"\n") for text in texts]
+            self.lines += [Line(self._clock.now(), text + b"\n") for text in texts]
             self.more.tell()
             self._changed()

@@ -31,9 +31,14 @@ def is_gone(name: str) -> Callable[[FakeKubernetes], bool]:
     return lambda cluster: name not in cluster.pods()
 
 
-def waits_with(name: str, reason: str) -> Callable[[FakeKubernetes], bool]:
-    """Return the condition that a pod's container waits for a reason."""
-    return lambda cluster: base_state(cluster, name).get("waiting", {}).get("reason") == reason
+def waits_with(name: str, reason: str, words: str = "") -> Callable[[FakeKubernetes], bool]:
+    """Return the condition that a pod's container waits for a reason, with the words in its message."""
+
+    def condition(cluster: FakeKubernetes) -> bool:
+        waiting = base_state(cluster, name).get("waiting", {})
+        return waiting.get("reason") == reason and words in waiting.get("message", "")
+
+    return condition
 
 
 def base_state(cluster: FakeKubernetes, name: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _LABEL_REQUIREMENT = re.compile(r"(?P<absent>!)?(?P<key>[\w./-]+)(?:(?P<operator
 class ApiError(Exception):
     """The API server refuses a request, with a Status object as its answer."""
 
-    def __init__(self, code: int, message: str, details: Json | None = None) -> None:
+    def __init__(self, code: int, message: str, details: Json | None = None, reason: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.status: Json = {
@@ -39,7 +39,7 @@ class ApiError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": message,
-            "reason": _REASONS.get(code, ""),
+            "reason": reason or _REASONS.get(code, ""),
             "details": details or {},
             "code": code,
         }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
 import uuid
+from contextlib import suppress
 
+from .clock import Clock
 from .logs import Broadcast
 from .objects import Json, time_text
 from .pods import NODE, Container, Pod
@@ -19,6 +22,8 @@ class Store:
         self.namespaces = {"default"}
         self.secrets: dict[str, dict[str, str]] = {}
         self.config_maps: dict[str, dict[str, str]] = {}
+        self.claims: set[str] = set()
+        self.pull_problems: dict[str, str] = {}
         self.capacity = {"nvidia.com/gpu": 1}
         self.pods: dict[tuple[str, str], Pod] = {}
         self.all_pods: list[Pod] = []
@@ -27,6 +32,8 @@ class Store:
         self.created: list[Json] = []
         self.requests: list[tuple[str, str]] = []
         self.events: list[Json] = []
+        self.clock = Clock()
+        self.deadlines_show_early = False
         self.changes = Broadcast()
         self._versions = itertools.count(1000)
         self._change_count = 0
@@ -48,6 +55,11 @@ class Store:
         """Wait until there were more than ``seen`` changes; return whether there were. For other threads."""
         with self._counted:
             return self._counted.wait_for(lambda: self._change_count > seen, timeout)
+
+    async def change_or_moment(self) -> None:
+        """Wait for a change, but not for long: of what a test sets by itself, such as a secret, nobody is told."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.changes.wait(), _MOMENT_SECONDS)
 
     def add(self, pod: Pod) -> None:
         """Add a new pod."""
@@ -76,14 +88,21 @@ class Store:
         return self.capacity.get(resource, 0) - sum(pod.resources().get(resource, 0) for pod in holders)
 
     def add_event(self, pod: Pod, reason: str, message: str, *, of: Container | None = None) -> None:
-        """Add an event about a pod, or about a container of it."""
+        """Add an event about a pod, or about a container of it; one that comes again is counted."""
         version = self.next_version()
-        now = time_text(time.time_ns())
+        now = time_text(self.clock.now())
         about = {"kind": "Pod", "apiVersion": "v1", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
         if of is not None:
             kind = "initContainers" if of in pod.init_containers else "containers"
             about["fieldPath"] = f"spec.{kind}{{{of.name}}}"
-        scheduler = reason in ("Scheduled", "FailedScheduling")
+        for event in self.events:
+            if (event["involvedObject"], event["reason"], event["message"]) == (about, reason, message):
+                event["metadata"]["resourceVersion"] = version
+                event["count"] += 1
+                event["lastTimestamp"] = now
+                self.changed()
+                return
+        source = {"component": _SOURCES[reason]} if reason in _SOURCES else {"component": "kubelet", "host": NODE}
         self.events.append(
             {
                 "kind": "Event",
@@ -93,7 +112,7 @@ class Store:
                     "namespace": pod.namespace,
                     "uid": str(uuid.uuid4()),
                     "resourceVersion": version,
-                    "creationTimestamp": now,
+                    "creationTimestamp": time_text(time.time_ns()),
                 },
                 "involvedObject": about,
                 "reason": reason,
@@ -102,10 +121,17 @@ class Store:
                 "count": 1,
                 "firstTimestamp": now,
                 "lastTimestamp": now,
-                "source": {"component": "default-scheduler"} if scheduler else {"component": "kubelet", "host": NODE},
+                "source": source,
             }
         )
         self.changed()
 
 
-_WARNINGS = {"FailedScheduling", "Failed", "InspectFailed", "Evicted", "DeadlineExceeded"}
+_MOMENT_SECONDS = 0.5
+_WARNINGS = {"FailedScheduling", "FailedMount", "Failed", "InspectFailed", "Evicted", "DeadlineExceeded"}
+_SOURCES = {
+    "Scheduled": "default-scheduler",
+    "FailedScheduling": "default-scheduler",
+    "Preempted": "default-scheduler",
+    "TaintManagerEviction": "taint-eviction-controller",
+}

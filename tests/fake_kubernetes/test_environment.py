@@ -107,6 +107,7 @@ def test_paths_of_volumes_lead_to_real_folders(cluster: FakeKubernetes, api: Cor
 
 
 def test_what_a_claim_holds_outlives_a_pod(cluster: FakeKubernetes, api: CoreV1Api) -> None:
+    cluster.claims.add("models")
     for name, script, said in [("one", "echo kept > /models/x", []), ("two", "cat /models/x", ["kept"])]:
         manifest = pod(name, script, volumeMounts=[{"name": "v", "mountPath": "/models"}])
         manifest["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": "models"}}]

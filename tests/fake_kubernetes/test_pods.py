@@ -247,8 +247,7 @@ def test_an_image_that_cannot_be_had_is_waited_for(
     cluster: FakeKubernetes, api: CoreV1Api, image: str, policy: str, reason: str, words: str
 ) -> None:
     api.create_namespaced_pod("default", pod("one", "", image=image, imagePullPolicy=policy))
-    cluster.wait_until(waits_with("one", reason))
-    assert words in base_state(cluster, "one")["waiting"]["message"]
+    cluster.wait_until(waits_with("one", reason, words))
     assert any(words in message for _, message in cluster.events("one"))
     with pytest.raises(ApiException, match="is waiting to start"):
         api.read_namespaced_pod_log("one", "default")

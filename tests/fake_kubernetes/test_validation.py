@@ -148,7 +148,9 @@ def test_values_of_another_type_are_no_pod_at_all(api: CoreV1Api, spoil: Callabl
     "spoil",
     [
         lambda m: m["spec"].pop("restartPolicy"),
-        lambda m: m["spec"].update(volumes=[{"name": "v", "configMap": {"name": "c"}}]),
+        lambda m: m["spec"].update(volumes=[{"name": "v", "projected": {"sources": []}}]),
+        lambda m: base(m).update(restartPolicy="Always"),
+        lambda m: m["spec"].update(initContainers=[{**base(m), "name": "first", "restartPolicy": "Never"}]),
         lambda m: with_volumes(m, ["v"], [("v", "/v")], subPath="x"),
         lambda m: base(m).update(livenessProbe={"exec": {"command": ["true"]}}),
         lambda m: base(m).update(env=[{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]),

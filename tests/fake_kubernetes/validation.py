@@ -235,16 +235,24 @@ def _check_scope(spec: Json) -> None:
         raise not_in_the_fake(f"restartPolicy {spec['restartPolicy']}: it restarts no container")
     for volume in spec.get("volumes") or []:
         kind = next(key for key in volume if key != "name")
-        if kind not in ("emptyDir", "hostPath", "persistentVolumeClaim"):
+        if kind not in ("emptyDir", "hostPath", "persistentVolumeClaim", "configMap", "secret"):
             raise not_in_the_fake(f"{kind} volumes")
-    for container in [*spec["containers"], *(spec.get("initContainers") or [])]:
-        for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe", "restartPolicy"):
-            if container.get(key):
-                raise not_in_the_fake(key)
-        if any(key in mount for mount in container.get("volumeMounts") or [] for key in ("subPath", "subPathExpr")):
-            raise not_in_the_fake("subPath mounts")
-        if any("resourceFieldRef" in (variable.get("valueFrom") or {}) for variable in container.get("env") or []):
-            raise not_in_the_fake("resourceFieldRef")
+    for container in spec["containers"]:
+        _check_container_scope(container, None)
+    for container in spec.get("initContainers") or []:
+        _check_container_scope(container, "Always")
+
+
+def _check_container_scope(container: Json, restart_policy: str | None) -> None:
+    if container.get("restartPolicy") not in (None, restart_policy):
+        raise not_in_the_fake(f"restartPolicy {container['restartPolicy']} of such a container")
+    for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
+        if container.get(key):
+            raise not_in_the_fake(key)
+    if any(key in mount for mount in container.get("volumeMounts") or [] for key in ("subPath", "subPathExpr")):
+        raise not_in_the_fake("subPath mounts")
+    if any("resourceFieldRef" in (variable.get("valueFrom") or {}) for variable in container.get("env") or []):
+        raise not_in_the_fake("resourceFieldRef")
 
 
 def _check_types(pod: Json) -> None:
