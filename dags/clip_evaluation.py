@@ -22,6 +22,10 @@ A score is (cos + 1) / 2. Real CLIP models put matching pairs at about 0.60 to 0
 row's image with other rows' texts: the *AUC* says how well the scores tell rows from these (0.5 is guessing, 1 is
 perfect), and the *suggested threshold* is the score that does so best.
 
+**A pod** is made of what the Variable `clip_pod` says, and not of what a form could: its image, its account and its
+Secrets decide what a run may do. For instance `{"image": "registry.example/clip-operator:cpu", "namespace": "ml",
+"service_account_name": "clip-scorer"}`: whatever Kubernetes mode takes as `pod`.
+
 When the step is there, an asset event of the alias `clip_scores` says so to other DAGs, such as `clip_scores_ready`.
 """
 
@@ -272,35 +276,7 @@ PARAMS = {
         enum=["local", "kubernetes"],
         values_display={"local": "On the worker", "kubernetes": "In a Kubernetes pod of its own"},
         title="Execution mode",
-        description="All that follows is for pods.",
-        section="Where it runs",
-    ),
-    "image": Param(
-        None,
-        type=["null", "string"],
-        title="Image",
-        description="The scorer's image, built from docker/Dockerfile and pushed to your registry.",
-        section="Where it runs",
-    ),
-    "namespace": Param(
-        None,
-        type=["null", "string"],
-        title="Namespace",
-        description="The pod's. By default the one that the Kubernetes connection names.",
-        section="Where it runs",
-    ),
-    "service_account_name": Param(
-        None,
-        type=["null", "string"],
-        title="Service account",
-        description="The pod's, with access to the data set and the steps.",
-        section="Where it runs",
-    ),
-    "secret": Param(
-        None,
-        type=["null", "string"],
-        title="Kubernetes Secret",
-        description="With AWS_ACCESS_KEY_ID and the like, where the service account has no access of its own.",
+        description="What a pod is made of is in Airflow's Variable clip_pod, which the DAG's description explains.",
         section="Where it runs",
     ),
     "gpus": Param(
@@ -360,12 +336,7 @@ def clip_evaluation() -> None:
         overwrite="{{ params.overwrite }}",
         execution_mode="{{ params.execution_mode }}",
         gpus="{{ params.gpus }}",
-        pod={
-            "image": "{{ params.image or '' }}",
-            "namespace": "{{ params.namespace or '' }}",
-            "service_account_name": "{{ params.service_account_name or '' }}",
-            "env_from": "{{ [{'secretRef': {'name': params.secret}}] | tojson if params.secret }}",
-        },
+        pod="{{ var.json.get('clip_pod', {}) | tojson }}",  # whose image, account and Secrets are no matter of a form
     )
 
 

@@ -26,6 +26,9 @@ between files.
 | `manifest` | where the manifest of the step is |
 
 **Quality gates** are judged by `merge`, for the whole step.
+
+**Pods** are made of what the Variable `clip_pod` says, and not of what a form could: their image, account and Secrets
+decide what a run may do. For instance `{"image": "registry.example/clip-operator:cpu", "namespace": "ml"}`.
 """
 
 from __future__ import annotations
@@ -161,35 +164,7 @@ PARAMS = {
         enum=["local", "kubernetes"],
         values_display={"local": "Shards on the workers", "kubernetes": "Shards in a Kubernetes pod each"},
         title="Execution mode",
-        description="All that follows is for pods.",
-        section="Where it runs",
-    ),
-    "image": Param(
-        None,
-        type=["null", "string"],
-        title="Image",
-        description="The scorer's image, built from docker/Dockerfile and pushed to your registry.",
-        section="Where it runs",
-    ),
-    "namespace": Param(
-        None,
-        type=["null", "string"],
-        title="Namespace",
-        description="The pods'. By default the one that the Kubernetes connection names.",
-        section="Where it runs",
-    ),
-    "service_account_name": Param(
-        None,
-        type=["null", "string"],
-        title="Service account",
-        description="The pods', with access to the data set and the steps.",
-        section="Where it runs",
-    ),
-    "secret": Param(
-        None,
-        type=["null", "string"],
-        title="Kubernetes Secret",
-        description="With AWS_ACCESS_KEY_ID and the like, where the service account has no access of its own.",
+        description="What a pod is made of is in Airflow's Variable clip_pod, which the DAG's description explains.",
         section="Where it runs",
     ),
     "gpus": Param(
@@ -233,12 +208,7 @@ def clip_in_shards() -> None:
         outlets=[AssetAlias("clip_scores")],
         execution_mode="{{ params.execution_mode }}",
         gpus="{{ params.gpus }}",
-        pod={
-            "image": "{{ params.image or '' }}",
-            "namespace": "{{ params.namespace or '' }}",
-            "service_account_name": "{{ params.service_account_name or '' }}",
-            "env_from": "{{ [{'secretRef': {'name': params.secret}}] | tojson if params.secret }}",
-        },
+        pod="{{ var.json.get('clip_pod', {}) | tojson }}",  # whose image, account and Secrets are no matter of a form
     )
 
 

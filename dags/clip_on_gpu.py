@@ -4,8 +4,10 @@
 The task runs in a Kubernetes pod with one NVIDIA GPU and waits for it in the triggerer, so that no worker is held while
 the pod scores. Models from the hub are kept on a volume, so that the next pod need not fetch them again.
 
-Before the first run: build the image (`docker/Dockerfile`, `DEVICE=cuda`), give the service account access to the
-bucket, make the volume claim, and bind the role in `docs/kubernetes.md` to Airflow's workers and triggerers.
+Before the first run: build the image (`docker/Dockerfile`, `DEVICE=cuda`) and name it in the Variable `clip_gpu_image`;
+give the service account `clip-scorer` access to the bucket; make the volume claim `clip-models`, whose volume must take
+several pods at a time; and bind the role in `docs/kubernetes.md` to Airflow's workers and triggerers. The pod is
+described in the DAG's code, and not in its form: it decides what a run may do.
 """
 
 from __future__ import annotations
@@ -33,18 +35,6 @@ from clip_operator.operators import ImageCLIPEvaluatorOperator
             title="Model",
             description="A hub id, a folder in the image or on a volume, or an s3:// prefix.",
         ),
-        "image": Param("clip-operator:cuda", type="string", minLength=1, title="Image"),
-        "namespace": Param("default", type="string", minLength=1, title="Namespace"),
-        "service_account_name": Param(
-            "clip-scorer", type="string", minLength=1, title="Service account", description="The pod's."
-        ),
-        "model_claim": Param(
-            "clip-models",
-            type="string",
-            minLength=1,
-            title="Volume claim",
-            description="Keeps the models that were fetched. Its volume must take several pods at a time.",
-        ),
         "gpus": Param(1, type="integer", enum=[0, 1], title="GPUs", description="0 to try it without."),
     },
     default_args={"owner": "data-platform", "retries": 2, "retry_delay": timedelta(minutes=5)},
@@ -66,12 +56,12 @@ def clip_on_gpu() -> None:
         deferrable=True,
         execution_timeout=timedelta(hours=12),
         pod={
-            "image": "{{ params.image }}",
-            "namespace": "{{ params.namespace }}",
-            "service_account_name": "{{ params.service_account_name }}",
+            "image": "{{ var.value.get('clip_gpu_image', 'clip-operator:cuda') }}",
+            "namespace": "default",
+            "service_account_name": "clip-scorer",
             "container_resources": {"requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"memory": "16Gi"}},
-            "security_context": {"runAsNonRoot": True, "fsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
-            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "{{ params.model_claim }}"}}],
+            "security_context": {"fsGroup": 10001},
+            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "clip-models"}}],
             "volume_mounts": [{"name": "models", "mountPath": "/cache"}],
         },
     )

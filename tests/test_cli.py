@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from clip_operator.cli import main
+from clip_operator.operators.execution.log_lines import last_error
 from clip_operator.proof.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import plan_shards
@@ -168,6 +170,80 @@ def test_a_long_error_keeps_its_beginning_where_kubernetes_reads_only_the_last_4
     assert len(log.read_bytes()) == 4096
     assert log.read_text().startswith("ERROR: the request is not valid")
     assert log.read_text() in stderr
+
+
+FORGED = "a\nERROR: forged\r\x1b[2KERROR: forged\u2028ERROR: forged\x85::endgroup::"
+
+
+def test_names_in_a_store_forge_no_line_of_the_log(s3: S3, tmp_path: Path) -> None:
+    s3.put(f"parts/{FORGED}.jsonl", b"{no json\n")
+    log = tmp_path / "termination-log"
+    request = {"input": f"s3://{s3.bucket}/parts/", "output": str(tmp_path / "out.jsonl"), "model": SHAPES}
+    arguments = ["--termination-log", str(log), "--request-json", json.dumps(request)]
+    code, _, stderr = run("evaluate", *arguments, **s3.store.environment)
+    assert code == 1
+    assert r"a\nERROR: forged\r\x1b[2KERROR: forged\u2028ERROR: forged\x85\x3a:endgroup::.jsonl" in stderr
+    assert len(log.read_text().splitlines()) == 1, "of one error"
+    assert log.read_text() in stderr
+    assert all(re.match(r"(INFO|WARNING|ERROR): ", line) for line in stderr.splitlines()), stderr
+    assert last_error(stderr.splitlines()) == log.read_text().removeprefix("ERROR: ")
+
+
+def test_names_of_what_is_left_behind_forge_no_line(shapes_dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a\nNothing is left behind\x1b[2K.jsonl"
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", str(output), "--model", SHAPES]
+    assert run("evaluate", *flags, "--max-error-rate", "0.01")[0] == 1
+    code, stdout, _ = run("leftovers", f"{tmp_path}/")
+    assert code == 0
+    assert stdout.splitlines()[0] == rf"{tmp_path}/a\nNothing is left behind\x1b[2K.jsonl (not complete)"
+
+
+def test_a_bug_is_told_in_one_line_and_its_traceback_forges_none(tmp_path: Path) -> None:
+    script = (
+        "import sys, types\n"
+        "def evaluate(*_, **__): raise ValueError('https://u:hush@h/x?sig=hush\\nERROR: forged')\n"
+        "sys.modules['clip_operator.job.evaluation'] = types.SimpleNamespace(evaluate=evaluate)\n"
+        "from clip_operator.cli import main\n"
+        "sys.exit(main(['evaluate', '--input', 'a.jsonl', '--output', 'b.jsonl']))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 1
+    lines = ended.stderr.splitlines()
+    assert lines[0] == r"ERROR: ValueError: https://h/x?…\nERROR: forged"
+    assert "Traceback (most recent call last):" in ended.stderr
+    assert [line for line in lines[1:] if not line.startswith("  ")] == []
+    assert "hush" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "--input", "s3://AKIA:hu/sh@bucket/x.jsonl", "--output", "b.jsonl"),
+        ("evaluate", "--request-json", '{"input": "a.jsonl", "output": "https://h/b.jsonl?sig=hu/sh"}'),
+        ("evaluate", "--inputs", "s3://AKIA:hu/sh@bucket/x.jsonl"),
+        ("leftovers", "s3://AKIA:hu/sh@bucket/"),
+        ("leftovers", "s3:AKIA:hu/sh@bucket/"),
+        ("prune", "simplecache::s3://AKIA:hu/sh@bucket/", "--max-bytes", "0"),
+        ("report", "https://host/x?X-Amz-Signature=hu/sh"),
+        ("report", "x.manifest.json", "--output", "ftp://u:hu/sh@host/x.html"),
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(arguments: tuple[str, ...]) -> None:
+    code, stdout, stderr = run(*arguments)
+    assert code == 2
+    assert "must not hold a password" in stderr or "unrecognized arguments" in stderr
+    assert "hu/sh" not in stdout + stderr
+
+
+def test_a_password_in_an_endpoint_stands_in_no_message() -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    endpoint = f"http://user:hush@127.0.0.1:{server.getsockname()[1]}"
+    server.close()  # so that nobody listens there
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_MAX_ATTEMPTS": "1"}
+    code, stdout, stderr = run("leftovers", "s3://bucket/x.jsonl", AWS_ENDPOINT_URL_S3=endpoint, **keys)
+    assert code == 1
+    assert "ERROR: " in stderr
+    assert "hush" not in stdout + stderr
 
 
 def test_a_request_is_given_in_one_way_only() -> None:

@@ -5,7 +5,10 @@ The public names are imported on first use: a DAG file that imports the operator
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
+
+from clip_operator.logs import PlainRecords
 
 if TYPE_CHECKING:
     from clip_operator.dataflow import FileStorage, ImageCLIPEvaluator
@@ -24,6 +27,8 @@ __all__ = [
     "ImageCLIPEvaluatorOperator",
     "evaluate",
 ]
+
+logging.getLogger(__name__).addHandler(PlainRecords())
 
 _HOMES = {
     "EvaluationManifest": "proof.manifest",

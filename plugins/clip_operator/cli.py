@@ -9,13 +9,16 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
+from clip_operator.logs import PlainLines
+from clip_operator.redaction import plain
 from clip_operator.request import EvaluationRequest, parse_request
-from clip_operator.storage import Storage, display
+from clip_operator.storage import Storage, display, refused
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -33,22 +36,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Logs go to standard error. Standard output carries one line, the manifest as JSON, or none if that is asked for.
     """
     options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
     # Of other libraries only warnings: at INFO, the hub's client logs every request.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(PlainLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
+    logging.captureWarnings(True)
     log.setLevel(logging.INFO)
     termination_log = options.pop("termination_log", None)
     try:
-        if command == "evaluate":
-            return _evaluate(options)
-        if command == "leftovers":
-            return _leftovers(**options)
-        return _prune(**options) if command == "prune" else _report(**options)
-    except (RequestError, JobError) as error:
-        log.error("%s", error)
+        return _run(options.pop("command"), options)
+    except Exception as error:
+        known = isinstance(error, ClipOperatorError)
+        text = str(error) if known else plain(f"{type(error).__name__}: {error}")
+        log.error("%s", text, exc_info=None if known else error)
         if termination_log is not None:
-            _write_termination_log(Path(termination_log), error)
+            _write_termination_log(Path(termination_log), text)
         return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+
+
+def _run(command: str, options: dict[str, Any]) -> int:
+    if command == "evaluate":
+        return _evaluate(options)
+    for name, value in options.items():
+        if isinstance(value, str) and (problem := refused(value)):
+            raise RequestError(f"{name}: {display(value)}: {problem}")
+    if command == "leftovers":
+        return _leftovers(**options)
+    return _prune(**options) if command == "prune" else _report(**options)
 
 
 def _evaluate(options: dict[str, Any]) -> int:
@@ -74,12 +88,13 @@ def _leftovers(place: str, clean: bool) -> int:
     found = False
     for left in find_leftovers(storage, place):
         found = True
-        sys.stdout.write("\n".join(_described(left)) + "\n")
+        for line in _described(left):
+            _tell(line)
         if clean:
             discard_leftovers(storage, left.output)
-            sys.stdout.write("  removed\n")
+            _tell("  removed")
     if not found:
-        sys.stdout.write(f"Nothing is left behind at {display(place)}\n")
+        _tell(f"Nothing is left behind at {display(place)}")
     return DONE
 
 
@@ -87,9 +102,9 @@ def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> 
     from clip_operator.reuse import prune
 
     done = prune(Storage(), store, older_than_days, max_bytes)
-    sys.stdout.write(
+    _tell(
         f"{display(store)}: removed {done.removed_packs:,} packs of scores ({done.removed_bytes:,} bytes), kept "
-        f"{done.kept_packs:,} ({done.kept_bytes:,} bytes)\n"
+        f"{done.kept_packs:,} ({done.kept_bytes:,} bytes)"
     )
     return DONE
 
@@ -109,13 +124,19 @@ def _report(manifest: str, output: str | None) -> int:
         raise JobError(f"there is no manifest at {display(uri)}; name a manifest, or an output that has one") from None
     if found is None:
         raise JobError(f"{display(uri)} is not a manifest of this package, or of a later version of it")
-    samples = read_samples(storage, found.output.uri)
+    # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
+    place = uri.removesuffix(MANIFEST_SUFFIX)
+    samples = read_samples(storage, place)
     if samples is None:
-        log.warning("There are no samples beside %s, so the report shows no rows", display(found.output.uri))
-    target = output or report_uri(found.output.uri)
+        log.warning("There are no samples beside %s, so the report shows no rows", display(place))
+    target = output or report_uri(place)
     storage.write(render(found, samples).encode(), target)
-    sys.stdout.write(f"{display(target)}\n")
+    _tell(display(target))
     return DONE
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(plain(line) + "\n")
 
 
 def _described(left: Leftovers) -> Iterator[str]:
@@ -131,8 +152,8 @@ def _described(left: Leftovers) -> Iterator[str]:
         yield f"  claim: {who}, at {left.claim.claimed_at:%Y-%m-%d %H:%M:%S} UTC"
     if left.resume_points:
         size = sum(info.size for info in left.resume_points)
-        last = left.last_point
-        when = f", up to {last.saved_at:%Y-%m-%d %H:%M:%S} UTC" if last is not None else ""
+        saved_at = left.resume_points[-1].modified
+        when = f", up to {saved_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if saved_at is not None else ""
         yield f"  resume points: {len(left.resume_points):,} ({size:,} bytes){when}"
     if left.shards:
         size = sum(info.size for info in left.shards)
@@ -141,14 +162,21 @@ def _described(left: Leftovers) -> Iterator[str]:
         yield f"  unfinished uploads: {left.unfinished_uploads:,}"
 
 
-def _write_termination_log(path: Path, error: ClipOperatorError) -> None:
+def _write_termination_log(path: Path, text: str) -> None:
     # Kubernetes reads 4,096 bytes of it. Where it cannot be written, the log has the error all the same.
     with contextlib.suppress(OSError):
-        path.write_bytes(f"ERROR: {error}".encode()[:4096])
+        path.write_bytes(f"ERROR: {text}".encode()[:4096])
+
+
+class _Parser(argparse.ArgumentParser):
+    """Repeats no secret of a command line that it does not understand."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m clip_operator", description=__doc__)
+    parser = _Parser(prog="python -m clip_operator", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     evaluate = commands.add_parser(
         "evaluate",
@@ -192,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the page that shows what an evaluation did, from its manifest and samples.",
     )
     report.add_argument("manifest", metavar="MANIFEST", help="URI of a manifest, or of the output beside it")
-    report.add_argument("--output", metavar="FILE", help="where to write it; by default beside the output")
+    report.add_argument("--output", metavar="FILE", help="where to write it; by default beside the manifest")
     return parser
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
 from clip_operator.images import ImageLoader, ImagePolicy
+from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import default_image_root
 from clip_operator.job.evaluation import evaluate
 from clip_operator.request import OnError, Precision, parse_request
@@ -160,8 +161,10 @@ class ImageCLIPEvaluator:
         outcomes, scores = Outcomes(request), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
         chunks = (Rows(None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
-        for _, results in Scorer(encoder, images, threading.Event()).score(chunks):
-            scores += outcomes.scores(results)
+        with ImageWorkers(images, files, request.max_image_seconds) as workers:
+            workers.expect(len(frame))
+            for _, results in Scorer(encoder, workers, threading.Event()).score(chunks):
+                scores += outcomes.scores(results)
         outcomes.check()
         storage.write(frame.assign(**{request.output_key: scores}))
         return [request.output_key]

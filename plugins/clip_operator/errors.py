@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from clip_operator.redaction import plain
+
 
 class ClipOperatorError(Exception):
-    """Base of every error this package raises on purpose. Its text is written for the person who runs the job."""
+    """Base of every error this package raises on purpose. Its text is written for the person who runs the job.
+
+    :param text: may hold names that data chose, and what libraries say of URLs; it is made plain here.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(plain(text))
 
 
 class RequestError(ClipOperatorError):
@@ -70,4 +78,4 @@ class RowError(ClipOperatorError):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
-        self.detail = detail
+        self.detail = plain(detail)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -23,24 +22,26 @@ from pydantic import (
 )
 
 from clip_operator.errors import Reason, RequestError
-from clip_operator.storage import canonical, display, what_is_wrong_with
-
-# With http a name alone may be a token; with abfs it is the container.
-_PASSWORD = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/@]*:[^/@]*@|https?://[^/@]*@)", re.IGNORECASE)
+from clip_operator.storage import canonical, display, refused
 
 
-def _without_password(uri: str) -> str:
-    """Refuse a password: a request is logged, and stands in the manifest and in the pod's specification."""
-    if _PASSWORD.match(uri):
-        raise ValueError("a URI must not hold a password; give the credentials to the environment or a connection")
-    return uri
-
-
-def _names_something(uri: str) -> str:
-    """Refuse what no store can be asked for: to try it again would change nothing."""
-    if problem := what_is_wrong_with(uri):
+def _may_be_logged(uri: str) -> str:
+    """Refuse secrets, and what no store can be asked for: to try it again would change nothing."""
+    if problem := refused(uri):
         raise ValueError(f"{display(uri)}: {problem}")
     return uri
+
+
+def _is_a_bucket(name: str) -> str:
+    _may_be_logged(name if ":/" in name else f"s3://{name}")
+    return name
+
+
+def _is_a_host(name: str) -> str:
+    """Refuse what may be a password or a signature; how else a host is spelled is looked at when the job begins."""
+    if any(mark in _may_be_logged(name) for mark in "@?#"):
+        raise ValueError("a host is named alone, without user, password and query, as in example.org")
+    return name
 
 
 def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -54,7 +55,9 @@ def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> An
 
 
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Uri = Annotated[NonBlank, AfterValidator(_without_password), AfterValidator(_names_something)]
+Uri = Annotated[NonBlank, AfterValidator(_may_be_logged)]
+Bucket = Annotated[NonBlank, AfterValidator(_is_a_bucket)]
+Host = Annotated[NonBlank, AfterValidator(_is_a_host)]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
 OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -68,6 +71,7 @@ _CONDUCT = {
     "batch_size",
     "device",
     "embedding_cache_bytes",
+    "image_prefixes",  # an administrator's, who may change them without having everything scored anew
     "max_error_rate",
     "max_error_rates",
     "overwrite",
@@ -154,7 +158,7 @@ class Shard(BaseModel):
 class EvaluationRequest(BaseModel):
     """One evaluation: read ``input``, score every row, write ``output``. Everything in it may be logged."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     input: Uri = Field(description="URI of the step file to read: jsonl, json, csv (also .gz) or parquet.")
     output: Uri = Field(description="URI of the step file to write.")
@@ -170,7 +174,7 @@ class EvaluationRequest(BaseModel):
     image_root: Uri | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
     )
-    image_hosts: Annotated[tuple[Uri, ...], BeforeValidator(names_in)] = Field(
+    image_hosts: Annotated[tuple[Host, ...], BeforeValidator(names_in)] = Field(
         (), description="Hosts from which http(s) images may be fetched."
     )
     on_error: OnError = Field(
@@ -217,11 +221,17 @@ class EvaluationRequest(BaseModel):
     embedding_cache_bytes: int = Field(
         32 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
     )
-    image_buckets: Annotated[tuple[Uri, ...], BeforeValidator(names_in)] = Field(
+    image_buckets: Annotated[tuple[Bucket, ...], BeforeValidator(names_in)] = Field(
         (), description="Buckets that images may be in, beside those of the data set and of image_root."
+    )
+    image_prefixes: tuple[Uri, ...] = Field(
+        (), description="Prefixes that images in object stores must have, wherever else they may be; none for any."
     )
     max_image_bytes: int = Field(64 << 20, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest image accepted, in pixels.")
+    max_image_seconds: int = Field(
+        30, ge=1, le=3600, description="Processor time that decoding one image may take, in seconds."
+    )
     overwrite: bool = Field(
         False, description="Replace an output that another job wrote, and columns that the input has already."
     )

@@ -95,6 +95,15 @@ def test_every_parameter_of_the_form_is_used(bag: DagBag, dag_id: str) -> None:
         assert f"params.{name}" in source or f'params["{name}"]' in source, f"{name} does nothing"
 
 
+@pytest.mark.parametrize("dag_id", IDS)
+def test_no_form_chooses_what_runs_with_which_rights(bag: DagBag, dag_id: str) -> None:
+    dag: Any = bag.dags[dag_id]
+    for task in dag.tasks:
+        for name in ("pod", "python", "aws_conn_id", "plan", "image_hosts"):
+            value = task.partial_kwargs.get(name) if task.is_mapped else getattr(task, name, None)
+            assert "params" not in str(value), f"{name} of {task.task_id}"
+
+
 def test_the_chain_reads_what_the_first_task_says_it_wrote(bag: DagBag) -> None:
     dag: Any = bag.dags["clip_two_captions"]
     second = dag.task_dict["score_alt_text"]

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 BUCKET = "clip-demo"
 HERE = f"s3://{BUCKET}/here/captions_step1.jsonl"
 LINEAGE = "lineage.json"
+POD = {"image": "scorer:1", "namespace": "ml", "env_from": [{"secretRef": {"name": "clip-s3"}}]}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def client(store: ObjectStore, shapes_dataset: Path) -> Any:
 @pytest.fixture(scope="module")
 def cluster(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeKubernetes]:
     with scoring_cluster(tmp_path_factory.mktemp("cluster"), store.environment) as running:
+        running.claims.add("clip-models")  # which clip_on_gpu tells its reader to make
         running.secrets["clip-s3"] = store.environment
         running.namespaces.add("ml")
         yield running
@@ -48,6 +50,8 @@ def airflow(
     variables = {
         "AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection,
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(kubernetes),
+        "AIRFLOW_VAR_CLIP_POD": json.dumps(POD),
+        "AIRFLOW_VAR_CLIP_GPU_IMAGE": "scorer-with-access:1",
     }
     folder = tmp_path_factory.mktemp("airflow")
     transport = {"type": "file", "log_file_path": str(folder / LINEAGE), "append": True}
@@ -164,8 +168,7 @@ def test_the_chain_leaves_every_step_where_it_is(airflow: AirflowHome, client: A
 def test_the_evaluation_dag_runs_in_a_pod_if_its_form_says_so(
     airflow: AirflowHome, client: Any, cluster: FakeKubernetes
 ) -> None:
-    where = {"execution_mode": "kubernetes", "image": "scorer:1", "namespace": "ml", "secret": "clip-s3"}
-    code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/pod", **where)
+    code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/pod", execution_mode="kubernetes")
     assert code == 0, log[-4000:]
     assert airflow.task_states("clip_evaluation") == {"score": "success"}
     (pod,) = cluster.created
@@ -176,7 +179,7 @@ def test_the_evaluation_dag_runs_in_a_pod_if_its_form_says_so(
 def test_the_gpu_dag_scores_without_a_gpu_if_it_is_told_to(
     airflow: AirflowHome, client: Any, cluster: FakeKubernetes
 ) -> None:
-    code, log = run(airflow, "clip_on_gpu", image="scorer-with-access:1", model_name=SHAPES, gpus=0)
+    code, log = run(airflow, "clip_on_gpu", model_name=SHAPES, gpus=0)
     assert code == 0, log[-4000:]
     assert airflow.xcoms("clip_on_gpu")["score", "return_value"] == ["clip_score"]
     assert "nvidia.com/gpu" not in json.dumps(cluster.created[-1])
@@ -186,9 +189,8 @@ def test_the_gpu_dag_scores_without_a_gpu_if_it_is_told_to(
 def test_the_sharded_dag_runs_in_pods_if_its_form_says_so(
     airflow: AirflowHome, client: Any, cluster: FakeKubernetes
 ) -> None:
-    where = {"execution_mode": "kubernetes", "image": "scorer:1", "namespace": "ml", "secret": "clip-s3"}
     before = len(cluster.created)
-    code, log = run(airflow, "clip_in_shards", cache_path=f"s3://{BUCKET}/pods", shards=1, **where)
+    code, log = run(airflow, "clip_in_shards", cache_path=f"s3://{BUCKET}/pods", shards=1, execution_mode="kubernetes")
     assert code == 0, log[-4000:]
     assert len(cluster.created) == before + 1
     assert sum(row["clip_score"] is not None for row in rows(client, "pods/captions_step1.jsonl")) == 60

@@ -35,14 +35,24 @@ CALIBRATION: dict[str, Any] = {
 def made_up_manifest(output: str = "s3://b/steps/captions_step1.jsonl", **fields: Any) -> EvaluationManifest:
     """Return the manifest of 64 rows, 60 of which have a score.
 
-    :param fields: what differs; ``request`` is added to the ordinary request.
+    :param fields: what differs; ``request`` is added to the ordinary request. Without ``scores`` no row has one; with
+        ``filtered`` the request asks for that step.
     """
     request = {"input": "s3://b/captions.jsonl", "output": output, **fields.pop("request", {})}
+    if filtered := fields.get("filtered"):
+        request |= {"filtered_output": filtered["output"]["uri"], "min_score": filtered["min_score"]}
+    scored = 0 if "scores" in fields and fields["scores"] is None else 60
     plain: dict[str, Any] = {
         "input": {"uri": request["input"], "size": 1000, "etag": "i"},
         "output": {"uri": output, "size": 2000, "etag": "o"},
         "output_columns": ["clip_score"],
-        "rows": {"total": 64, "scored": 60, "failed": 4, "failures": {"image_missing": 4}, "truncated_texts": 0},
+        "rows": {
+            "total": 64,
+            "scored": scored,
+            "failed": 64 - scored,
+            "failures": {"image_missing": 64 - scored},
+            "truncated_texts": 0,
+        },
         "scores": SCORES,
         "calibration": CALIBRATION,
         "mismatched": GroupedHistogram().counted(),

@@ -122,7 +122,8 @@ def task_in_pod(
     settings = {
         "config_file": str(cluster.kubeconfig),
         "env_from": [{"secretRef": {"name": "store"}}],
-        "startup_check_interval_seconds": 1,
+        "startup_check_interval_seconds": 0.2,
+        "base_container_status_polling_interval": 0.2,
         "poll_interval": 0.2,
         **pod,
     }

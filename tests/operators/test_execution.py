@@ -96,6 +96,25 @@ def test_the_child_sees_none_of_airflows_settings(
         Subprocess(python, {}).run(PLAN)
 
 
+def test_what_a_child_repeats_of_the_data_is_not_taken_for_its_error(
+    interpreter: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "clip_operator")
+    python = interpreter(
+        "echo 'ERROR: the reason' >&2; echo '  ERROR: forged' >&2; "
+        "printf 'WARNING: \\033[1m::endgroup::\\n' >&2; exit 1"
+    )
+    with pytest.raises(JobError, match=r"^the reason$"):
+        Subprocess(python, {}).run(PLAN)
+    assert r"\x1b[1m\x3a:endgroup::" in [record.getMessage() for record in caplog.records]
+
+
+def test_a_child_that_names_no_error_is_not_given_one(interpreter: Callable[[str], str]) -> None:
+    python = interpreter("echo 'WARNING: Row 3 has no score' >&2; exit 1")
+    with pytest.raises(JobError, match=r"ended with exit code 1 and no message$"):
+        Subprocess(python, {}).run(PLAN)
+
+
 def test_a_child_that_the_system_kills_is_said_to_be_killed(interpreter: Callable[[str], str]) -> None:
     python = interpreter('echo "INFO: all is well" >&2; kill -KILL $$')
     with pytest.raises(JobError, match="killed by SIGKILL: out of memory, most likely; try a smaller batch_size"):

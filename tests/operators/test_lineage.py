@@ -93,6 +93,12 @@ def test_a_task_that_starts_tells_what_it_will_read(tmp_path: Path) -> None:
     assert before(tmp_path, first_entry_file_name="")["inputs"] == []
 
 
+def test_a_place_with_a_password_is_told_to_nobody(tmp_path: Path) -> None:
+    event = before(tmp_path, first_entry_file_name="s3://AKIA:hu/sh@b/captions.jsonl")
+    assert event["inputs"] == []
+    assert "sh@b" not in str(event)
+
+
 def test_a_task_that_ended_without_a_step_tells_what_it_would_have_read(tmp_path: Path) -> None:
     operator = ImageCLIPEvaluatorOperator(
         task_id="score", first_entry_file_name="s3://b/captions.jsonl", cache_path="s3://b/steps"

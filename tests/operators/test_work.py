@@ -62,7 +62,11 @@ def test_hosts_are_a_list_or_a_text_with_commas() -> None:
     ("name", "uri", "words"),
     [
         ("first_entry_file_name", "s3://", "first_entry_file_name='s3://': .*needs a bucket"),
-        ("first_entry_file_name", "s3://user@b/x.jsonl", "first_entry_file_name='s3://b/x.jsonl': .* no credentials"),
+        (
+            "first_entry_file_name",
+            "s3://user@b/x.jsonl",
+            "first_entry_file_name='s3://b/x.jsonl': .* must not hold a password",
+        ),
         ("cache_path", "s3:/b/steps", "cache_path='s3:/b/steps': two slashes follow the scheme, as in s3://b/steps"),
     ],
 )
@@ -116,7 +120,7 @@ def step_of(folder: Path, **parameters: Any) -> dict[str, Any]:
 
 def shards_of(folder: Path, *, in_parts: bool = False, **parameters: Any) -> ShardPlan:
     work = work_of(step_of(folder, **parameters), REQUESTER, Storage(), in_parts=in_parts)
-    return plan_shards(work.request, Storage(), shards=3, standalone=in_parts)
+    return plan_shards(work.request, Storage(), shards=3)
 
 
 def shard(shards: ShardPlan, folder: Path, **parameters: Any) -> Work:

@@ -11,7 +11,7 @@ from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOpera
 from clip_operator.operators.shards import MergeShardsOperator, PlanShardsOperator
 
 # What says where a shard is scored. The other two tasks run on the worker, whatever that is.
-_WHERE = ("execution_mode", "python", "pod", "gpus", "deferrable")
+_WHERE = ("execution_mode", "python", "pod", "gpus", "deferrable", "max_api_outage_seconds")
 
 # What is said of a step when it is there: an asset event of the plan's would come too early.
 _WHEN_DONE = ("outlets",)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import conf, mask_secret
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from clip_operator.errors import JobError
@@ -21,6 +21,7 @@ from clip_operator.operators.task_instance import (
     requester_of,
     told_to_airflow,
 )
+from clip_operator.redaction import holds_secret
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from clip_operator.operators.aws import AwsConnection
     from clip_operator.operators.execution import Execution
     from clip_operator.operators.execution.kubernetes import KubernetesPod
+    from clip_operator.operators.limits import Limits
     from clip_operator.operators.work import Work
     from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.storage import Storage
@@ -118,6 +120,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param max_image_bytes: largest image file accepted, in bytes. Default: 64 MiB.
     :param max_image_pixels: largest image accepted, in pixels; decoding takes about 8 bytes a pixel, of 200
         million pixels at once at most. Default: 100 million.
+    :param max_image_seconds: processor time that decoding one image may take, in whole seconds. Default: 30.
     :param overwrite: replace an output that another task wrote, replace score columns that the input has already, and
         score again what is scored already, but for what an earlier try of the same task instance has scored.
         Default: False.
@@ -132,8 +135,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param execution_mode: ``local``: on the worker, in the task's own process or under ``python``. ``kubernetes``: in a
         pod of its own. What belongs to the other mode is not looked at. Default: ``local``.
     :param python: path of another Python interpreter to run the scoring under, one that has torch and the rest of
-        ``airflow-clip-operator[scoring]``, so that Airflow's own environment need not have them. Default: the task's
-        own process.
+        the extra ``scoring``, so that Airflow's own environment need not have them. Default: the task's own process.
     :param pod: arguments of KubernetesPodOperator: ``image``, ``namespace``, ``service_account_name``, ``secrets``,
         ``volumes``, ``pod_template_file``, … as Python objects, or as JSON with the field names that a pod's YAML has.
         It decides all but the command, the request and what becomes of the result; what it does not say gets defaults
@@ -141,6 +143,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param gpus: 1 to give the pod an NVIDIA GPU and fail if it finds none. Default: 0.
     :param deferrable: wait for the pod in the triggerer, not on a worker. Default: Airflow's setting
         ``[operators] default_deferrable``.
+    :param max_api_outage_seconds: for which Kubernetes' API may not tell how the pod fares, in whole seconds; then the
+        task fails, and the pod is left to the next try. Default: 3600.
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {
@@ -193,6 +197,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         embedding_cache_bytes: int | str = 32 << 20,
         max_image_bytes: int | str = 64 << 20,
         max_image_pixels: int | str = 100_000_000,
+        max_image_seconds: int | str = 30,
         overwrite: bool | str = False,
         reuse: str | None = None,
         shard: str | None = None,
@@ -203,6 +208,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         pod: Mapping[str, Any] | str | None = None,
         gpus: int | str = 0,
         deferrable: bool | str | None = None,
+        max_api_outage_seconds: int | str = 3600,
         **kwargs: Any,
     ) -> None:
         given = locals()
@@ -236,10 +242,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         from clip_operator.operators.work import work_of
 
         with told_to_airflow():
-            parameters = self._parameters()
+            parameters, limits = self._parameters()
             connection = connection_of(parameters)
-            self._execution = _execution(parameters, connection, context)
-            work = work_of(parameters, requester_of(context), connection.storage())
+            self._execution = _execution(parameters, connection, context, limits)
+            work = work_of(parameters, requester_of(context), connection.storage(), limits)
             _label(context, work)
             if self._stop.is_set():  # when there was no execution yet to be stopped
                 self._execution.stop()
@@ -256,9 +262,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         from clip_operator.operators.log_groups import log_group
 
         with told_to_airflow():
-            parameters = self._parameters()
-            self._execution = execution = _pod(parameters, connection_of(parameters).storage(), context)
+            parameters, limits = self._parameters()
+            self._execution = execution = _pod(parameters, connection_of(parameters).storage(), context, limits)
             work = execution.planned(event)
+            limits.bounded(work.request)
             _label(context, work)
             if self._stop.is_set():
                 execution.stop()
@@ -279,9 +286,15 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render Kubernetes objects too, which ``pod`` may hold and which Airflow would leave as they are."""
+        """Render Kubernetes objects too, which ``pod`` may hold and which Airflow would leave as they are.
+
+        A URI with a password is going to be refused; until then Airflow keeps what is rendered, and so masks it.
+        """
         if not hasattr(type(content), "openapi_types"):
-            return super().render_template(content, context, jinja_env, seen_oids)
+            value = super().render_template(content, context, jinja_env, seen_oids)
+            if isinstance(value, str) and holds_secret(value):
+                mask_secret(value)
+            return value
         rendered = copy.copy(content)
         for name in type(content).openapi_types:
             setattr(rendered, name, self.render_template(getattr(content, name), context, jinja_env, seen_oids))
@@ -299,16 +312,18 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
         return self.get_openlineage_facets_on_start() if self._manifest is None else lineage_after(self._manifest)
 
-    def _parameters(self) -> dict[str, Any]:
-        """Return the rendered parameters.
+    def _parameters(self) -> tuple[dict[str, Any], Limits]:
+        """Return the rendered parameters, and the limits that they are within.
 
-        :raises RequestError: what they say of gates is wrong.
+        :raises RequestError: they are not, or what they say of gates is wrong.
         """
+        from clip_operator.operators.limits import Limits
         from clip_operator.operators.result import check_gates
 
-        parameters = parameters_of(self, self.template_fields)
+        parameters, limits = parameters_of(self, self.template_fields), Limits.configured()
         check_gates(parameters)
-        return parameters
+        limits.check_parameters(parameters)
+        return parameters, limits
 
     def _hand_on(
         self, context: Context, parameters: Mapping[str, Any], manifest: EvaluationManifest, output_step: int
@@ -328,26 +343,28 @@ def _label(context: Context, work: Work) -> None:
         cast("dict[str, Any]", context)["shard_label"] = work.shard_label
 
 
-def _execution(parameters: Mapping[str, Any], connection: AwsConnection, context: Context) -> Execution:
+def _execution(parameters: Mapping[str, Any], connection: AwsConnection, context: Context, limits: Limits) -> Execution:
     from clip_operator.operators.execution.local import InProcess, Subprocess
 
     if choice_of(parameters, "execution_mode", EXECUTION_MODES) == "kubernetes":
-        return _pod(parameters, connection.storage(), context)
+        return _pod(parameters, connection.storage(), context, limits)
     if parameters["python"]:
         return Subprocess(parameters["python"], connection.environment())
     return InProcess(connection.storage())
 
 
-def _pod(parameters: Mapping[str, Any], storage: Storage, context: Context) -> KubernetesPod:
+def _pod(parameters: Mapping[str, Any], storage: Storage, context: Context, limits: Limits) -> KubernetesPod:
     try:
         from clip_operator.operators.execution.kubernetes import KubernetesPod
-        from clip_operator.operators.execution.pod_settings import pod_settings
+        from clip_operator.operators.execution.pods.settings import pod_settings
     except ModuleNotFoundError as error:
         raise JobError(
             f"Airflow's Python has no {error.name!r}, which execution_mode='kubernetes' needs: pip install "
-            "'airflow-clip-operator[kubernetes]' there"
+            "'apache-airflow-providers-cncf-kubernetes>=10.25' there"
         ) from None
     deferrable = parameters["deferrable"]
     if deferrable is None:
         deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-    return KubernetesPod(pod_settings(parameters["pod"], parameters["gpus"], deferrable), storage, context)
+    outage = parameters["max_api_outage_seconds"]
+    settings = pod_settings(parameters["pod"], parameters["gpus"], deferrable, limits, outage)
+    return KubernetesPod(settings, storage, context)

@@ -20,13 +20,14 @@ from openlineage.client.facet_v2 import (
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.request import EvaluationRequest
 from clip_operator.steps import StepSeries
-from clip_operator.storage import dataset_name, name_of, parent, scheme_of
+from clip_operator.storage import dataset_name, name_of, parent, refused, scheme_of
 
 
 def lineage_before(parameters: Mapping[str, Any]) -> OperatorLineage[Any, Any]:
     """Return what a task is about to read, by its parameters; nothing where only the store knows, as of ``latest``."""
     step = str(parameters["step"])
-    if not step.isdecimal() or parameters["cache_path"] is None:
+    places = (parameters["first_entry_file_name"] or "", parameters["cache_path"])
+    if not step.isdecimal() or not all(isinstance(place, str) and refused(place) is None for place in places):
         return OperatorLineage()
     series = StepSeries(
         parameters["first_entry_file_name"] or "",

@@ -79,20 +79,22 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         :raises AirflowFailException: a parameter is wrong, so another try would not help.
         :raises AirflowException: the step cannot be planned.
         """
+        from clip_operator.machine.stopping import stopped_by
         from clip_operator.operators.work import work_of
         from clip_operator.preflight import check_before_pod
         from clip_operator.sharding import plan_shards
 
         with told_to_airflow():
-            parameters = self._parameters()
+            parameters, limits = self._parameters()
             sizes = {name: _count(name, parameters[name]) for name in _SIZES}
             most, in_parts = _most_mapped(sizes), _in_parts(parameters)
             storage = connection_of(parameters).storage()
-            work = work_of(parameters, requester_of(context), storage, in_parts=in_parts)
+            work = work_of(parameters, requester_of(context), storage, limits, in_parts=in_parts)
             self._check_not_stopped()
             check_before_pod(work.request, storage, self._stop)
             self._check_not_stopped()
-            shards = plan_shards(work.request, storage, **sizes, standalone=in_parts, most=most)
+            with stopped_by(self._stop):
+                shards = plan_shards(work.request, storage, **sizes, most=most)
             self._check_not_stopped()
         for name in shards.names[:_SHOWN_SHARDS]:
             log.info("Shard %s", shards.describe(name))
@@ -109,8 +111,9 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
 class MergeShardsOperator(ImageCLIPEvaluatorOperator):
     """Make one output of what the shards have written, prove it, and remove what they left.
 
-    Takes the parameters of :class:`ImageCLIPEvaluatorOperator`, of which it needs ``plan``, ``aws_conn_id`` and the
-    names of the steps. Fails if a shard has not done its part; merging again changes nothing.
+    Takes the parameters of :class:`ImageCLIPEvaluatorOperator`; they must be those that the step was planned with, for
+    what is written, and where, is for them to say, and not for a plan in a store. Fails if a shard has not done its
+    part; merging again changes nothing.
 
     Returns and pushes what :class:`ImageCLIPEvaluatorOperator` does, for the whole step.
     """
@@ -121,15 +124,21 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
         :raises AirflowFailException: a parameter is wrong, so another try would not help.
         :raises AirflowException: a shard is missing, or the shards cannot be merged.
         """
-        from clip_operator.operators.work import output_step
+        from clip_operator.operators.work import output_step, own_request
         from clip_operator.sharding import merge_shards
 
         with told_to_airflow():
-            parameters = self._parameters()
+            parameters, limits = self._parameters()
             if parameters["plan"] is None:
                 raise RequestError("plan must not be empty: it is the XCom 'plan' of the task that planned the shards")
-            storage = connection_of(parameters).storage()
-            manifest = merge_shards(parameters["plan"], storage, requester_of(context), self._stop)
+            storage, requester = connection_of(parameters).storage(), requester_of(context)
+            manifest = merge_shards(
+                parameters["plan"],
+                storage,
+                requester,
+                self._stop,
+                own=lambda planned: limits.bounded(own_request(parameters, planned, requester)),
+            )
             step = output_step(parameters, manifest.output.uri)
         return self._hand_on(context, parameters, manifest, step)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from clip_operator.errors import ClipOperatorError, RequestError
+from clip_operator.proof.signing import VARIABLE
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -20,13 +22,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def told_to_airflow() -> Iterator[None]:
-    """Turn the package's errors into Airflow's."""
+    """Turn the package's errors into Airflow's; within, the administrator's signing key is where the package looks."""
+    key = "" if os.environ.get(VARIABLE) else conf.get("clip_operator", "signing_key", fallback="")
+    if key:
+        os.environ[VARIABLE] = key  # of this task's own process, and of another interpreter that it starts
     try:
         yield
     except RequestError as error:
         raise AirflowFailException(str(error)) from None
     except ClipOperatorError as error:
         raise AirflowException(str(error)) from None
+    finally:
+        if key:
+            os.environ.pop(VARIABLE, None)
 
 
 def own_parameters(init: Callable[..., None]) -> tuple[str, ...]:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from clip_operator.errors import RequestError
 from clip_operator.inputs import default_image_root
 from clip_operator.operators.latest_step import latest_step
+from clip_operator.operators.limits import NO_LIMITS, Limits
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
-from clip_operator.storage import Storage, display, what_is_wrong_with
+from clip_operator.storage import Storage, display, refused
 from clip_operator.tables import file_type_of
-
-if TYPE_CHECKING:
-    from clip_operator.sharding import ShardPlan
 
 # The fields of the request that the operator calls otherwise. All others that it has carry the request's names.
 _CALLED = {"model": "model_name", "revision": "model_revision"}
 
 # The fields that no parameter gives. (The parameter ``shard`` is a name, of which the plan makes the field.)
-_MADE_HERE = {"input", "output", "filtered_output", "requested_by", "shard"}
+_MADE_HERE = {"input", "output", "filtered_output", "image_prefixes", "requested_by", "shard"}
 
-# How one shard goes about its work may differ from the next. Not so the rest of what a fingerprint leaves out: shards
-# are cut at resume points, and what may be replaced is for the whole step to say.
-_SHARDS_OWN = ("batch_size", "device", "embedding_cache_bytes", "max_error_rate", "max_error_rates", "reuse")
+# How one shard goes about its work may differ from the next. Not so this much of what a fingerprint leaves out: shards
+# are cut at resume points, and what may be replaced is for the whole step to say. The plan's id vouches for it.
+_THE_PLANS = ("overwrite", "requested_by", "rescore", "resume_point_rows")
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,26 @@ class Work:
     shard_label: str | None = None
 
 
-def work_of(parameters: Mapping[str, Any], requester: Requester, storage: Storage, *, in_parts: bool = False) -> Work:
+def work_of(
+    parameters: Mapping[str, Any],
+    requester: Requester,
+    storage: Storage,
+    limits: Limits = NO_LIMITS,
+    *,
+    in_parts: bool = False,
+) -> Work:
     """Return what the task does, given the operator's parameters as templating left them; None is not set.
 
+    :param limits: what they may ask for.
     :param in_parts: the step is written as part files.
-    :raises RequestError: a parameter is wrong; the message names it.
+    :raises RequestError: a parameter is wrong, or outside the limits; the message names it.
     :raises JobError: ``step`` is ``"latest"`` and there is none, or the plan of the shards cannot be read.
     """
+    work = _work(parameters, requester, storage, in_parts)
+    return replace(work, request=limits.bounded(work.request))
+
+
+def _work(parameters: Mapping[str, Any], requester: Requester, storage: Storage, in_parts: bool) -> Work:
     if parameters["shard"] is not None or parameters["plan"] is not None:
         return _shard(parameters, requester, storage)
     series = _series(parameters)
@@ -79,19 +90,19 @@ def _shard(parameters: Mapping[str, Any], requester: Requester, storage: Storage
         if parameters[name] is None:
             raise RequestError(f"{other} without {name}: the task that plans the shards hands on both")
     shards, name = read_plan(parameters["plan"], storage), parameters["shard"]
-    own, step = _planned(parameters, shards, requester)
-    conduct = {field: getattr(own, field) for field in _SHARDS_OWN}
-    request = shards.shard_request(name, requester).model_copy(update=conduct)
-    return Work(request, step, shards.describe(name))
+    own = own_request(parameters, shards.request, requester)
+    shards = shards.model_copy(update={"request": own})
+    return Work(shards.shard_request(name, requester), output_step(parameters, own.output), shards.describe(name))
 
 
-def _planned(parameters: Mapping[str, Any], shards: ShardPlan, requester: Requester) -> tuple[EvaluationRequest, int]:
-    """Return the request that the parameters make of the planned step, and the number of the step that is written.
+def own_request(parameters: Mapping[str, Any], planned: EvaluationRequest, requester: Requester) -> EvaluationRequest:
+    """Return the request that the parameters make of a step which was planned with another task's.
+
+    What was planned with decides nothing of it but where shards are cut, what may be replaced, and for whom.
 
     :raises RequestError: it is not the request that was planned.
     """
-    series, planned = _series(parameters), shards.request
-    step = output_step(parameters, planned.output)
+    series, step = _series(parameters), output_step(parameters, planned.output)
     number = _number(parameters["step"])  # None is the latest, which is what was the latest for the plan
     if number not in (None, step - 1):
         raise _differs(["step"])
@@ -105,7 +116,7 @@ def _planned(parameters: Mapping[str, Any], shards: ShardPlan, requester: Reques
             if own.model_copy(update={name: getattr(planned, name)}).fingerprint() != own.fingerprint()
         ]
         raise _differs(decisive)
-    return own, step
+    return own.model_copy(update={name: getattr(planned, name) for name in _THE_PLANS})
 
 
 def _differs(names: list[str]) -> RequestError:
@@ -148,16 +159,15 @@ def _series(parameters: Mapping[str, Any]) -> StepSeries:
         if not isinstance(parameters[name], str):
             wrong = "be empty" if parameters[name] is None else f"be {parameters[name]!r}"
             raise RequestError(f"{name} must be a string and must not {wrong}")
-    if "/" in parameters["file_name_prefix"]:
-        raise RequestError(
-            f"file_name_prefix must not hold a slash: {parameters['file_name_prefix']!r}; that is cache_path"
-        )
+    for name in ("file_name_prefix", "cache_type"):
+        if "/" in parameters[name]:
+            raise RequestError(f"{name} must not hold a slash: {parameters[name]!r}; that is cache_path")
     try:
         file_type_of(f"step.{parameters['cache_type']}")
     except RequestError as error:
         raise RequestError(f"cache_type={parameters['cache_type']!r}: {error}") from None
     for name in ("first_entry_file_name", "cache_path"):
-        if problem := what_is_wrong_with(uri := parameters[name] or ""):
+        if problem := refused(uri := parameters[name] or ""):
             raise RequestError(f"{name}={display(uri)!r}: {problem}")
     return StepSeries(
         parameters["first_entry_file_name"] or "",

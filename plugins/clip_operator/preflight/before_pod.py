@@ -17,6 +17,7 @@ from clip_operator.images import ImageLoader, ImageLocation
 from clip_operator.inputs import Input, check_outputs_apart, find_input
 from clip_operator.inputs.image_access import image_loader, image_root
 from clip_operator.machine.scratch import scratch_folder
+from clip_operator.machine.stopping import stopped_by
 from clip_operator.preflight.columns import check_columns, check_free, open_checked
 from clip_operator.preflight.image_sample import describe_failures, draw, failures, no_image_comes
 from clip_operator.preflight.input_start import first_rows, footer_columns, header_columns
@@ -61,11 +62,15 @@ def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threadi
     if _was_tried_before(request, storage):
         log.info("Nothing is checked before anything is started: an earlier try has begun or done the work")
         return
-    checks = _Checks(request, storage, images, stop)
+    with stopped_by(stop):
+        _check(_Checks(request, storage, images, stop), output_type)
+
+
+def _check(checks: _Checks, output_type: FileType) -> None:
     source = checks.source()
     if source is not None:
         check_conversion(source.file_type, output_type)
-        check_outputs_apart(storage, request, source)
+        check_outputs_apart(checks.storage, checks.request, source)
     checks.target()
     if source is not None and source.files:
         checks.content(source)
@@ -88,8 +93,8 @@ class _Checks:
         self, request: EvaluationRequest, storage: Storage, images: ImageLoader, stop: threading.Event
     ) -> None:
         self.passed: list[str] = []
-        self._request = request
-        self._storage = storage
+        self.request = request
+        self.storage = storage
         self._images = images
         self._stop = stop
         self._image_is_there = False
@@ -97,10 +102,10 @@ class _Checks:
 
     def source(self) -> Input | None:
         """Return the input, or None if it cannot be told from here."""
-        if scheme_of(self._request.input) == "file":
+        if scheme_of(self.request.input) == "file":
             return None  # it may be mounted in the pod alone, and a data set of the hub be fetched there alone
         try:
-            source = find_input(self._storage, self._request.input)
+            source = find_input(self.storage, self.request.input)
         except (ObjectNotFound, BucketNotFound):
             raise
         except StorageError as error:
@@ -112,7 +117,7 @@ class _Checks:
     def target(self) -> None:
         """Raise :class:`JobError` if the output is another's."""
         try:
-            look(self._storage, self._request).check_may_write()
+            look(self.storage, self.request).check_may_write()
         except BucketNotFound:
             raise
         except StorageError as error:
@@ -140,33 +145,33 @@ class _Checks:
     def _content(self, source: ObjectInfo, file_type: FileType, path: Path, *, alone: bool) -> None:
         most = _COMPRESSED_BYTES if file_type.gzip else _BYTES
         if source.size <= most and alone:
-            path.write_bytes(self._storage.read(source.uri, most))
+            path.write_bytes(self.storage.read(source.uri, most))
             self._whole(path, file_type)
         elif file_type.format is TableFormat.PARQUET:
-            self._columns(footer_columns(self._storage, source))
+            self._columns(footer_columns(self.storage, source), file_type)
         else:
-            path.write_bytes(self._storage.read_range(source.uri, 0, most))
-            self._columns(header_columns(path, file_type, self._request))
-            self._start(first_rows(path, file_type, self._request))
+            path.write_bytes(self.storage.read_range(source.uri, 0, most))
+            self._columns(header_columns(path, file_type, self.request), file_type)
+            self._start(first_rows(path, file_type, self.request))
 
     def _whole(self, path: Path, file_type: FileType) -> None:
-        with open_checked(partial(open_table, path, file_type), self._request) as (table, scan):
+        with open_checked(partial(open_table, path, file_type), self.request) as (table, scan):
             self.passed.append(f"its {scan.rows:,} rows are well formed and have the columns")
             if not self._looks_at_images():
                 return
-            problem = no_image_comes(table, self._request, self._images, self._look, self._stop)
+            problem = no_image_comes(table, self.request, self._images, self._look, self._stop)
         self._conclude(problem, certain=problem is not None and not self._may_take_over())
 
-    def _columns(self, columns: Sequence[str] | None) -> None:
+    def _columns(self, columns: Sequence[str] | None, file_type: FileType) -> None:
         if columns is not None:
-            check_columns(columns, self._request)
+            check_columns(columns, file_type, self.request)
             self.passed.append("it has the columns")
 
     def _start(self, rows: Chunk | None) -> None:
         """Judge by the first rows, which others need not be like."""
         if rows is None:
             return
-        request = self._request
+        request = self.request
         check_free([key for key in request.added_columns if any(v is not None for v in rows.column(key))], request)
         for key in (request.input_image_key, request.input_text_key):
             if all(value is None for value in rows.column(key)):
@@ -180,8 +185,8 @@ class _Checks:
     def _conclude(self, problem: str | None, *, certain: bool) -> None:
         if problem is not None:
             if certain:
-                raise JobError(f"{display(self._request.input)}: {problem}. Nothing was started")
-            log.warning("%s: %s", display(self._request.input), problem)
+                raise JobError(f"{display(self.request.input)}: {problem}. Nothing was started")
+            log.warning("%s: %s", display(self.request.input), problem)
         elif self._image_is_there:
             self.passed.append("an image that it names exists")
         if self._doubt is not None:
@@ -189,14 +194,14 @@ class _Checks:
 
     def _looks_at_images(self) -> bool:
         # The local folder of images is the pod's, and only the pod can tell which paths lie in it.
-        return self._request.max_error_rate < 1 and scheme_of(image_root(self._request)) != "file"
+        return self.request.max_error_rate < 1 and scheme_of(image_root(self.request)) != "file"
 
     def _look(self, location: ImageLocation) -> None:
         """Look whether an object is there. What is inside its row or on the web passes unseen."""
         if location.inline or scheme_of(location.key) in ("http", "https"):
             return
         try:
-            self._storage.stat(location.key)
+            self.storage.stat(location.key)
         except ObjectNotFound:
             raise RowError(Reason.IMAGE_NOT_FOUND, f"there is no image at {location}") from None
         except BucketNotFound:
@@ -209,6 +214,6 @@ class _Checks:
     def _may_take_over(self) -> bool:
         """Tell whether the pod may find scores of earlier runs, so that images need not be there any more."""
         try:
-            return any(True for _ in self._storage.list(f"{beside(self._request.output)}."))
+            return any(True for _ in self.storage.list(f"{beside(self.request.output)}."))
         except StorageError:
             return True

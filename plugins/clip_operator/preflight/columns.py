@@ -6,14 +6,22 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from clip_operator.errors import JobError
+from clip_operator.errors import Cancelled, JobError
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import display
-from clip_operator.tables import TableFormat, TableReader, TableScan
+from clip_operator.tables import FileType, TableFormat, TableReader, TableScan
 
 log = logging.getLogger(__name__)
 
 _SHOWN_COLUMNS = 50
+_SHOWN_CHARACTERS = 64
+
+# What columns of data sets are called. That a file has one of these says nothing of it that is a secret.
+_COMMON_NAMES = (
+    *("alt_text", "caption", "captions", "description", "file", "file_name", "filename", "filepath", "id", "image"),
+    *("image_path", "image_url", "img", "img_path", "key", "label", "name", "path", "prompt", "sentence", "text"),
+    *("title", "uri", "url"),
+)
 
 
 @contextmanager
@@ -29,12 +37,14 @@ def open_checked(
         try:
             table = stack.enter_context(open_input(named_columns(request)))
             scan = table.scan()
+        except Cancelled:
+            raise
         except JobError as error:
             raise JobError(f"{display(request.input)}: {error}") from None
         if request.shard is None and not scan.rows:
             log.warning("%s has no rows: the output will have none", display(request.input))
         if scan.rows or scan.columns:  # lines that are none have no columns to miss
-            check_columns(_all_columns(scan, table, request), request)
+            check_columns(_all_columns(scan, table, request), table.file_type, request)
         yield table, scan
 
 
@@ -54,22 +64,38 @@ def named_columns(request: EvaluationRequest) -> tuple[str, ...]:
     return (request.input_image_key, request.input_text_key, *request.added_columns)
 
 
-def check_columns(columns: Sequence[str], request: EvaluationRequest) -> None:
+def check_columns(columns: Sequence[str], file_type: FileType, request: EvaluationRequest) -> None:
     """Raise :class:`JobError` unless the columns to read are among these and the columns to add are not.
 
     :param columns: all that the input has.
+    :param file_type: the input's.
     """
     missing = [key for key in (request.input_image_key, request.input_text_key) if key not in columns]
     if missing:
-        present = ", ".join(map(repr, columns[:_SHOWN_COLUMNS])) + (" …" if len(columns) > _SHOWN_COLUMNS else "")
         hint = ""
         if len(columns) == 1 and (delimiter := next((d for d in ";\t|" if d in columns[0]), None)):
             hint = f". Is {delimiter!r} its delimiter? CSV files need commas"
         raise JobError(
             f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
-            f"its columns are {present}{hint}"
+            f"its {_shown(columns, file_type, request)}{hint}"
         )
     check_free([key for key in request.added_columns if key in columns], request)
+
+
+def _shown(columns: Sequence[str], file_type: FileType, request: EvaluationRequest) -> str:
+    """Return what columns there are; of CSV only names that are no secret, unless one that was asked for is there.
+
+    Any text reads as CSV, and its first line as a header: a file that is no table, or another's, has secrets there.
+    """
+    names = columns[:_SHOWN_COLUMNS]
+    more = " …" if len(columns) > len(names) else ""
+    if file_type.format is TableFormat.CSV and not set(named_columns(request)) & set(columns):
+        names = [name for name in names if name.lower() in _COMMON_NAMES]
+        if not names:
+            return f"{len(columns):,} columns have other names, left unsaid here, for the first line may be no header"
+        more = f" and {len(columns) - len(names):,} others" if len(names) < len(columns) else ""
+    shown = (repr(f"{n[:_SHOWN_CHARACTERS]}…" if len(n) > _SHOWN_CHARACTERS else n) for n in names)
+    return f"columns are {', '.join(shown)}{more}"
 
 
 def check_free(occupied: Sequence[str], request: EvaluationRequest) -> None:

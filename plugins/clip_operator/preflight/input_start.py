@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
-from clip_operator.errors import JobError
+from clip_operator.errors import Cancelled, JobError
 from clip_operator.preflight.columns import named_columns
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import ObjectInfo, Storage
@@ -33,12 +33,18 @@ def footer_columns(storage: Storage, source: ObjectInfo) -> Sequence[str] | None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from clip_operator.tables.parquet.trial import shared_trial
+
     end = storage.read_range(source.uri, -_PARQUET_END_BYTES, _PARQUET_END_BYTES)
     length = int.from_bytes(end[:4], "little") + _PARQUET_END_BYTES
     if length > min(_MOST_FOOTER_BYTES, source.size):
         return None
     try:
-        return tuple(pq.read_schema(io.BytesIO(storage.read_range(source.uri, -length, length))).names)
+        with NamedTemporaryFile() as alone:
+            alone.write(storage.read_range(source.uri, -length, length))
+            alone.flush()
+            shared_trial().footer(Path(alone.name))
+            return tuple(pq.read_schema(alone.name).names)
     except (pa.ArrowException, OSError) as error:
         log.debug("The footer of %s cannot be read: %s", source.uri, error)
         return None
@@ -52,6 +58,8 @@ def header_columns(path: Path, file_type: FileType, request: EvaluationRequest) 
     with open_table(path, file_type, named_columns(request)) as table:
         try:
             header = table.header()
+        except Cancelled:
+            raise
         except JobError as error:
             log.debug("The header cannot be read: %s", error)
             return None
@@ -66,6 +74,8 @@ def first_rows(path: Path, file_type: FileType, request: EvaluationRequest) -> C
     with open_table(path, file_type, named_columns(request)) as table:
         try:
             return next(iter(table.chunks(_ROWS)), None)
+        except Cancelled:
+            raise
         except JobError as error:  # perhaps only because the file is cut off here
             log.debug("The first rows cannot be read: %s", error)
             return None

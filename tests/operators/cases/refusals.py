@@ -31,6 +31,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "wrong_secret": {"aws_conn_id": "wrong_secret"},
     "interpreter": {"python": "/no/such/python"},
     "column_in_other_interpreter": {"python": sys.executable, "input_text_key": "caption"},
+    # Put together when it is rendered: what a DAG's file says itself is its author's matter.
+    "password": {"cache_path": "s3://AKIA:{{ 'hush' ~ '/' ~ 'rendered' }}@b/steps"},
     "no_step": {"first_entry_file_name": "", "cache_path": f"{FOLDER}/nowhere", "step": "latest"},
 }
 
