@@ -31,7 +31,11 @@ _SECONDS_TO_START = 90
 
 @dataclass(frozen=True)
 class Instance:
-    """A task instance, and what it has pushed."""
+    """A task instance, and what it has pushed.
+
+    :param given: what the DAG's file gives the task, beside the places; None for a task of another operator.
+    :param mapped: what the DAG's file maps the task to, if that is what it does.
+    """
 
     dag_id: str
     run_id: str
@@ -39,6 +43,8 @@ class Instance:
     map_index: int = -1
     state: str | None = "success"
     xcoms: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] | None = field(default_factory=lambda: {"aws_conn_id": "store"})
+    mapped: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,19 @@ class ApiServer:
 
 @contextmanager
 def api_server(
-    folder: Path, instances: Sequence[Instance], connections: Mapping[str, Mapping[str, Any]]
+    folder: Path,
+    instances: Sequence[Instance],
+    connections: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[ApiServer]:
     """Run the API server for as long as the context lasts.
 
     :param instances: runs are due in the order in which they first come here, an hour apart.
     :param connections: in the database; their fields, by their ids.
+    :param settings: of Airflow, beside the test's own; variables of the environment.
     """
     passwords = folder / "passwords.json"
-    settings = {
+    own_settings = {
         "AIRFLOW__CORE__AUTH_MANAGER": "tests.web.secrecy.SecrecyAuthManager",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{user}" for user in USERS),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
@@ -79,7 +89,7 @@ def api_server(
         "AIRFLOW_API_APPS": "core",
         "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "plugins"))),
     }
-    home = AirflowHome(folder, settings)
+    home = AirflowHome(folder, {**own_settings, **(settings or {})})
     passwords.write_text(json.dumps({user: user for user in USERS}))
     spec = folder / "spec.json"
     spec.write_text(json.dumps({"instances": [asdict(each) for each in instances], "connections": connections}))
@@ -114,8 +124,10 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
     from airflow.models.dag import DagModel
     from airflow.models.dagbundle import DagBundleModel
     from airflow.models.dagrun import DagRun
+    from airflow.models.serialized_dag import SerializedDagModel
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
+    from airflow.serialization.serialized_objects import LazyDeserializedDAG
     from airflow.utils.session import create_session
     from sqlalchemy import insert, select
 
@@ -129,6 +141,14 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
         new_dag: Any = DagModel  # whose own constructor has no types
         session.add_all(new_dag(dag_id=dag_id, bundle_name="tests") for dag_id in {dag_id for dag_id, _ in runs})
         session.flush()
+        versions = {}
+        for dag_id in dict.fromkeys(dag_id for dag_id, _ in runs):
+            dag = _dag(dag_id, [each for each in instances if each["dag_id"] == dag_id])
+            SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), "tests", session=session)
+            session.flush()
+            versions[dag_id] = session.scalars(
+                select(SerializedDagModel.dag_version_id).where(SerializedDagModel.dag_id == dag_id)
+            ).one()
         for hour, (dag_id, run_id) in enumerate(runs):
             session.add(DagRun(dag_id, run_id, run_after=start + timedelta(hours=hour), run_type="manual"))
         session.flush()
@@ -136,9 +156,32 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
         new_xcom: Any = XComModel  # whose own constructor has no types
         for each in instances:
             where = {name: each[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
-            session.execute(insert(TaskInstance).values(**where, state=each["state"], pool="default_pool"))
+            session.execute(
+                insert(TaskInstance).values(
+                    **where, state=each["state"], pool="default_pool", dag_version_id=versions[each["dag_id"]]
+                )
+            )
             for key, value in each["xcoms"].items():
                 session.add(new_xcom(dag_run_id=numbers[each["dag_id"], each["run_id"]], key=key, value=value, **where))
+
+
+def _dag(dag_id: str, instances: Sequence[dict[str, Any]]) -> Any:
+    """A DAG with the tasks that these are instances of."""
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk import DAG
+
+    from clip_operator.operators import ImageCLIPEvaluatorOperator
+
+    with DAG(dag_id, schedule=None) as dag:
+        for task_id, each in {each["task_id"]: each for each in reversed(instances)}.items():
+            places = {"task_id": task_id, "first_entry_file_name": "s3://data/x.jsonl", "cache_path": "s3://steps"}
+            if each["given"] is None:
+                BaseOperator(task_id=task_id)
+            elif each["mapped"] is None:
+                ImageCLIPEvaluatorOperator(**places, **each["given"])
+            else:
+                ImageCLIPEvaluatorOperator.partial(**places, **each["given"]).expand_kwargs(each["mapped"])
+    return dag
 
 
 def _links(instances: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
@@ -30,3 +32,13 @@ class SecrecyAuthManager(SimpleAuthManager):
         if access_entity == DagAccessEntity.XCOM and not names_another and user.role != "admin":
             return False
         return super().is_authorized_dag(method=method, user=user, access_entity=access_entity, details=details)
+
+
+@dataclass
+class Made:
+    """Leaves a file where it is told to when somebody makes one."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        Path(self.path).touch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -31,6 +32,18 @@ pytestmark = pytest.mark.every_airflow
 RUN = "manual__2026-11-24T03:20:48.361581+00:00"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 MANY = 103
+
+NOT_FETCHED = ("over_http", "other_connection", "templated", "own_credentials", "of_another_operator")
+ANSWERED_ALIKE = (
+    "overwritten", "on_a_disk", "garbage", "no_connection", "unreachable", "wide", "many", *NOT_FETCHED
+)  # fmt: skip
+
+NO_NUMBERS = ("NaN", "Infinity", "-1e400", "1" + 400 * "0", "1e300", "-3", "true", '"7"', "[]", "{}")
+WILD = [
+    *(json.dumps({"rows": {"total": 7, "failed": 7}, "scores": {"mean": 7}, "gates": 1}).replace("7", text)
+      for text in NO_NUMBERS),
+    '{"rows": {}, "scores": {"mean": 0.5}, "gates": {"passed": [1]}}',
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +77,23 @@ def summary(manifest: EvaluationManifest, **changed: Any) -> dict[str, Any]:
     }
 
 
-def moved(s3: S3, manifest: EvaluationManifest, task_id: str, samples: Samples | None = None) -> str:
+def moved(
+    s3: S3,
+    manifest: EvaluationManifest,
+    task_id: str,
+    samples: Samples | None = None,
+    map_index: int = -1,
+    bins: dict[str, Any] | None = None,
+    **changed: Any,
+) -> str:
     """Put what a task instance of its own would have written; return the URI of its manifest."""
-    output = manifest.output.model_copy(update={"uri": f"s3://{s3.bucket}/steps/{task_id}.jsonl"})
-    asked = manifest.request.model_copy(update={"requested_by": Requester(dag_id="clip", run_id=RUN, task_id=task_id)})
-    theirs = manifest.model_copy(update={"output": output, "request": asked})
+    assert manifest.calibration is not None
+    histograms = manifest.calibration.histograms.model_copy(update=bins)
+    requester = Requester(dag_id="clip", run_id=RUN, task_id=task_id, map_index=map_index)
+    output = manifest.output.model_copy(update={"uri": f"s3://{s3.bucket}/steps/{task_id}{map_index}.jsonl"})
+    asked = manifest.request.model_copy(update={"requested_by": requester, "output": output.uri})
+    changed["calibration"] = manifest.calibration.model_copy(update={"histograms": histograms})
+    theirs = manifest.model_copy(update={"output": output, "request": asked, **changed})
     s3.storage.write(theirs.model_dump_json().encode(), uri := manifest_uri(output.uri))
     s3.storage.write(b"<h1>a page in the bucket</h1>", report_uri(output.uri))
     if samples is not None:
@@ -88,8 +113,27 @@ def silent() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def spy() -> Iterator[socket.socket]:
+    """A server that nobody is to connect to."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that there is once somebody has made an object of the class that XComs name."""
+    return tmp_path_factory.mktemp("objects") / "made"
+
+
+@pytest.fixture(scope="module")
 def airflow(
-    s3: S3, store: ObjectStore, scored: EvaluationManifest, silent: str, tmp_path_factory: pytest.TempPathFactory
+    s3: S3,
+    store: ObjectStore,
+    scored: EvaluationManifest,
+    silent: str,
+    spy: socket.socket,
+    made: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ApiServer]:
     uri = manifest_uri(scored.output.uri)
     sample = Sample(row=1, image=HOSTILE, text=HOSTILE, score=0.5, thumbnail=HOSTILE)
@@ -99,7 +143,20 @@ def airflow(
     nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
     closed.close()
 
-    endpoints = {"store": store.endpoint_url, "closed": nowhere, "silent": silent}
+    spied = f"http://127.0.0.1:{spy.getsockname()[1]}"
+    endpoints = {
+        "store": store.endpoint_url,
+        "closed": nowhere,
+        "silent": silent,
+        "spy": spied,
+        "team_store": store.endpoint_url,
+    }
+    template = {"aws_conn_id": "{{ params.connection }}"}
+    several: dict[str, Any] = {"given": {}, "mapped": [{"aws_conn_id": "store"}, {"aws_conn_id": "store", "step": 1}]}
+    an_object = json.dumps(
+        {"__classname__": "tests.web.secrecy.Made", "__version__": 0, "__data__": {"path": str(made)}}
+    )
+    elsewhere = Requester(dag_id="elsewhere_dag", run_id="theirs", task_id="theirs")
     gone = f"s3://{s3.bucket}/gone.jsonl.manifest.json"
     instances = [
         Instance("clip", RUN, "score", xcoms={**at(uri), "summary": summary(scored)}),
@@ -115,16 +172,35 @@ def airflow(
         Instance("clip", RUN, "overwritten", xcoms=at(uri)),
         Instance("clip", RUN, "on_a_disk", xcoms=at("/no/such/step1.jsonl.manifest.json")),
         Instance("clip", RUN, "garbage", xcoms=at(f"s3://{s3.bucket}/steps/garbage.jsonl.manifest.json")),
-        Instance("clip", RUN, "unreachable", xcoms=at(uri, "closed")),
-        Instance("clip", RUN, "silent", xcoms=at(uri, "silent")),
-        Instance("clip", RUN, "no_connection", xcoms=at(uri, "never_made")),
+        Instance("clip", RUN, "unreachable", xcoms=at(uri, "closed"), given={"aws_conn_id": "closed"}),
+        Instance("clip", RUN, "silent", xcoms=at(uri, "silent"), given={"aws_conn_id": "silent"}),
+        Instance("clip", RUN, "no_connection", xcoms=at(uri, "never_made"), given={"aws_conn_id": "never_made"}),
+        Instance("clip", RUN, "over_http", xcoms=at(f"{spied}/x.jsonl.manifest.json")),
+        Instance("clip", RUN, "other_connection", xcoms=at(uri, "spy")),
+        Instance("clip", RUN, "templated", xcoms=at(uri, "spy"), given=template),
+        Instance("clip", RUN, "own_credentials", xcoms=at(moved(s3, scored, "own_credentials"), None)),
+        Instance("clip", RUN, "of_another_operator", xcoms=at(moved(s3, scored, "of_another_operator")), given=None),
+        Instance("clip", RUN, "listed", xcoms=at(moved(s3, scored, "listed"), "team_store"), given=template),
+        Instance("clip", RUN, "mapped", 0, xcoms=at(moved(s3, scored, "mapped", map_index=0)), **several),
+        Instance("clip", RUN, "mapped", 1, xcoms=at(moved(s3, scored, "mapped", map_index=1)), **several),
+        Instance("clip", RUN, "confirmed", xcoms=at(moved(s3, scored, "confirmed", confirmed_by=elsewhere))),
+        Instance("clip", RUN, "unplain", xcoms={"manifest": an_object, "summary": an_object}),
+        Instance("clip", RUN, "plain", xcoms={"manifest": json.dumps(at(moved(s3, scored, "plain"))["manifest"])}),
+        Instance("clip", RUN, "nested", xcoms={"manifest": "[" * 20_000}),
+        Instance("clip", RUN, "wide", xcoms=at(moved(s3, scored, "wide", bins={"bin_width": 1e9}))),
+        Instance("clip", RUN, "many", xcoms=at(moved(s3, scored, "many", bins={"matched": [1] * 1_000_000}))),
+        *(Instance("wild", f"run{n:03}", "score", xcoms={"summary": text}) for n, text in enumerate(WILD)),
         Instance("clip", "later", "score", xcoms={"summary": summary(scored, calibration=None)}),
         Instance(SECRET_DAG, RUN, "score", xcoms={**at(uri), "summary": summary(scored)}),
         *(Instance("often", f"run{n:03}", "score", xcoms={"summary": summary(scored)}) for n in range(MANY)),
     ]
     connection = json.loads(store.airflow_connection)
     connections = {name: {**connection, "extra": json.dumps({"endpoint_url": url})} for name, url in endpoints.items()}
-    with api_server(tmp_path_factory.mktemp("airflow"), instances, connections) as running:
+    settings = {
+        "AIRFLOW__CLIP_OPERATOR__PAGE_CONNECTIONS": "others,\n team_store",
+        "AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES": "airflow.* tests.*",
+    }
+    with api_server(tmp_path_factory.mktemp("airflow"), instances, connections, settings) as running:
         yield running
 
 
@@ -219,23 +295,70 @@ def test_a_dag_that_has_scored_nothing_has_a_page_that_says_so(viewer: httpx.Cli
         ("elsewhere", "does not tell of CLIP scores"),
         ("fails", "has failed, and has recorded no scores"),
         ("runs", "No CLIP scores yet This task instance has not ended"),
-        ("overwritten", f"now tells of task 'score' of DAG 'clip', run '{RUN}'"),
-        ("on_a_disk", "on a disk that Airflow's API server does not see"),
-        ("garbage", "not a manifest that this version of the package knows"),
-        ("no_connection", "there is no Airflow connection aws_conn_id='never_made'"),
+        ("unplain", "does not tell of CLIP scores"),
+        ("nested", "does not tell of CLIP scores"),
     ],
 )
 def test_where_there_is_no_report_the_page_says_why(viewer: httpx.Client, task_id: str, words: str) -> None:
     assert words in said(report(viewer, task_id))
 
 
-def test_of_a_shard_it_says_that_its_manifest_is_gone(viewer: httpx.Client) -> None:
-    assert "as that of a shard is once the shards are one" in said(report(viewer, "score", map_index="3"))
+def test_whatever_keeps_from_a_report_has_one_and_the_same_answer(viewer: httpx.Client) -> None:
+    pages = {task_id: report(viewer, task_id) for task_id in ANSWERED_ALIKE}
+    pages["gone, as of a shard"] = report(viewer, "score", map_index="3")
+    assert "The report cannot be shown" in said(pages["overwritten"])
+    assert "as that of a shard is once the shards are one" in said(pages["overwritten"])
+    assert {task_id: page.text == pages["overwritten"].text for task_id, page in pages.items()} == dict.fromkeys(
+        pages, True
+    )
+
+
+@pytest.mark.parametrize("task_id", NOT_FETCHED)
+def test_what_an_xcom_names_is_not_fetched_from_where_the_task_does_not_write(
+    viewer: httpx.Client, spy: socket.socket, task_id: str
+) -> None:
+    assert "The report cannot be shown" in said(report(viewer, task_id))
+    assert select.select([spy], [], [], 0)[0] == [], "somebody has connected"
+
+
+@pytest.mark.parametrize(
+    ("task_id", "map_index"), [("listed", "-1"), ("mapped", "0"), ("mapped", "1"), ("plain", "-1")]
+)
+def test_a_connection_that_the_dag_gives_or_an_administrator_lists_is_read_with(
+    viewer: httpx.Client, task_id: str, map_index: str
+) -> None:
+    assert f"clip · {task_id}" in said(report(viewer, task_id, map_index=map_index))
+
+
+def test_a_later_run_of_another_dag_that_found_the_same_work_done_is_not_named(viewer: httpx.Client) -> None:
+    page = said(report(viewer, "confirmed"))
+    assert f"clip · confirmed · {RUN}" in page
+    assert "elsewhere_dag" not in page
+
+
+def test_what_airflow_would_make_an_object_of_a_class_of_stays_plain(viewer: httpx.Client, made: Path) -> None:
+    assert "does not tell of CLIP scores" in said(report(viewer, "unplain"))
+    assert "Mean score" in said(viewer.get("clip-scores/dags/clip/runs"))
+    assert not made.exists()
+
+
+def test_numbers_that_are_none_are_left_out_of_the_runs(viewer: httpx.Client) -> None:
+    page = viewer.get("clip-scores/dags/wild/runs")
+    assert "Mean score 0.5000" in said(page)
+    assert page.text.count("<circle") == 1
+    assert page.text.count("<tr>") == 1 + len(WILD)
+    for number in ("nan", "inf", "000,000,000,000,000,000"):
+        assert number not in page.text
+
+
+@pytest.mark.parametrize("task_id", ["wide", "many"])
+def test_a_manifest_that_asks_for_a_page_without_end_gets_none(viewer: httpx.Client, task_id: str) -> None:
+    assert "The report cannot be shown" in said(report(viewer, task_id))
 
 
 def test_a_report_without_samples_shows_the_numbers(viewer: httpx.Client) -> None:
     page = report(viewer, "bare")
-    assert "bare.jsonl" in said(page)
+    assert "bare-1.jsonl" in said(page)
     assert "data:image/jpeg" not in page.text
 
 
@@ -281,7 +404,7 @@ def test_only_who_may_read_the_xcoms_of_the_dag_sees_its_pages(airflow: ApiServe
     assert viewer.get("clip-scores/dags/~/runs").status_code == 403
     with airflow.client("admin") as admin:
         assert "Mean score" in said(admin.get(runs))
-        assert "now tells of task 'score' of DAG 'clip'" in said(report(admin, "score", SECRET_DAG))
+        assert "The report cannot be shown" in said(report(admin, "score", SECRET_DAG)), "it is of another DAG"
 
 
 def test_every_answer_forbids_scripts_frames_of_others_and_keeping(airflow: ApiServer, viewer: httpx.Client) -> None:
@@ -308,8 +431,7 @@ def test_a_store_that_is_not_there_is_reported_within_seconds(viewer: httpx.Clie
     started = time.monotonic()
     page = said(report(viewer, "unreachable"))
     assert time.monotonic() - started < 15
-    assert "The store cannot be read" in page
-    assert "with the connection 'closed'" in page
+    assert "The report cannot be shown" in page
     assert "only-on-loopback" not in page
 
 
@@ -321,6 +443,6 @@ def test_a_store_that_never_answers_holds_up_neither_its_page_nor_the_others(vie
         assert not all(page.done() for page in waiting)
         pages = [said(page.result()) for page in waiting]
     assert time.monotonic() - started < 30
-    assert any("The store cannot be read" in page for page in pages)
+    assert any("The report cannot be shown" in page for page in pages)
     assert any("Too many wait for the store" in page for page in pages)
     assert "captions_step1.jsonl" in said(report(viewer, "score")), "and when they have ended there is room again"

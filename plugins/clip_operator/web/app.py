@@ -12,8 +12,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from clip_operator.report import render
-from clip_operator.web.evaluations import NothingToShow, TaskInstance, known_run_id, read_evaluation
+from clip_operator.web.evaluations import NothingToShow, TaskInstance, known_run_id, report_page
 from clip_operator.web.pages import message_page, runs_page
 from clip_operator.web.runs import read_runs
 
@@ -51,13 +50,11 @@ def report(
     # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
     number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
     try:
-        instance = TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, number)
-        manifest, samples = read_evaluation(instance)
+        return _shown(report_page(TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, number)))
     except NothingToShow as nothing:
         # Status 200 in any case: it is for people, in a frame, where browsers and proxies put pages of their own in the
         # place of an error's.
         return _shown(message_page(nothing.title, nothing.text))
-    return _shown(render(manifest, samples, all_runs="runs"))
 
 
 @app.get("/dags/{dag_id}/runs", dependencies=[_may_read_xcoms])

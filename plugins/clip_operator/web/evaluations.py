@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance as TaskInstanceModel
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
-from clip_operator.errors import ClipOperatorError
+from clip_operator.errors import ClipOperatorError, JobError
 from clip_operator.operators.aws import aws_connection
-from clip_operator.proof.manifest import EvaluationManifest, read_manifest
-from clip_operator.report.samples import Samples, read_samples
+from clip_operator.proof.manifest import read_manifest
+from clip_operator.report import render
+from clip_operator.report.samples import read_samples
 from clip_operator.request import Requester
 from clip_operator.steps import MANIFEST_SUFFIX
-from clip_operator.storage import ObjectNotFound, ObjectTooLarge, Storage, display
+from clip_operator.storage import CloudAccess, Storage, display, scheme_of
+from clip_operator.web.connections import may_read_with
+from clip_operator.web.xcoms import IS_SMALL, STORED, plain_value
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
+
+log = logging.getLogger(__name__)
+
+# Of what the operator writes to, what is no more than a place for objects: no request goes to a host that a URI names.
+_STORES = frozenset({"s3", "gs", "az", "abfs", "abfss", "file"})
 
 # A person waits for the page.
 _SECONDS = 4.0
@@ -36,6 +46,16 @@ _reading = threading.BoundedSemaphore(8)
 
 _FAILED = ("failed", "up_for_retry", "upstream_failed")
 _NOT_ENDED = ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting")
+
+
+# One answer to whatever is wrong, so that nobody learns from it what there is where the API server may read.
+_NO_REPORT = (
+    "The report cannot be shown",
+    "Where the XCom 'manifest' of this task instance leads, the API server finds no manifest of it. It was removed, as "
+    "that of a shard is once the shards are one; a later run has written in its place; it is on a disk that the API "
+    "server does not see; or the API server cannot read there, or may not, with the connection that the XCom names. "
+    "The API server's log says which. What this task instance came to is in its XCom 'summary'.",
+)
 
 
 class NothingToShow(Exception):
@@ -62,11 +82,15 @@ class TaskInstance:
 
 
 @dataclass(frozen=True)
-class _Location:
-    """Where a manifest stands, and the connection that leads there."""
+class Location:
+    """Where a manifest stands, and the connection that leads there.
+
+    :param is_open: whether the pages may read with this connection.
+    """
 
     uri: str
     aws_conn_id: str | None
+    is_open: bool
 
 
 def known_run_id(dag_id: str, run_id: str) -> str:
@@ -81,68 +105,40 @@ def known_run_id(dag_id: str, run_id: str) -> str:
     return run_id.replace(" ", "+") if found is None else run_id
 
 
-def read_evaluation(instance: TaskInstance) -> tuple[EvaluationManifest, Samples | None]:
-    """Return the manifest of what a task instance has done, and samples of it.
+def report_page(instance: TaskInstance) -> str:
+    """Return the report on what a task instance has done, an HTML page.
 
-    Where they stand is told by the task instance's own XCom alone, and the manifest must name it in turn.
+    Where its manifest stands is told by the task instance's own XCom alone, and the manifest must name it in turn.
 
-    :raises NothingToShow: there is no such thing, or it cannot be read.
+    :raises NothingToShow: there is no such thing, or it cannot be shown.
     """
     with create_session(scoped=False) as session:  # given back before the store is asked, which may take its time
         location = _recorded(session, instance)
-    uri = display(location.uri)
-    with _errors_explained(location):
-        storage = _impatient_storage(location)
-        manifest = read_manifest(storage, location.uri)
-    if manifest is None:
-        raise NothingToShow(
-            "The manifest cannot be read",
-            f"{uri} is not a manifest that this version of the package knows. If the workers have a later version than "
-            "the API server, bring the API server up to it.",
-        )
-    requester = Requester(**dataclasses.asdict(instance))
-    if requester not in (manifest.request.requested_by, manifest.confirmed_by):
-        raise NothingToShow(
-            "Another run has written here since",
-            f"{uri} now tells of {_named(manifest.confirmed_by or manifest.request.requested_by)}, where its report "
-            "is. What this task instance came to is in its XCom 'summary'.",
-        )
-    # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
-    with _errors_explained(location):
-        return manifest, read_samples(storage, location.uri.removesuffix(MANIFEST_SUFFIX))
+    with _failures_alike(instance):
+        return _page(instance, location)
 
 
-def _recorded(session: Session, instance: TaskInstance) -> _Location:
+def _recorded(session: Session, instance: TaskInstance) -> Location:
     """Return what the task instance's XCom says of where its manifest stands."""
-    found = session.scalars(
-        XComModel.get_many(
-            run_id=instance.run_id,
-            key="manifest",
-            dag_ids=instance.dag_id,
-            task_ids=instance.task_id,
-            map_indexes=instance.map_index,
-            limit=1,
-        )
-    ).first()
-    if found is None:
+    stored = session.scalar(select(STORED).where(_is_of(XComModel, instance), XComModel.key == "manifest", IS_SMALL))
+    if stored is None:
         raise _why_nothing_is_recorded(session, instance)
-    value = XComModel.deserialize_value(found)
+    value = plain_value(stored)
     if isinstance(value, Mapping):
         uri, aws_conn_id = value.get("uri"), value.get("aws_conn_id")
         if isinstance(uri, str) and uri.endswith(MANIFEST_SUFFIX) and isinstance(aws_conn_id, str | None):
-            return _Location(uri, aws_conn_id)
+            is_open = may_read_with(session, aws_conn_id, instance.task_id, _is_of(TaskInstanceModel, instance))
+            return Location(uri, aws_conn_id, is_open)
     raise NothingToShow("No CLIP scores", "The XCom 'manifest' of this task instance does not tell of CLIP scores.")
 
 
+def _is_of(model: Any, instance: TaskInstance) -> ColumnElement[bool]:
+    """Return which rows of one of Airflow's tables are of a task instance."""
+    return and_(*(getattr(model, name) == value for name, value in dataclasses.asdict(instance).items()))
+
+
 def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> NothingToShow:
-    state = session.scalar(
-        select(TaskInstanceModel.state).where(
-            TaskInstanceModel.dag_id == instance.dag_id,
-            TaskInstanceModel.run_id == instance.run_id,
-            TaskInstanceModel.task_id == instance.task_id,
-            TaskInstanceModel.map_index == instance.map_index,
-        )
-    )
+    state = session.scalar(select(TaskInstanceModel.state).where(_is_of(TaskInstanceModel, instance)))
     if state in _FAILED:
         return NothingToShow(
             "No CLIP scores", "This task instance has failed, and has recorded no scores. Its log says why."
@@ -159,18 +155,44 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     )
 
 
-def _impatient_storage(location: _Location) -> Storage:
+def _page(instance: TaskInstance, location: Location) -> str:
+    if scheme_of(location.uri) not in _STORES:
+        raise JobError(f"{display(location.uri)} is in no store that pages are made from")
+    if not location.is_open:
+        raise JobError(
+            f"the DAG gives the task another connection than {location.aws_conn_id!r}, or a template; if the pages may "
+            "read with it, name it in [clip_operator] page_connections"
+        )
+    storage = _impatient_storage(location)
+    manifest = read_manifest(storage, location.uri)
+    if manifest is None:
+        raise JobError(
+            f"{display(location.uri)} is not a manifest that this version of the package knows; if the workers have a "
+            "later version than the API server, bring the API server up to it"
+        )
+    requester = Requester(**dataclasses.asdict(instance))
+    if requester not in manifest.asked_for_by:
+        raise JobError(f"{display(location.uri)} tells of other work: a later run's, most likely")
+    # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
+    samples = read_samples(storage, location.uri.removesuffix(MANIFEST_SUFFIX))
+    return render(manifest, samples, all_runs="runs", requester=requester)
+
+
+def _impatient_storage(location: Location) -> Storage:
     from botocore.config import Config
 
     access = aws_connection(location.aws_conn_id, [location.uri]).access
     retries = Config(retries={"total_max_attempts": _ATTEMPTS})
     config = retries if access.config is None else access.config.merge(retries)
-    return Storage(dataclasses.replace(access, timeout_seconds=_SECONDS, config=config))
+    return Storage(
+        dataclasses.replace(access, timeout_seconds=_SECONDS, config=config),
+        CloudAccess(timeout_seconds=_SECONDS, max_tries=_ATTEMPTS, retry_seconds=_SECONDS),
+    )
 
 
 @contextmanager
-def _errors_explained(location: _Location) -> Iterator[None]:
-    """Say in words what keeps from reading there."""
+def _failures_alike(instance: TaskInstance) -> Iterator[None]:
+    """Give one answer to whatever fails; the log says what it was."""
     if not _reading.acquire(blocking=False):
         raise NothingToShow(
             "Too many wait for the store",
@@ -178,27 +200,9 @@ def _errors_explained(location: _Location) -> Iterator[None]:
         )
     try:
         yield
-    except ObjectNotFound:
-        raise NothingToShow(
-            "The manifest is gone",
-            f"There is nothing at {display(location.uri)}. It was removed, as that of a shard is once the shards are "
-            "one; or it is on a disk that Airflow's API server does not see. What this task instance came to is in "
-            "its XCom 'summary'.",
-        ) from None
-    except ObjectTooLarge as error:
-        raise NothingToShow("The manifest cannot be read", f"{error}.") from None
-    except ClipOperatorError as error:
-        connection = "" if location.aws_conn_id is None else f" with the connection {location.aws_conn_id!r}"
-        raise NothingToShow(
-            "The store cannot be read",
-            f"{error}. It is Airflow's API server that reads it for this page,{connection or ' as boto3 finds it'}: "
-            "what lets the workers in must let that server in, too.",
-        ) from None
+    except Exception as error:  # whoever wrote what is read there chose what it does to drivers and parsers
+        trace = None if isinstance(error, ClipOperatorError) else error
+        log.warning("No report on %r: %s", instance, error, exc_info=trace)
+        raise NothingToShow(*_NO_REPORT) from None
     finally:
         _reading.release()
-
-
-def _named(requester: Requester | None) -> str:
-    if requester is None:
-        return "work that was asked for outside Airflow"
-    return f"task {requester.task_id!r} of DAG {requester.dag_id!r}, run {requester.run_id!r}"

@@ -12,8 +12,13 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
+from clip_operator.web.xcoms import IS_SMALL, STORED, plain_value
+
 MOST_RUNS = 100
 """How many runs of a DAG are looked at, the newest."""
+
+# No number of a run is larger. Others are in no chart: NaN, infinity, and integers that no float holds.
+_MOST = 1e15
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,16 @@ def read_runs(dag_id: str) -> dict[str, list[Run]]:
     )
     tasks: dict[str, list[Run]] = {}
     with create_session(scoped=False) as session:
-        found = session.scalars(
-            select(XComModel)
+        found = session.execute(
+            select(XComModel.task_id, XComModel.run_id, XComModel.timestamp, STORED)
             .join(newest, XComModel.run_id == newest.c.run_id)
-            .where(XComModel.dag_id == dag_id, XComModel.key == "summary", XComModel.map_index == -1)
+            .where(XComModel.dag_id == dag_id, XComModel.key == "summary", XComModel.map_index == -1, IS_SMALL)
             .order_by(newest.c.run_after, newest.c.id)
         )
-        for xcom in found:
-            run = _run(xcom.run_id, xcom.timestamp, XComModel.deserialize_value(xcom))
+        for task_id, run_id, ended_at, stored in found:
+            run = _run(run_id, ended_at, plain_value(stored))
             if run is not None:
-                tasks.setdefault(xcom.task_id, []).append(run)
+                tasks.setdefault(task_id, []).append(run)
     return dict(sorted(tasks.items()))
 
 
@@ -63,6 +68,7 @@ def _run(run_id: str, ended_at: datetime, summary: Any) -> Run | None:
         return None
     total, failed = _number(rows, "total"), _number(rows, "failed")
     gates = summary.get("gates")
+    passed = gates.get("passed") if isinstance(gates, Mapping) else None
     return Run(
         run_id=run_id,
         ended_at=ended_at,
@@ -71,10 +77,12 @@ def _run(run_id: str, ended_at: datetime, summary: Any) -> Run | None:
         auc=_number(summary.get("calibration"), "auc"),
         error_rate=failed / total if total and failed is not None else None,
         rows_per_second=_number(summary, "rows_per_second"),
-        gates_passed=gates.get("passed") if isinstance(gates, Mapping) else None,
+        gates_passed=passed if isinstance(passed, bool) else None,
     )
 
 
 def _number(values: Any, key: str) -> float | None:
     value = values.get(key) if isinstance(values, Mapping) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST:
+        return None
+    return float(value)

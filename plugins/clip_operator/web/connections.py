@@ -1,0 +1,58 @@
+"""Which connections the pages read with: what an XCom names opens nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.models.taskinstance import TaskInstance as TaskInstanceModel
+from airflow.providers.common.compat.sdk import conf
+from sqlalchemy import select
+
+from clip_operator.operators.aws import DEFAULT_CONNECTION
+from clip_operator.operators.links import ReportLink
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+_ENVIRONMENT = "environment"
+"""What stands in the configuration for no connection: what boto3 finds on the API server."""
+
+
+def may_read_with(
+    session: Session, aws_conn_id: str | None, task_id: str, is_task_instance: ColumnElement[bool]
+) -> bool:
+    """Tell whether a page may read with a connection; with None, with the API server's own credentials.
+
+    It may if the DAG gives the task that connection, in the version that the task instance is of, or if an
+    administrator lists it. A template in the DAG names none.
+
+    :param is_task_instance: which row of Airflow's task instances it is.
+    """
+    listed = (conf.get("clip_operator", "page_connections", fallback=None) or "").replace("\n", ",").split(",")
+    if (aws_conn_id or _ENVIRONMENT) in (name.strip() for name in listed):
+        return True
+    found = session.scalar(
+        select(SerializedDagModel)
+        .join(TaskInstanceModel, TaskInstanceModel.dag_version_id == SerializedDagModel.dag_version_id)
+        .where(is_task_instance)
+    )
+    tasks = [] if found is None or found.data is None else (task["__var"] for task in found.data["dag"]["tasks"])
+    return any(aws_conn_id in _connections_of(task) for task in tasks if task["task_id"] == task_id)
+
+
+def _connections_of(task: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the connections that a task of the operator has where the DAG's file gives them; of another task none."""
+    if ReportLink.name not in task.get("_operator_extra_links", {}):
+        return
+    if not task.get("_is_mapped"):
+        yield task.get("aws_conn_id")  # None is left out
+        return
+    yield task.get("partial_kwargs", {}).get("aws_conn_id", DEFAULT_CONNECTION)
+    mapped = task.get("expand_input", {}).get("value", {})
+    for given in mapped if isinstance(mapped, list) else [mapped]:  # as expand_kwargs has it, or expand
+        own = given.get("__var", given)
+        if "aws_conn_id" in own:
+            yield from own["aws_conn_id"] if isinstance(own["aws_conn_id"], list) else [own["aws_conn_id"]]
