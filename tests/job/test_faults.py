@@ -113,7 +113,7 @@ def test_a_bucket_that_is_closed_in_the_middle_ends_the_job_and_what_was_scored_
     s3: S3, folder: str, expected: bytes
 ) -> None:
     is_late = after_images(40)
-    closed = Fault(Kind.ACCESS_DENIED, when=lambda seen: is_late(seen) and (is_image(seen) or seen.method == "HEAD"))
+    closed = Fault(Kind.ACCESS_DENIED, when=lambda seen: is_late(seen) and is_image(seen))
     with faulty_store(s3.store.endpoint_url, [closed]) as proxy, pytest.raises(AccessDenied) as error:
         within(60, lambda: evaluate(request(folder, max_error_rate=1), through(proxy, s3)))
     assert f"the bucket s3://{s3.bucket} was closed to this job while it ran" in str(error.value)

@@ -17,6 +17,7 @@ from PIL import Image, ImageStat
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy, thumbnail
+from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.job.evaluation import evaluate
 from clip_operator.job.sampling import SampleCollector
 from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Samples, merged, read_samples
@@ -48,7 +49,9 @@ def collected(results: list[RowResult], first: int, folder: Path, chunk: int = 6
         some = results[start : start + chunk]
         names = [f"{first + start + n}.png" for n in range(len(some))]
         collector.add(Rows(None, names, [f"text of {name}" for name in names]), some)
-    return collector.samples(ImageLoader(Storage(), ImagePolicy(root=str(folder))))
+    loader = ImageLoader(Storage(), ImagePolicy(root=str(folder)))
+    with ImageWorkers(loader, Storage(), 30) as workers:
+        return collector.samples(workers)
 
 
 def test_they_are_the_best_the_worst_and_the_first_failures(tmp_path: Path) -> None:
@@ -84,7 +87,8 @@ def test_what_is_shown_of_a_row_is_short_and_holds_no_secret(tmp_path: Path) -> 
     ]
     texts = ["word " * 1000, "b", "c", "d", "\ud83d half"]
     collector.add(Rows(None, references, texts), [RowResult(0.1 * n) for n in range(5)])
-    samples = collector.samples(ImageLoader(Storage(), ImagePolicy(root=str(tmp_path))))
+    with ImageWorkers(ImageLoader(Storage(), ImagePolicy(root=str(tmp_path))), Storage(), 30) as workers:
+        samples = collector.samples(workers)
     text = samples.model_dump_json()
     assert "hush" not in text
     assert "aHVz" not in text

@@ -286,4 +286,4 @@ def test_the_report_on_an_output_goes_with_it(captions: str, tmp_path: Path) -> 
 def test_part_files_have_no_second_pass(captions: str, tmp_path: Path) -> None:
     work = request(captions, tmp_path, "out_step1/part-*.jsonl", percentile_key="percentile")
     with pytest.raises(RequestError, match="percentile_key and min_score need all rows in one place"):
-        plan_shards(work, Storage(), standalone=True)
+        plan_shards(work, Storage())

@@ -6,12 +6,14 @@ import logging
 import threading
 from datetime import UTC, datetime
 
+from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import check_outputs_apart, find_input
 from clip_operator.inputs.image_access import image_loader
 from clip_operator.job.first_pass import Job, score_rows
-from clip_operator.job.second_pass import publish_step
+from clip_operator.job.second_pass import publish_step, second_pass
 from clip_operator.job.summary import log_summary
 from clip_operator.machine.scratch import scratch_folder
+from clip_operator.machine.stopping import stopped_by
 from clip_operator.model import find_checkpoint
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.proof.publication import (
@@ -49,7 +51,8 @@ def evaluate(
     storage, stop, started = storage or Storage(), stop or threading.Event(), datetime.now(UTC)
     output_type = file_type_of(request.output)
     images = image_loader(request, storage)
-    data = find_input(storage, request.input)
+    with stopped_by(stop):
+        data = find_input(storage, request.input)
     check_conversion(data.file_type, output_type)
     check_outputs_apart(storage, request, data)
     source = version(data.info)
@@ -61,10 +64,16 @@ def evaluate(
         discard_leftovers(storage, *request.outputs)
         return confirmed
     standing.check_may_write()
-    with scratch_folder() as folder, claimed(storage, standing) as condition:
-        first = score_rows(Job(request, storage, images, data, checkpoint, standing, stop), folder)
+    with (
+        scratch_folder() as folder,
+        claimed(storage, standing) as condition,
+        ImageWorkers(images, storage, request.max_image_seconds, stop) as workers,
+    ):
+        with stopped_by(stop):
+            first = score_rows(Job(request, storage, images, workers, data, checkpoint, standing, stop), folder)
+            step = second_pass(first.table, request, first.tally)
         try:
-            published = publish_step(storage, first.table, request, condition, first.tally)
+            published = publish_step(storage, step, request, condition)
             manifest = build_manifest(request, source, published, first.scored, started)
             if first.samples is not None:
                 publish_report(storage, manifest, first.samples)

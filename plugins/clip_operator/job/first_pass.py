@@ -12,6 +12,7 @@ from pathlib import Path
 from clip_operator import model
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader
+from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import Input, fragment_of
 from clip_operator.job.progress import show_progress
 from clip_operator.job.sampling import SampleCollector
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 class Job:
     """A request that may be carried out, and what that takes.
 
+    :param images: says where the images are.
+    :param workers: fetch and decode them.
     :param standing: what stands at the output.
     :param stop: when set, by whatever thread, the job ends soon with :class:`Cancelled`.
     """
@@ -42,6 +45,7 @@ class Job:
     request: EvaluationRequest
     storage: Storage
     images: ImageLoader
+    workers: ImageWorkers
     data: Input
     checkpoint: Checkpoint
     standing: Standing
@@ -81,6 +85,7 @@ def score_rows(job: Job, folder: Path) -> ScoredRows:
         if request.shard is None:
             _check_images(job, table)
         job.check_not_stopped()
+        job.workers.expect(scan.rows)
         first_pass = _FirstPass(job)
         fragment = WHOLE if request.shard is None or request.shard.standalone else fragment_of(request.shard)
         added, output_type = _added_columns(request), file_type_of(request.output)
@@ -105,11 +110,13 @@ class _FirstPass:
         self._device = model.choose_device(request.device)
         self._encoder = model.load_encoder(job.checkpoint, self._device, request.precision, request.batch_size)
         self._reuse = (
-            None if scores is None else ScoreReuse(scores, self._encoder.provenance, request, job.storage, job.images)
+            None
+            if scores is None
+            else ScoreReuse(scores, self._encoder.provenance, request, job.storage, job.images, job.workers)
         )
         self._scorer = Scorer(
             self._encoder,
-            job.images if self._reuse is None else self._reuse.images,
+            job.workers if self._reuse is None else self._reuse.images,
             job.stop,
             reduced=request.image_decoding == "reduced",
             cache_bytes=request.embedding_cache_bytes,
@@ -176,7 +183,7 @@ class _FirstPass:
 
     def samples(self) -> Samples | None:
         """Return rows that stand for the others; None if the request wants no report."""
-        return None if self._collector is None else self._collector.samples(self._job.images)
+        return None if self._collector is None else self._collector.samples(self._job.workers)
 
     def scored(self, continuation: Continuation) -> Scored:
         """Return what the manifest says of the scores and of what gave them."""

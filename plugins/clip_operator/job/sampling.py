@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clip_operator.errors import RowError
-from clip_operator.images import THUMBNAIL_PIXELS, ImageLoader, shown, thumbnail
+from clip_operator.images import shown
+from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Sample, Samples
 from clip_operator.request import Shard
 from clip_operator.scoring import RowResult, Rows
@@ -68,7 +69,7 @@ class SampleCollector:
                     del self._worst[MOST_PAIRS:]
         self._seen += len(results)
 
-    def samples(self, images: ImageLoader) -> Samples:
+    def samples(self, images: ImageWorkers) -> Samples:
         """Return what was kept, with thumbnails of the images that can be had.
 
         An image that cannot be had any more is none of the job's troubles, and stays without one.
@@ -123,11 +124,9 @@ def _named(reference: object) -> str:
     return "" if reference is None else shown(_printable(str(reference)))
 
 
-def _thumbnail(images: ImageLoader, reference: object) -> str | None:
+def _thumbnail(images: ImageWorkers, reference: object) -> str | None:
     try:
-        data = images.fetch(images.locate(reference))
-        with images.decode(data, at_least=THUMBNAIL_PIXELS) as image:
-            return base64.b64encode(thumbnail(image)).decode()
+        return base64.b64encode(images.thumbnail(images.locate(reference))).decode()
     except (RowError, StorageError):
         return None
 

@@ -34,18 +34,33 @@ def is_wanted(request: EvaluationRequest) -> bool:
     return request.percentile_key is not None or request.min_score is not None
 
 
-def publish_step(
-    storage: Storage, output: Path, request: EvaluationRequest, condition: Unchanged, tally: Tally
-) -> Published:
-    """Write the output to its place and, if the request asks for it, the rows with a high score to theirs.
+@dataclass(frozen=True)
+class StepFiles:
+    """Local files with what is to be published."""
+
+    output: Path
+    filtered: _FilteredRows | None
+
+
+def second_pass(output: Path, request: EvaluationRequest, tally: Tally) -> StepFiles:
+    """Make the local files of the output and, if the request asks for it, of the rows with a high score.
 
     :param output: the local file as it was written with the scores; it may be gone afterwards.
     :param tally: what all its rows came to.
-    :raises JobError: the threshold is asked for, and there is none; or another run has written the output meanwhile.
+    :raises JobError: the threshold is asked for, and there is none.
+    :raises Cancelled: it was told to stop; nothing was published.
     """
     output = _with_percentiles(output, request, tally.null_distribution())
-    filtered = _filtered(output, request, tally.calibration())
-    published = version(publish_output(storage, output, request.output, condition))
+    return StepFiles(output, _filtered(output, request, tally.calibration()))
+
+
+def publish_step(storage: Storage, step: StepFiles, request: EvaluationRequest, condition: Unchanged) -> Published:
+    """Write the output to its place and, if there are any, the rows with a high score to theirs.
+
+    :raises JobError: another run has written the output meanwhile.
+    """
+    filtered = step.filtered
+    published = version(publish_output(storage, step.output, request.output, condition))
     if filtered is None or request.filtered_output is None:
         return Published(published)
     # Its proof is the manifest of the output, which is still to come: until then no reader may take it for complete.
@@ -57,8 +72,7 @@ def publish_step(
         filtered.min_score,
         display(request.filtered_output),
     )
-    step = FilteredStep(output=version(there), min_score=filtered.min_score, rows=filtered.rows)
-    return Published(published, step)
+    return Published(published, FilteredStep(output=version(there), min_score=filtered.min_score, rows=filtered.rows))
 
 
 def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistribution | None) -> Path:

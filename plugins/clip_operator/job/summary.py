@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 
+from clip_operator.machine.processors import multiplies_in_bf16
 from clip_operator.proof.manifest import EvaluationManifest, Throughput, describe_calibration
 from clip_operator.storage import display
 
 log = logging.getLogger(__name__)
 
 _WHAT_WOULD_HELP = {
-    "read": "Rows are read and tokenized by one processor: a faster one would help most.",
-    "fetch": "Images nearer to the worker, or more bandwidth, would help most.",
-    "decode": "More processors would help most, or, with large JPEGs, image_decoding='reduced'.",
+    "read": "One processor reads and tokenizes all rows: a faster one, or shards in several tasks, would help most.",
+    "fetch": "The processors wait for the store: images nearer to them, or more bandwidth, would help most.",
+    "decode": "All processors decode: more of them would help most, or, with large JPEGs, image_decoding='reduced'.",
     "encode": "A faster device for the model would help most.",
     "write": "A faster disk for temporary files would help most.",
     "save": "A nearer store for what the next try may need, or more resume_point_rows, would help most.",
 }
+
+_HALF_PRECISION_WOULD_HELP = (
+    "A faster device for the model would help most, or precision='bf16', for which this processor has instructions: "
+    "scores then change by some 0.001 at most."
+)
 
 # In a shorter run, starting is most of what there is to see.
 _SECONDS_WORTH_ADVICE = 10
@@ -45,7 +51,7 @@ def log_summary(manifest: EvaluationManifest) -> None:
     if manifest.calibration is not None:
         log.info("%s", describe_calibration(manifest.calibration))
     if manifest.throughput is not None:
-        _log_throughput(manifest.throughput)
+        _log_throughput(manifest.throughput, _advice(manifest, manifest.throughput))
     if rows.failures:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in rows.failures.items())
         log.warning("%s rows have no score (%s)", f"{rows.failed:,}", reasons)
@@ -57,16 +63,26 @@ def log_summary(manifest: EvaluationManifest) -> None:
         )
 
 
-def _log_throughput(throughput: Throughput) -> None:
-    shares = {name: f"{100 * share:.0f} %" for name, share in throughput.time_shares.items()}
+def _advice(manifest: EvaluationManifest, throughput: Throughput) -> str:
+    """Return what would have helped most, or nothing of a run too short to tell."""
+    if throughput.seconds < _SECONDS_WORTH_ADVICE:
+        return ""
     most = max(throughput.time_shares, key=lambda name: throughput.time_shares[name])
+    in_fp32_on_cpu = manifest.model.precision == "fp32" and manifest.device.name.startswith("cpu")
+    if most == "encode" and in_fp32_on_cpu and multiplies_in_bf16():
+        return _HALF_PRECISION_WOULD_HELP
+    return _WHAT_WOULD_HELP[most]
+
+
+def _log_throughput(throughput: Throughput, advice: str) -> None:
+    shares = {name: f"{100 * share:.0f} %" for name, share in throughput.time_shares.items()}
     log.info(
         "%s rows/s, %d images at a time. The model computed %s of the time; it waited %s for rows to be read, %s for "
         "images to be fetched, %s for them to be decoded, %s for rows to be written, %s for results to be saved.%s",
         f"{throughput.rows_per_second:,.1f}",
         throughput.batch_size,
         *(shares[name] for name in ("encode", "read", "fetch", "decode", "write", "save")),
-        f" {_WHAT_WOULD_HELP[most]}" if throughput.seconds >= _SECONDS_WORTH_ADVICE else "",
+        advice and f" {advice}",
     )
     log.info(
         "Encoded %s images and %s texts; %s rows repeated an earlier row's image, %s its text",
