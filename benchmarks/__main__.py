@@ -27,6 +27,7 @@ BENCHMARKS = {
     "imports": "what importing the operator costs a DAG file",
     "throughput": "rows a second, against the row-by-row original",
     "pipeline": "rows a second end to end, against the bare forward passes",
+    "feeding": "what it costs to feed a device that computes at once",
     "reuse": "what it brings that images met before are not encoded again",
     "libraries": "rows a second, against other libraries",
     "forward": "the image tower: ways to run it",

@@ -1,4 +1,7 @@
-"""On a GPU: rows a second from JPEGs, how busy the GPU is, and how near the rate is to the slower of its two limits."""
+"""On a GPU: rows a second from JPEGs, how busy the GPU is, and how near the rate is to the slower of its two limits.
+
+And how many rows a second a job could feed there to a GPU that computes at once.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import feeding
 from benchmarks.checkpoints import tiny, vit_b_32, vit_l_14
 from benchmarks.contestant import Contestant, Reply
 from benchmarks.dataset import Dataset, write_dataset
@@ -77,6 +81,8 @@ def measure(
         "of the slower limit",
     ]
     record.tables.append(Table("640 x 480 JPEGs and captions", columns, table))
+    print("  feeding", flush=True)
+    feeding.measure(bench, device, [each for each in feeding.SCENARIOS if each.place != feeding.FAR], record)
     return record
 
 

@@ -26,7 +26,7 @@ def load(settings: Settings) -> Answer:
 
     def answer(request: Settings) -> Reply:
         """Take ``images`` (paths in the folder) through the stages, decoded ``reduced`` or in full."""
-        at_least = encoder.image_side if request["reduced"] else None
+        at_least = encoder.resizing.side if request["reduced"] and encoder.resizing is not None else None
         decoding = resizing = 0.0
         pixels: list[Pixels] = []
         for name in request["images"]:
