@@ -106,6 +106,7 @@ def build(tag: str, for_podman: list[str]) -> None:
         "--network=host",
         f"--file={REPOSITORY / 'docker' / 'Dockerfile'}",
         f"--tag={tag}",
+        f"--build-arg=BASE={BASE}",
         "--build-arg=DEVICE=cpu",  # Debian's podman passes over a stage that is named by an argument's default
         *(["--build-arg=TORCH_INDEX="] if own_sources else []),  # they may be the only ones that can be reached
         *(f"--volume={outside}:{inside}:ro" for outside, inside in volumes.items()),
