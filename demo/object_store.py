@@ -33,6 +33,8 @@ class ObjectStore:
     secret_key: str = SECRET_KEY
     master_url: str | None = None
     """Where SeaweedFS says where objects go; None where it is not known."""
+    process: int | None = None
+    """The server's process, for who measures it; None where it is not known."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -110,7 +112,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     configuration.write_text(json.dumps({"identities": [identity]}))
     ports = free_ports(2 * len(_SERVICES))
     http, grpc = dict(zip(_SERVICES, ports, strict=False)), dict(zip(_SERVICES, ports[len(_SERVICES) :], strict=True))
-    store = ObjectStore(f"http://127.0.0.1:{http['s3']}", master_url=f"http://127.0.0.1:{http['master']}")
+    endpoint_url, master_url = (f"http://127.0.0.1:{http[service]}" for service in ("s3", "master"))
     arguments = [
         f"-dir={folder / 'data'}",
         "-ip=127.0.0.1",
@@ -128,6 +130,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     log_path = folder / "seaweedfs.log"
     with log_path.open("wb") as log:
         server = subprocess.Popen([command, "mini", *arguments], stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        store = ObjectStore(endpoint_url, master_url=master_url, process=server.pid)
         try:
             _wait_until_ready(store, server, log_path)
             yield store

@@ -21,6 +21,7 @@ from clip_operator.storage import S3Access, Storage
 from demo.dataset import write_dataset
 from demo.object_store import ObjectStore, object_store, weed_command
 from tests.drivers import registered_drivers
+from tests.stores import azurite, google, moto
 
 SHAPES = "builtin://shapes-clip"
 TESTS = Path(__file__).parent
@@ -48,6 +49,12 @@ _RUNS_JOBS = re.compile(
 )
 
 
+# What needs a Kubernetes cluster is not even looked at where none is named.
+collect_ignore = [] if os.environ.get("CLIP_CLUSTER_KUBECONFIG") else ["cluster"]
+
+# The fixtures that are servers.
+_SERVERS = frozenset({"store", "azure_store", "google_store"})
+
 # A fixture that is made for one file or class.
 _SHARED_PARTS = re.compile(r"""scope="(?:class|module|package)\"""")
 
@@ -71,7 +78,7 @@ def _runs_jobs(path: Path) -> bool:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what needs the S3 server, what needs Airflow, and what scores whole data sets."""
-    if "store" in getattr(item, "fixturenames", ()):
+    if not _SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
         item.add_marker("server")
     if _knows_airflow(item.path):
         item.add_marker("airflow")
@@ -125,10 +132,13 @@ def not_root() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_outside_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the tests off the hub, off the user's AWS settings, and out of the user's caches."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
+    """Keep the tests off the hub, off the user's settings for stores, and out of the user's caches."""
+    stores = ("AWS_", "AZURE_", "GOOGLE_", "GCE_METADATA_", "STORAGE_EMULATOR_HOST", "FSSPEC_")
+    for name in [name for name in os.environ if name.startswith(stores)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")  # where nothing answers
+    monkeypatch.setenv("AZURE_MSI_ENDPOINT", "http://127.0.0.1:1/token")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("CLIP_OPERATOR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -198,6 +208,62 @@ def own_bucket(store: ObjectStore) -> Iterator[S3]:
 def s3(store: ObjectStore) -> Iterator[S3]:
     with own_bucket(store) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def azure_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azurite.Azurite]:
+    """Azurite, the same one for the whole session."""
+    if not azurite.is_installed():
+        missing_part("Azurite (make test installs it, by npm)")
+    with azurite.azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def google_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[google.GoogleStore]:
+    """The stand-in for Google's store, the same one for the whole session."""
+    if not moto.is_installed():
+        missing_part(f"moto (pip install {moto.PACKAGES})")
+    with google.google_store(tmp_path_factory.mktemp("google")) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A bucket or container that only this test uses, empty at first; the environment says how it is reached."""
+
+    running: azurite.Azurite | google.GoogleStore
+    root: str
+    """Its URI, without a trailing slash."""
+
+    storage: Storage
+
+    def put(self, key: str, body: bytes) -> None:
+        """Put an object under exactly this key, also one that obstore has no word for."""
+        self.running.put(self.root.partition("://")[2], key, body)
+
+    def reached_at(self, url: str, patch: pytest.MonkeyPatch) -> None:
+        """Have the environment name what stands in front of the store."""
+        for name, value in self.running.environment_at(url).items():
+            patch.setenv(name, value)
+
+
+@pytest.fixture
+def gs(google_store: google.GoogleStore, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    name = f"test-{next(_bucket_numbers)}"
+    google_store.make_bucket(name)
+    made = Cloud(google_store, f"gs://{name}", Storage())
+    made.reached_at(google_store.url, monkeypatch)
+    return made
+
+
+@pytest.fixture
+def az(azure_store: azurite.Azurite, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    name = f"test-{next(_bucket_numbers)}"
+    azure_store.make_container(name)
+    made = Cloud(azure_store, f"az://{name}", Storage())
+    made.reached_at(azure_store.url, monkeypatch)
+    return made
 
 
 @pytest.fixture(scope="session")
