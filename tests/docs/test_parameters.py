@@ -37,11 +37,8 @@ TOLD: dict[str, Any] = {
 OTHERS = {"max_active_runs": "a DAG's"}
 
 
-# What the names of the steps give, or Airflow, or the parameters `model_name` and `model_revision`.
-GIVEN_OTHERWISE = {"input", "output", "filtered_output", "requested_by", "model", "revision"}
-
-# What the forms ask for the pod, each an argument of ``pod``.
-OF_THE_POD = {"image", "namespace", "service_account_name", "secret"}
+# What the names of the steps give, or Airflow, its administrator, or the parameters `model_name` and `model_revision`.
+GIVEN_OTHERWISE = {"input", "output", "filtered_output", "image_prefixes", "requested_by", "model", "revision"}
 
 # What the forms fill in for the demo, where the operator has another default or none.
 FILLED_IN = {"first_entry_file_name", "cache_path", "file_name_prefix", "model_name", "error_key"}
@@ -129,7 +126,7 @@ def test_every_field_of_the_request_is_a_parameter() -> None:
 def test_a_form_asks_for_parameters_and_has_their_defaults_and_choices(dag_id: str, filled_in: set[str]) -> None:
     known = {**parameters(), **parameters(PlanShardsOperator)}
     form: Any = DagBag(REPOSITORY / "dags" / f"{dag_id}.py", safe_mode=False).dags[dag_id].params
-    asked = {name: param for name, param in form.items() if name not in OF_THE_POD}
+    asked = dict(form.items())
     assert asked.keys() - known.keys() == set()
     differ = {name for name, param in asked.items() if as_filled_in(param.value) != as_filled_in(known[name])}
     assert differ == filled_in
