@@ -142,7 +142,7 @@ def test_where_the_first_image_comes_no_other_is_fetched(data: Path, s3: S3, unl
 
 def through(url: str, s3: S3) -> Storage:
     session = s3.storage.s3_access.session
-    return Storage(S3Access(session, url, timeout_seconds=2))
+    return Storage(S3Access(session, url, timeout_seconds=20))
 
 
 def test_a_bucket_of_images_that_is_closed_to_the_job_is_the_jobs_error_before_the_model_is_loaded(

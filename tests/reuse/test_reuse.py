@@ -271,7 +271,7 @@ def _is_pack(request: Request) -> bool:
 def _through(url: str, s3: S3) -> Storage:
 
     session = s3.storage.s3_access.session
-    return Storage(S3Access(session, url, timeout_seconds=1))
+    return Storage(S3Access(session, url, timeout_seconds=20))
 
 
 def test_a_store_that_fails_later_costs_the_reuse_alone_and_a_warning(s3: S3, caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,7 @@ CONTENT = random.Random(7).randbytes(18 * MIB)
 
 def storage_behind(proxy: FaultyStore, s3: S3) -> Storage:
     session = s3.storage.s3_access.session
-    return Storage(S3Access(session, proxy.url, timeout_seconds=2))
+    return Storage(S3Access(session, proxy.url, timeout_seconds=20))
 
 
 def is_copying(request: Request) -> bool:

@@ -24,7 +24,7 @@ CONTENT = random.Random(7).randbytes(21_000_001)  # several ranges ahead of the 
 
 def storage_behind(proxy: FaultyStore, s3: S3) -> Storage:
     session = s3.storage.s3_access.session
-    return Storage(S3Access(session, proxy.url, timeout_seconds=2))
+    return Storage(S3Access(session, proxy.url, timeout_seconds=20))
 
 
 def ranges(proxy: FaultyStore) -> list[tuple[int, int]]:

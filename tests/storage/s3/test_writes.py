@@ -23,7 +23,7 @@ CONDITIONS = ("If-None-Match", "If-Match")
 
 def storage_behind(proxy: FaultyStore, s3: S3) -> Storage:
     session = s3.storage.s3_access.session
-    return Storage(S3Access(session, proxy.url, timeout_seconds=2))
+    return Storage(S3Access(session, proxy.url, timeout_seconds=20))
 
 
 def large_file(folder: Path) -> Path:
