@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
+import numpy as np
+
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import default_image_root
 from clip_operator.job.evaluation import evaluate
-from clip_operator.request import OnError, Precision, parse_request
+from clip_operator.request import Aggregate, OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage
@@ -70,6 +72,8 @@ class ImageCLIPEvaluator:
     :param on_error: what a row that cannot be scored gets: ``"null"``, ``"zero"`` (as in DataFlow), or ``"fail"``.
     :param batch_size: images that go through the model together; ``"auto"`` takes what suits the device.
     :param precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: fp16 on CUDA, else fp32.
+    :param aggregate: what a row with several images or captions gets: the ``"mean"``, ``"max"`` or ``"min"`` of its
+        pairs' scores, or ``"all"`` of them. By default it has no score.
     :param max_error_rate: the largest share of rows without a score, from 0 to 1, above which the run fails. By default
         no share is too large, as in DataFlow.
     :param overwrite: replace an output that another job wrote, and a score column that the input has already.
@@ -87,6 +91,7 @@ class ImageCLIPEvaluator:
         on_error: OnError = "null",
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "fp32",
+        aggregate: Aggregate | None = None,
         max_error_rate: float = 1.0,
         overwrite: bool = False,
     ) -> None:
@@ -100,6 +105,7 @@ class ImageCLIPEvaluator:
             "on_error": on_error,
             "batch_size": batch_size,
             "precision": precision,
+            "aggregate": aggregate,
             "max_error_rate": max_error_rate,
             "overwrite": overwrite,
         }
@@ -160,11 +166,18 @@ class ImageCLIPEvaluator:
         )
         outcomes, scores = Outcomes(request), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
-        chunks = (Rows(None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
+        keys = (request.input_image_key, request.input_text_key)
+        cells = ([_plain(some[key].tolist()) for key in keys] for some in slices)
+        chunks = (Rows(None, images, texts) for images, texts in cells)
         with ImageWorkers(images, files, request.max_image_seconds) as workers:
             workers.expect(len(frame))
-            for _, results in Scorer(encoder, workers, threading.Event()).score(chunks):
+            for _, results in Scorer(encoder, workers, threading.Event(), aggregate=request.aggregate).score(chunks):
                 scores += outcomes.scores(results)
         outcomes.check()
         storage.write(frame.assign(**{request.output_key: scores}))
         return [request.output_key]
+
+
+def _plain(cells: Sequence[object]) -> list[object]:
+    """Return the cells of a frame's column, lists as lists: those of Parquet are arrays in pandas."""
+    return [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells]

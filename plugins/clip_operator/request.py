@@ -63,6 +63,7 @@ OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
 Rescore = Literal["failed"]
+Aggregate = Literal["mean", "max", "min", "all"]
 Rate = Annotated[float, Field(ge=0, le=1)]
 MinScore = Annotated[Rate | Literal["threshold"], WrapValidator(_rate_or_threshold)]
 
@@ -82,11 +83,14 @@ _CONDUCT = {
     "reuse",
 }
 
+# What takes a row to have one score.
+_OF_ONE_SCORE = ("cosine_key", "clipscore_key", "percentile_key", "min_score", "rescore")
+
 # However they are spelled, they are the same.
 _PLACES = ("input", "output", "filtered_output")
 
 # What decides the score of a row that has one.
-_DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding"}
+_DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding", "aggregate"}
 
 
 def names_in(value: Any) -> Any:
@@ -193,6 +197,11 @@ class EvaluationRequest(BaseModel):
     percentile_key: ColumnName | None = Field(
         None, description="Column to add with the share of mismatched pairs that score lower, in percent."
     )
+    aggregate: Aggregate | None = Field(
+        None,
+        description="Of a row with several images or texts: the mean, max or min of its pairs' scores, or a list of "
+        "all; without it such a row has no score.",
+    )
     min_score: MinScore | None = Field(
         None,
         description="Write the rows with at least this score to filtered_output, too; threshold: the suggested one.",
@@ -272,6 +281,19 @@ class EvaluationRequest(BaseModel):
             raise ValueError(
                 "rescore keeps the scores of an earlier output, which do not tell which texts were cut, so it does not "
                 "go with sentence_key; score all rows again, with overwrite or to another output"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lists_are_all(self) -> Self:
+        others = {
+            **{name: getattr(self, name) for name in _OF_ONE_SCORE},
+            "on_error 'zero'": True if self.on_error == "zero" else None,
+        }
+        if self.aggregate == "all" and (given := [name for name, value in others.items() if value is not None]):
+            raise ValueError(
+                f"aggregate 'all' writes a list of scores a row, so it does not go with {' and '.join(given)}; "
+                "ask for the mean, max or min"
             )
         return self
 

@@ -754,6 +754,7 @@ def test_an_entry_that_would_not_mean_what_it_says_is_an_error(entry: str, folde
 
 # What names no place, no host, no program and no right.
 HARMLESS = {
+    "aggregate",
     "batch_size",
     "clipscore_key",
     "cosine_key",

@@ -44,6 +44,11 @@ FORGED_POINTS: dict[str, Callable[[Json], object]] = {
     "a score of a sentence": lambda point: point.update(
         truncated=[1], least=[{"row": 1, "text": "a", "score": float("nan")}]
     ),
+    "several scores of no row": lambda point: point.update(several=[{"row": 10**9, "scores": [0.5, 0.5]}]),
+    "several scores with another mean": lambda point: point.update(several=[{"row": 0, "scores": [1, 1]}]),
+    "more scores than a row may have": lambda point: point.update(
+        several=[{"row": 0, "scores": [point["scores"][0]] * 101}]
+    ),
     "a run": lambda point: point.update(run="no hexadecimal digits"),
     "a long run": lambda point: point.update(run="0" * 10_000),
     "a device": lambda point: point["scored_by"].update(device="x" * 100_000),

@@ -121,6 +121,7 @@ class _FirstPass:
             reduced=request.image_decoding == "reduced",
             cache_bytes=request.embedding_cache_bytes,
             with_sentences=request.sentence_key is not None,
+            aggregate=request.aggregate,
         )
         self._outcomes = Outcomes(request)
         self._collector = SampleCollector(request.shard) if request.report else None
@@ -229,9 +230,11 @@ def _may_resume(job: Job) -> bool:
 
 def _added_columns(request: EvaluationRequest) -> dict[str, AddedType]:
     """Return the columns that are written with the rows, in the order of ``request.added_columns``."""
-    texts = (request.error_key, request.sentence_key)
+    types = dict.fromkeys((request.error_key, request.sentence_key), AddedType.STRING)
+    if request.aggregate == "all":
+        types[request.output_key] = AddedType.FLOAT64_LIST
     written = (key for key in request.added_columns if key != request.percentile_key)
-    return {key: AddedType.STRING if key in texts else AddedType.FLOAT64 for key in written}
+    return {key: types.get(key, AddedType.FLOAT64) for key in written}
 
 
 @contextmanager

@@ -17,9 +17,11 @@ from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Sample, Samp
 from clip_operator.request import Shard
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.storage import StorageError
+from clip_operator.tables import held
 
 _TEXT_CHARACTERS = 500
 _DETAIL_CHARACTERS = 500
+_BETWEEN_TEXTS = " · "
 
 # An image that came with its row is remembered until the end, so a large one is not.
 _MOST_BYTES = 4 << 20
@@ -95,7 +97,8 @@ class SampleCollector:
         number = None if self._first_row is None else self._first_row + row.index + 1
         if fields.get("detail") is not None:
             fields["detail"] = _excerpt(fields["detail"], _DETAIL_CHARACTERS)
-        text = _excerpt(row.text, _TEXT_CHARACTERS) if isinstance(row.text, str) else None
+        texts = [text for text in held(row.text) if isinstance(text, str)]
+        text = _excerpt(_BETWEEN_TEXTS.join(texts), _TEXT_CHARACTERS) if texts else None
         return Sample(row=number, image=_named(row.reference), text=text, **fields)
 
 
@@ -106,7 +109,18 @@ class _TooLarge:
         self.size = size
 
 
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """Stands for the images of a row that has more than one."""
+
+    first: object
+    count: int
+
+
 def _kept(reference: object) -> object:
+    """Return what to remember of a row's image; of several, the first one's, and how many there are."""
+    if isinstance(reference, list | tuple) and reference:
+        return _Several(_kept(reference[0]), len(reference))
     data = reference.get("bytes") if isinstance(reference, Mapping) else reference
     if isinstance(data, bytes | bytearray | memoryview | str) and len(data) > _MOST_BYTES:
         return _TooLarge(len(data))
@@ -115,6 +129,8 @@ def _kept(reference: object) -> object:
 
 def _named(reference: object) -> str:
     """Return what a person may read of what names an image."""
+    if isinstance(reference, _Several):
+        return f"{_named(reference.first)} and {reference.count - 1:,} more"
     if isinstance(reference, Mapping):
         reference = reference.get("path") or reference.get("bytes")
     if isinstance(reference, _TooLarge):
@@ -125,6 +141,8 @@ def _named(reference: object) -> str:
 
 
 def _thumbnail(images: ImageWorkers, reference: object) -> str | None:
+    if isinstance(reference, _Several):
+        reference = reference.first
     try:
         return base64.b64encode(images.thumbnail(images.locate(reference))).decode()
     except (RowError, StorageError):

@@ -132,10 +132,11 @@ def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration
 
 
 def _no_pair(request: EvaluationRequest) -> str:
-    return (
-        f"among each {request.resume_point_rows:,} rows (resume_point_rows) no two with different images and texts "
-        "have a score"
-    )
+    if request.aggregate in ("max", "min"):
+        of_one = f"one image and one text (the {request.aggregate} of several has no mismatched pairs)"
+    else:
+        of_one = "different images and texts"
+    return f"among each {request.resume_point_rows:,} rows (resume_point_rows) no two with {of_one} have a score"
 
 
 def _scores(chunk: Chunk, request: EvaluationRequest) -> Iterator[float | None]:

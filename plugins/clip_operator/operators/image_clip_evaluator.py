@@ -68,6 +68,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         URI, or image bytes. Default: ``image_path``.
     :param input_text_key: column that holds the caption. Default: ``text``.
     :param output_key: column to add. Default: ``clip_score``.
+    :param aggregate: what a row gets that has several images or several captions in a list, each image with each
+        caption being a pair: the ``mean``, ``max`` or ``min`` of the pairs' scores, or, with ``all``, a list of them,
+        image by image. Lists of one are no question. Default: such a row has no score.
     :param model_name: any CLIP-family checkpoint that transformers loads: a hub id, a local folder, an ``s3://``
         prefix, or ``builtin://shapes-clip`` (for demos and tests). Default: ``openai/clip-vit-base-patch32``.
     :param model_revision: a hub branch, tag or commit. Default: the hub's main branch.
@@ -169,6 +172,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         input_image_key: str = "image_path",
         input_text_key: str = "text",
         output_key: str = "clip_score",
+        aggregate: str | None = None,
         model_name: str = "openai/clip-vit-base-patch32",
         model_revision: str | None = None,
         device: str | None = None,

@@ -15,7 +15,7 @@ from clip_operator.errors import Cancelled, Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation
 from clip_operator.inputs.image_access import what_to_check
 from clip_operator.request import EvaluationRequest
-from clip_operator.tables import Chunk, TableReader
+from clip_operator.tables import Chunk, TableReader, held
 
 FIRST_SAMPLE = 16
 """How many images of the first rows are tried."""
@@ -141,8 +141,9 @@ def _candidates(chunks: Iterable[Chunk], request: EvaluationRequest) -> Iterator
     for chunk in chunks:
         references, texts = chunk.column(request.input_image_key), chunk.column(request.input_text_key)
         for row, (reference, text) in enumerate(zip(references, texts, strict=True), chunk.first_row):
-            if isinstance(text, str) and text.strip():
-                yield row, reference
+            if all(isinstance(item, str) and item.strip() for item in held(text)):
+                for item in held(reference)[:1]:  # one that comes settles it
+                    yield row, item
 
 
 def _located(images: ImageLoader, reference: object) -> ImageLocation | RowError | None:

@@ -13,7 +13,7 @@ from clip_operator.proof.manifest import EarlierWork, EvaluationManifest
 from clip_operator.resume.points import ResumePoint, ResumePoints
 from clip_operator.scoring import CHUNK_ROWS, PairedRows, RowResult, Rows, written_score
 from clip_operator.storage import ObjectInfo, Storage
-from clip_operator.tables import Chunk, TableReader, file_type_of, open_table
+from clip_operator.tables import Chunk, TableReader, file_type_of, open_table, sole
 
 
 class PreviousOutput:
@@ -81,7 +81,8 @@ class Continuation:
                 self._take(point.scored_by, sum(old is None and new is not None for old, new in pairs))
             behind = chunk.first_row + len(chunk)
             ends_segment = behind % self._segment_rows == 0
-            yield Rows(chunk, chunk.column(image_key), chunk.column(text_key), known, ends_segment, chunk.size)
+            images, texts = sole(chunk.column(image_key)), sole(chunk.column(text_key))
+            yield Rows(chunk, images, texts, known, ends_segment, chunk.size)
             if ends_segment:
                 point = self._points.find(behind)
                 saved = _results(point)

@@ -23,7 +23,7 @@ from clip_operator.json_text import parse_json
 from clip_operator.proof.manifest import Base64, EarlierWork, ObjectVersion, Share
 from clip_operator.proof.signing import signed, verified
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.scoring import BYTES_A_ROW, PairedRows, RowResult, Rows, are_packed, packed
+from clip_operator.scoring import BYTES_A_ROW, MOST_PAIRS, PairedRows, RowResult, Rows, aggregated, are_packed, packed
 from clip_operator.steps import resume_prefix
 from clip_operator.storage import (
     AccessDenied,
@@ -66,6 +66,13 @@ class _Sentence(BaseModel):
     score: Share
 
 
+class _Several(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    row: _Row
+    scores: tuple[Share, ...] = Field(min_length=2, max_length=MOST_PAIRS)
+
+
 class ResumePoint(BaseModel):
     """The results of one segment, as they stand in the store."""
 
@@ -78,6 +85,7 @@ class ResumePoint(BaseModel):
     least: list[_Sentence] = Field(
         fail_fast=True, description="The least aligned sentences of texts that were cut, if asked for."
     )
+    several: list[_Several] = Field(fail_fast=True, description="All scores of rows that have several, if asked for.")
     failures: list[_Failure] = Field(fail_fast=True)
     run: str = Field(pattern="^[0-9a-f]{16}$", description="Of which run it is: of the one that the first try began.")
     scored_by: EarlierWork = Field(description="With how many rows, and where they were scored.")
@@ -92,6 +100,8 @@ class ResumePoint(BaseModel):
         cut = set(self.truncated)
         if not cut <= set(range(len(self.scores))) or not {sentence.row for sentence in self.least} <= cut:
             raise ValueError("a text that was cut is of no row")
+        if any(self.scores[of.row : of.row + 1] != [aggregated(of.scores, "all")] for of in self.several):
+            raise ValueError("several scores are of no row, or of one that has another score")
         if self.scored_by.rows != len(self.scores):
             raise ValueError("not all rows, or more, were scored there")
         if len(self.mismatched) != len(self.scores) * BYTES_A_ROW or not are_packed(self.mismatched):
@@ -102,9 +112,12 @@ class ResumePoint(BaseModel):
         """Return the segment's results; None for a row that failed for a reason that another try may not meet."""
         truncated = set(self.truncated)
         least = {sentence.row: (sentence.text, sentence.score) for sentence in self.least}
+        several = {of_row.row: of_row.scores for of_row in self.several}
         pairs = (self.mismatched[at : at + BYTES_A_ROW] for at in range(0, len(self.mismatched), BYTES_A_ROW))
         results: list[RowResult | None] = [
-            None if score is None else RowResult(score, row in truncated, mismatched=own, least=least.get(row))
+            None
+            if score is None
+            else RowResult(score, row in truncated, mismatched=own, least=least.get(row), scores=several.get(row))
             for row, (score, own) in enumerate(zip(self.scores, pairs, strict=True))
         ]
         for failure in self.failures:
@@ -256,6 +269,11 @@ class ResumePoints:
                 _Sentence(row=row, text=result.least[0], score=result.least[1])
                 for row, result in enumerate(results)
                 if result.least is not None
+            ],
+            several=[
+                _Several(row=row, scores=result.scores)
+                for row, result in enumerate(results)
+                if result.scores is not None
             ],
             failures=[
                 _Failure(row=row, reason=result.error.reason, detail=result.error.detail[:_MOST_CHARACTERS])

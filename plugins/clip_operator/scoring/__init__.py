@@ -9,11 +9,13 @@ from clip_operator.scoring.preparation import ImageSource
 from clip_operator.scoring.result import RowResult, written_score
 from clip_operator.scoring.rows import Rows
 from clip_operator.scoring.scorer import CHUNK_ROWS, Scorer
+from clip_operator.scoring.several import MOST_PAIRS, aggregated
 from clip_operator.scoring.tally import Tally
 
 __all__ = [
     "BYTES_A_ROW",
     "CHUNK_ROWS",
+    "MOST_PAIRS",
     "NO_PAIRS",
     "ImageSource",
     "NullDistribution",
@@ -23,6 +25,7 @@ __all__ = [
     "Rows",
     "Scorer",
     "Tally",
+    "aggregated",
     "are_packed",
     "derived_columns",
     "image_hashes",

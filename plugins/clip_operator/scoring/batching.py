@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.request import Aggregate
 from clip_operator.scoring.encodings import Encoding, EncodingCache
-from clip_operator.scoring.pairs import Pair, Row
+from clip_operator.scoring.pairs import Pair, Pairs, Row
 from clip_operator.scoring.preparation import ImageSource, PreparedImage
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.rows import ContentT, Rows
 from clip_operator.scoring.sentences import sentences
+from clip_operator.scoring.several import check_several, of_item
+from clip_operator.tables import held
 
 if TYPE_CHECKING:
     from clip_operator.images import ImageLocation
     from clip_operator.model import ClipEncoder, Tokens
+
+ItemT = TypeVar("ItemT")
 
 # A batch of images takes in those of so many chunks, and then goes to the model even if it is not full: where most rows
 # repeat earlier images, it must not wait for rows that are not read before it is done.
@@ -27,8 +32,8 @@ _CHUNKS_A_BATCH = 8
 # The same bound where rows are large. A batch closes before reading pauses, so that what is waited for always comes.
 _BYTES_A_BATCH = 32 << 20
 
-# The Python objects around the embedding of a sentence, its text and its tokens, in bytes, roughly.
-_BYTES_BESIDE_SENTENCE = 2048
+# The Python objects around the embedding of a sentence, or of another image or text of a row, in bytes, roughly.
+_BYTES_BESIDE_FURTHER = 2048
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -77,7 +82,7 @@ class BatchedChunk(Generic[ContentT]):
         """Whether every row's encodings are known."""
         while self.first_unknown < len(self.rows):
             row = self.rows[self.first_unknown]
-            if isinstance(row, Pair) and not row.known:
+            if not isinstance(row, RowResult) and not row.known:
                 return False
             self.first_unknown += 1
         return True
@@ -92,6 +97,7 @@ class Batcher:
     :param images: where images come from.
     :param cache_bytes: how much to remember of images and texts.
     :param with_sentences: plan also the sentences of texts that are longer than the model reads.
+    :param aggregate: what a row with several images or texts gets.
     :param submit: called with each image that is to be prepared.
     """
 
@@ -101,14 +107,16 @@ class Batcher:
         images: ImageSource,
         cache_bytes: int,
         with_sentences: bool,
+        aggregate: Aggregate | None,
         submit: Callable[[BatchedImage], None],
     ) -> None:
         self._encoder = encoder
         self._images = images
         self._with_sentences = with_sentences
+        self._aggregate = aggregate
         self._submit = submit
         self._batch_size = encoder.image_batch
-        self._bytes_of_sentence = 4 * encoder.dimensions + _BYTES_BESIDE_SENTENCE
+        self._bytes_of_further = 4 * encoder.dimensions + _BYTES_BESIDE_FURTHER
         self._image_batches: deque[ImageBatch] = deque()  # not taken yet; the last may be open
         self._text_batches: deque[TextBatch] = deque()  # not taken yet
         self._chunks_read = 0
@@ -116,38 +124,41 @@ class Batcher:
         self.known_images = EncodingCache(cache_bytes // 2, encoder.dimensions)
         self.known_texts = EncodingCache(cache_bytes // 2, encoder.dimensions)
         self.images_reused = 0
-        """How many rows repeated an earlier row's image."""
+        """How many images of rows were those of earlier rows."""
         self.texts_reused = 0
-        """How many rows repeated an earlier row's text; sentences of texts are none of these."""
+        """How many texts of rows were those of earlier rows; sentences of texts are none of these."""
 
     def plan(self, chunk: Rows[ContentT]) -> BatchedChunk[ContentT]:
         """Say for each row which encodings it needs, and see to it that they come."""
         rows: list[Row] = []
-        captions: dict[int, str] = {}
+        captions: dict[int, str] = {}  # of the rows with one image and one text
         new_texts: list[tuple[str, Encoding]] = []
         known = chunk.known or [None] * len(chunk.texts)
-        images_before = self.known_images.added
+        images_before, images, texts, further = self.known_images.added, 0, 0, 0
         for reference, text, result in zip(chunk.references, chunk.texts, known, strict=True):
             if result is not None:
                 rows.append(result)
                 continue
             try:
-                # The text first: it costs nothing, and a row without one needs no image.
-                caption = _checked(text)
-                location = self._images.locate(reference)
+                # The texts first: they cost nothing, and a row without one needs no image.
+                of_row = self._captions_and_places(reference, text)
             except RowError as error:
                 rows.append(RowResult(None, error=error))
                 continue
-            encoding = self._text_of(caption, new_texts)
-            captions[len(rows)] = caption
-            rows.append(Pair(self._image_at(location), encoding))
-        self.images_reused += len(captions) - (self.known_images.added - images_before)
-        self.texts_reused += len(captions) - len(new_texts)
+            row = self._needed(*of_row, new_texts)
+            images, texts = images + len(of_row[1]), texts + len(of_row[0])
+            if isinstance(row, Pair):
+                captions[len(rows)] = of_row[0][0]
+            else:
+                further += len(row.images) + len(row.texts)
+            rows.append(row)
+        self.images_reused += images - (self.known_images.added - images_before)
+        self.texts_reused += texts - len(new_texts)
         self._add_texts(new_texts)
         if self._with_sentences:
             self._plan_sentences(rows, captions)
-        held = sum(len(row.sentences) for row in rows if isinstance(row, Pair)) * self._bytes_of_sentence
-        planned = BatchedChunk(chunk, rows, chunk.size + held)
+        further += sum(len(row.sentences) for row in rows if isinstance(row, Pair))
+        planned = BatchedChunk(chunk, rows, chunk.size + further * self._bytes_of_further)
         self._chunks_read += 1
         self._bytes_read += planned.size
         return planned
@@ -184,6 +195,20 @@ class Batcher:
         """Return the first image, of those in the batches, that is not prepared yet."""
         images = (image for batch in self._image_batches for image in batch.images)
         return next((image for image in images if not image.prepared), None)
+
+    def _captions_and_places(self, reference: object, text: object) -> tuple[list[str], list[ImageLocation]]:
+        """Return what a row's cells hold; raise :class:`RowError` if that is nothing to score."""
+        references, texts = held(reference), held(text)
+        check_several(references, texts, self._aggregate)
+        return _of_each(_checked, texts, "caption"), _of_each(self._images.locate, references, "image")
+
+    def _needed(
+        self, captions: Sequence[str], places: Sequence[ImageLocation], new_texts: list[tuple[str, Encoding]]
+    ) -> Pair | Pairs:
+        """Return the encodings that a row needs, and see to it that they come."""
+        texts = [self._text_of(caption, new_texts) for caption in captions]
+        images = [self._image_at(place) for place in places]
+        return Pair(images[0], texts[0]) if len(images) == len(texts) == 1 else Pairs(images, texts)
 
     def _text_of(self, text: str, new: list[tuple[str, Encoding]]) -> Encoding:
         """Return a text's encoding; one that is not remembered goes to the ``new`` ones."""
@@ -230,6 +255,17 @@ class Batcher:
                 parts = [(part, self._text_of(part, new_texts)) for part in sentences(caption)]
                 rows[index] = Pair(row.image, row.text, parts)
         self._add_texts(new_texts)
+
+
+def _of_each(look: Callable[[object], ItemT], items: Sequence[object], what: str) -> list[ItemT]:
+    """Look at each item of a cell; an error says which of several it is of."""
+    seen: list[ItemT] = []
+    for item in items:
+        try:
+            seen.append(look(item))
+        except RowError as error:
+            raise of_item(error, what, len(seen) + 1, len(items)) from None
+    return seen
 
 
 def _checked(text: object) -> str:

@@ -25,6 +25,8 @@ def image_hashes(references: Sequence[object]) -> NDArray[np.int64]:
 
 
 def _told_by(reference: object) -> bytes:
+    if isinstance(reference, list | tuple):
+        return b"\n".join(map(_told_by, reference))
     if isinstance(reference, Mapping):
         reference = reference.get("bytes") or reference.get("path")
     if not isinstance(reference, str | bytes | bytearray | memoryview):

@@ -160,9 +160,7 @@ def _codes(images: NDArray[np.float32], texts: NDArray[np.float32], groups: NDAr
     there = teams >= 0
     of_images, of_texts = images[teams], texts[teams]  # a place that is not taken has the last row's; it is left out
     scores = to_unit_interval(of_images @ of_texts.transpose(0, 2, 1))
-    apart = (of_images @ of_images.transpose(0, 2, 1) < _SAME_IMAGE) & (
-        of_texts @ of_texts.transpose(0, 2, 1) < _SAME_TEXT
-    )
+    apart = (_cosines(of_images) < _SAME_IMAGE) & (_cosines(of_texts) < _SAME_TEXT)
     bins = np.minimum((scores * np.float32(BINS)).astype(np.uint32), np.uint32(BINS - 1))
     lent = (groups[teams] << _BIN_BITS).astype(np.uint32)
     pairs = np.where(apart & there[:, :, None] & there[:, None, :], bins | lent[:, None, :], np.uint32(_NO_PAIR))
@@ -171,6 +169,13 @@ def _codes(images: NDArray[np.float32], texts: NDArray[np.float32], groups: NDAr
     others = ~np.eye(size, dtype=bool)
     codes[teams[there], : size - 1] = pairs[:, others].reshape(len(teams), size, size - 1)[there]
     return codes
+
+
+def _cosines(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return those of each team's embeddings, which may be means and shorter than 1: float32 [teams, team, team]."""
+    units = embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+    cosines: NDArray[np.float32] = units @ units.transpose(0, 2, 1)
+    return cosines
 
 
 def _teams(rows: int) -> NDArray[np.intp]:

@@ -36,8 +36,8 @@ class Outcomes:
         self._shard = request.shard
         self._examples: dict[Reason, list[str]] = defaultdict(list)
 
-    def scores(self, results: Sequence[RowResult]) -> list[float | None]:
-        """Return the column's values for the next rows.
+    def scores(self, results: Sequence[RowResult]) -> list[float | tuple[float, ...] | None]:
+        """Return the column's values for the next rows: tuples where the request asks for all of a row's scores.
 
         :raises JobError: a row cannot be scored and ``on_error`` is ``fail``.
         """
@@ -45,6 +45,8 @@ class Outcomes:
             self.tally.add(result)
             if result.error is not None:
                 self._report(result.error)
+        if self._request.aggregate == "all":
+            return [None if result.score is None else result.scores or (result.score,) for result in results]
         unscored = 0.0 if self._request.on_error == "zero" else None
         return [unscored if result.score is None else result.score for result in results]
 
@@ -64,9 +66,10 @@ class Outcomes:
             these = f"all {rows:,}"
         if rows and self.tally.failed == rows:
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in failures.most_common())
+            examples = self._examples[Reason(failures.most_common(1)[0][0])][:1]  # a merge knows only counts
             raise JobError(
-                f"none of {these} rows could be scored ({reasons}); nothing was written. "
-                + what_to_check(self._request, {Reason(name) for name in failures})
+                f"none of {these} rows could be scored ({reasons}{''.join(f'; {example}' for example in examples)}); "
+                "nothing was written. " + what_to_check(self._request, {Reason(name) for name in failures})
             )
         excesses = self._budget.excesses(failures, rows)
         if not excesses:

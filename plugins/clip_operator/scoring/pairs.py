@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_operator.errors import JobError
+from clip_operator.errors import JobError, RowError
+from clip_operator.request import Aggregate
 from clip_operator.scoring.alignment import alignment
 from clip_operator.scoring.encodings import Encoding
 from clip_operator.scoring.result import RowResult
+from clip_operator.scoring.several import aggregated, of_item
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,12 +28,38 @@ class Pair:
     sentences: Sequence[tuple[str, Encoding]] = ()
 
     @property
+    def error(self) -> RowError | None:
+        """Why it cannot be scored."""
+        return self.image.error
+
+    @property
     def known(self) -> bool:
         """Whether all of its encodings are."""
         return self.image.known and self.text.known and all(encoding.known for _, encoding in self.sentences)
 
 
-Row = RowResult | Pair
+@dataclass(frozen=True, eq=False, slots=True)
+class Pairs:
+    """One row's several images and texts, each image with each text."""
+
+    images: Sequence[Encoding]
+    texts: Sequence[Encoding]
+
+    @property
+    def known(self) -> bool:
+        """Whether all of its encodings are."""
+        return all(encoding.known for encoding in (*self.images, *self.texts))
+
+    @property
+    def error(self) -> RowError | None:
+        """Why it cannot be scored: the first image's reason that has one."""
+        for at, image in enumerate(self.images, 1):
+            if image.error is not None:
+                return of_item(image.error, "image", at, len(self.images))
+        return None
+
+
+Row = RowResult | Pair | Pairs
 """What a row needs: its encodings; or, where that is known at once, what becomes of it."""
 
 
@@ -40,8 +68,8 @@ class Embedded:
     """Which of some rows have embeddings, and these.
 
     :param rows: intp [embedded], in order.
-    :param images: float32 [embedded, dimensions].
-    :param texts: float32 [embedded, dimensions].
+    :param images: float32 [embedded, dimensions]; of length 1, or less for the mean of several.
+    :param texts: float32 [embedded, dimensions]; of length 1, or less for the mean of several.
     """
 
     rows: NDArray[np.intp]
@@ -49,27 +77,48 @@ class Embedded:
     texts: NDArray[np.float32]
 
 
-def row_results(rows: Sequence[Row]) -> tuple[list[RowResult], Embedded | None]:
-    """Return what becomes of rows whose encodings are known, and the embeddings of those that are scored, if any are.
+def row_results(rows: Sequence[Row], aggregate: Aggregate | None) -> tuple[list[RowResult], Embedded | None]:
+    """Return what becomes of rows whose encodings are known, and the embeddings of those that have a score and can be
+    paired with others, if there are any.
+
+    Those of a row with several images or texts are the means of theirs, because the mean of the scores of all its pairs
+    is what these score. Where another score is asked for, such a row has none.
 
     :raises JobError: the model gave a score that is not a number.
     """
-    pairs = [row for row in rows if isinstance(row, Pair) and row.image.error is None]
-    embedded, scored = None, iter(list[RowResult]())
+    results = [row if isinstance(row, RowResult) else RowResult(None, error=row.error) for row in rows]
+    pairs = {at: row for at, row in enumerate(rows) if isinstance(row, Pair) and row.error is None}
+    several = {at: row for at, row in enumerate(rows) if isinstance(row, Pairs) and row.error is None}
+    if not pairs and not several:
+        return results, None
+    images = [_stacked(pair.image for pair in pairs.values())] if pairs else []
+    texts = [_stacked(pair.text for pair in pairs.values())] if pairs else []
     if pairs:
-        places = [at for at, row in enumerate(rows) if isinstance(row, Pair) and row.image.error is None]
-        images, texts = _stacked(pair.image for pair in pairs), _stacked(pair.text for pair in pairs)
-        embedded = Embedded(np.array(places, np.intp), images, texts)
-        scored = map(_result, pairs, _scores(images, texts))
-    results = []
-    for row in rows:
-        if isinstance(row, RowResult):
-            results.append(row)
-        elif row.image.error is not None:
-            results.append(RowResult(None, error=row.image.error))
-        else:
-            results.append(next(scored))
-    return results, embedded
+        for (at, pair), score in zip(pairs.items(), _scores(images[0], texts[0]), strict=True):
+            results[at] = _result(pair, score)
+    places = list(pairs)
+    for at, row in several.items():
+        of_images, of_texts = _stacked(row.images), _stacked(row.texts)
+        results[at] = _aggregated(row, of_images, of_texts, aggregate)
+        if aggregate in ("mean", "all"):
+            places.append(at)
+            images.append(of_images.mean(axis=0, keepdims=True))
+            texts.append(of_texts.mean(axis=0, keepdims=True))
+    if not places:
+        return results, None
+    order = np.argsort(places)
+    return results, Embedded(np.array(places)[order], np.concatenate(images)[order], np.concatenate(texts)[order])
+
+
+def _aggregated(
+    row: Pairs, images: NDArray[np.float32], texts: NDArray[np.float32], aggregate: Aggregate | None
+) -> RowResult:
+    scores = _scores(np.repeat(images, len(texts), axis=0), np.tile(texts, (len(images), 1)))
+    return RowResult(
+        aggregated(scores, aggregate),
+        truncated=any(text.truncated for text in row.texts),
+        scores=tuple(scores) if aggregate == "all" else None,
+    )
 
 
 def _result(pair: Pair, score: float) -> RowResult:

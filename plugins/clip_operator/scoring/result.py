@@ -19,6 +19,8 @@ class RowResult:
     :param error: why the row cannot be scored.
     :param mismatched: the scores of the row's image with texts of other rows, as
         :func:`clip_operator.scoring.mismatched.packed` writes them, where the row brings them along; else None.
+    :param scores: those of each of its pairs, image by image, if it has several images or texts and all are asked for;
+        ``score`` is their mean then.
     :param least: of a truncated text, the sentence that agrees least with the image, and its score; None where
         sentences were not asked for.
     """
@@ -28,6 +30,7 @@ class RowResult:
     error: RowError | None = None
     mismatched: bytes | None = None
     least: tuple[str, float] | None = None
+    scores: tuple[float, ...] | None = None
 
 
 def written_score(value: object, on_error: OnError) -> float | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from clip_operator.errors import Cancelled, RowError
 from clip_operator.machine.processors import usable_cpus
 from clip_operator.proof.manifest import Throughput
+from clip_operator.request import Aggregate
 from clip_operator.scoring.batching import BatchedChunk, BatchedImage, Batcher, ImageBatch, TextBatch
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.mismatched import PairedRows, PairMaker
@@ -65,6 +66,7 @@ class Scorer:
     :param cache_bytes: how much to remember of images and texts that were encoded, so that a later row that repeats one
         costs nothing; 0 encodes every row's anew.
     :param with_sentences: score also, each on its own, the sentences of texts that are longer than the model reads.
+    :param aggregate: what a row with several images or texts gets of the scores of its pairs; None for no score.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Scorer:
         reduced: bool = False,
         cache_bytes: int = 32 << 20,
         with_sentences: bool = False,
+        aggregate: Aggregate | None = None,
     ) -> None:
         self._encoder = encoder
         self._images = images
@@ -83,6 +86,7 @@ class Scorer:
         self._reduced = reduced
         self._cache_bytes = cache_bytes
         self._with_sentences = with_sentences
+        self._aggregate = aggregate
         self._run: _Run | None = None
 
     def score(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[tuple[Rows[ContentT], list[RowResult]]]:
@@ -101,9 +105,14 @@ class Scorer:
             self._encoder.lane_pool() as lanes,
         ):
             batcher = Batcher(
-                self._encoder, self._images, self._cache_bytes, self._with_sentences, submit=prepared.submit
+                self._encoder,
+                self._images,
+                self._cache_bytes,
+                self._with_sentences,
+                self._aggregate,
+                submit=prepared.submit,
             )
-            self._run = _Run(self._encoder, self._images, batcher, self._stop, prepared, lanes, events)
+            self._run = _Run(self._encoder, self._images, batcher, self._aggregate, self._stop, prepared, lanes, events)
             yield from self._run.results(chunks)
 
     def saving(self) -> None:
@@ -132,6 +141,7 @@ class _Run:
         encoder: ClipEncoder,
         images: ImageSource,
         batcher: Batcher,
+        aggregate: Aggregate | None,
         stop: threading.Event,
         preparation: Preparation[BatchedImage],
         lanes: Executor,
@@ -140,6 +150,7 @@ class _Run:
         self._encoder = encoder
         self._images = images
         self._planner = batcher
+        self._aggregate = aggregate
         self._stop = stop
         self._preparation = preparation
         self._lanes = lanes
@@ -167,7 +178,7 @@ class _Run:
                 return
             if ahead[0].is_known():
                 chunk = ahead.popleft()
-                results, embedded = row_results(chunk.rows)
+                results, embedded = row_results(chunk.rows, self._aggregate)
                 self.pairs.add(chunk.source.references, results, embedded)
                 if chunk.source.ends_segment:
                     self.pairs.end_block()

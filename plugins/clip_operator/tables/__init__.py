@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from clip_operator.tables.cells import held, sole
 from clip_operator.tables.cutting import Cuts, Span, cut_text
 from clip_operator.tables.file_types import FileType, TableFormat, check_conversion, file_type_of
 from clip_operator.tables.formats import FORMATS
@@ -65,10 +66,12 @@ __all__ = [
     "cut_text",
     "file_type_of",
     "gzipped",
+    "held",
     "join_arrays",
     "join_parquet",
     "open_table",
     "parquet_layout",
+    "sole",
 ]
 
 

@@ -16,7 +16,7 @@ from clip_operator.tables.file_types import FileType
 CHUNK_BYTES = 8 * 1024 * 1024
 """A chunk of rows ends early when it holds about this much (characters of text, bytes of Parquet's values)."""
 
-AddedValue = float | str | None
+AddedValue = float | str | tuple[float, ...] | None
 
 
 class UnreadableValue:
@@ -31,6 +31,8 @@ class AddedType(StrEnum):
 
     FLOAT64 = "float64"
     STRING = "string"
+    FLOAT64_LIST = "list of float64"
+    """In CSV its cells are JSON."""
 
 
 @dataclass(frozen=True)

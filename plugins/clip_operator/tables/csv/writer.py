@@ -10,6 +10,7 @@ from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.csv.reader import CsvChunk, CsvReader, with_line_break
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import Fragment
+from clip_operator.tables.json.members import json_literal
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
 from clip_operator.tables.text_writer import TextWriter
 
@@ -76,6 +77,8 @@ def _cell_end(body: str, start: int) -> int:
 def _cell_text(value: AddedValue) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        value = json_literal(value)
     if not isinstance(value, str):
         return float.__repr__(value)
     return '"' + value.replace('"', '""') + '"' if _NEEDS_QUOTES.search(value) else value

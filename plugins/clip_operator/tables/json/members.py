@@ -45,9 +45,11 @@ def json_string(text: str) -> str:
 
 
 def json_literal(value: AddedValue) -> str:
-    """Return an added value as JSON: null, a number with all its digits, or a string."""
+    """Return an added value as JSON: null, a number with all its digits, a string, or an array of numbers."""
     if value is None:
         return "null"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(float.__repr__, value))}]"
     return json_string(value) if isinstance(value, str) else float.__repr__(value)
 
 

@@ -14,7 +14,11 @@ import pyarrow.parquet as pq
 from clip_operator.tables.parquet.columns import column_index
 from clip_operator.tables.table import AddedType
 
-ARROW_TYPES: Mapping[AddedType, pa.DataType] = {AddedType.FLOAT64: pa.float64(), AddedType.STRING: pa.string()}
+ARROW_TYPES: Mapping[AddedType, pa.DataType] = {
+    AddedType.FLOAT64: pa.float64(),
+    AddedType.STRING: pa.string(),
+    AddedType.FLOAT64_LIST: pa.list_(pa.float64()),
+}
 
 # The writer adds this key itself. If a file has it in its own metadata, too, Arrow does not read what is written of it.
 _ARROW_SCHEMA = b"ARROW:schema"
