@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clip_operator.errors import JobError
@@ -109,3 +111,70 @@ def test_lines_and_part_files_have_no_place_for_what_stands_around_the_rows(
     with pytest.raises(JobError, match=r"other members, too \('info'\).*with json for the format of the output"):
         evaluate(request(tmp_path / "rows.json", tmp_path / "out.jsonl", shapes_dataset))
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def nested(line: str) -> dict[str, Any]:
+    row = json.loads(line)
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": row["text"]}]
+    return {"id": row["id"], "images": [row["image_path"]], "conversation": turns}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_captions_inside_of_conversations_are_scored_where_they_are(
+    shapes_dataset: Path, lines: list[str], tmp_path: Path, ending: str
+) -> None:
+    rows = [nested(line) for line in lines]
+    rows[1]["conversation"].pop()
+    rows[2]["images"] = []
+    source, output = tmp_path / f"rows.{ending}", tmp_path / f"out.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), source)
+    else:
+        source.write_text(json.dumps(rows) if ending == "json" else "".join(json.dumps(row) + "\n" for row in rows))
+    keys = {"input_image_key": "images[0]", "input_text_key": "conversation[1].value", "error_key": "why"}
+    manifest = evaluate(request(source, output, shapes_dataset, max_error_rate=0.5, **keys))
+    (tmp_path / "flat.jsonl").write_text("\n".join(lines))
+    evaluate(request(tmp_path / "flat.jsonl", tmp_path / "flat_out.jsonl", shapes_dataset))
+    flat = [json.loads(line)["clip_score"] for line in (tmp_path / "flat_out.jsonl").read_text().splitlines()]
+    flat[1:3] = None, None
+    text = "" if ending == "parquet" else output.read_text()
+    written = (
+        pq.read_table(output).to_pylist()
+        if ending == "parquet"
+        else json.loads(text if ending == "json" else f"[{','.join(text.splitlines())}]")
+    )
+    assert [row.pop("clip_score") for row in written] == flat
+    assert [row.pop("why") for row in written][1:3] == ["text_missing", "image_missing"]
+    assert written == rows
+    assert manifest.rows.failures == {"text_missing": 1, "image_missing": 1}
+
+
+def test_a_path_that_leads_nowhere_is_a_missing_column_and_those_that_do_are_told(
+    shapes_dataset: Path, lines: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(nested(line)) + "\n" for line in lines))
+    keys = {"input_image_key": "images[0]", "input_text_key": "conversation[1].text"}
+    with pytest.raises(JobError) as told:
+        evaluate(request(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", shapes_dataset, **keys))
+    assert str(told.value) == (
+        f"{tmp_path}/rows.jsonl has no column 'conversation[1].text'; its columns are 'id', 'images', 'conversation'; "
+        "inside of them there are 'images[0]', 'conversation[0].from', 'conversation[0].value', "
+        "'conversation[1].from', 'conversation[1].value'"
+    )
+
+
+def test_a_column_to_add_is_no_path(shapes_dataset: Path, lines: list[str], tmp_path: Path) -> None:
+    rows = [{**json.loads(line), "scores": {"clip": 1.0}} for line in lines]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wanted = request(
+        tmp_path / "rows.jsonl",
+        tmp_path / "out.jsonl",
+        shapes_dataset,
+        output_key="scores.clip",
+        min_score=0.0,
+        filtered_output=str(tmp_path / "all.jsonl"),
+    )
+    evaluate(wanted)
+    written = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert all(row["scores"] == {"clip": 1.0} for row in written)
+    assert any(row["scores.clip"] not in (None, 1.0) for row in written)

@@ -34,6 +34,7 @@ from clip_operator.tables.json.array import join_arrays
 from clip_operator.tables.json.lines import is_lines
 from clip_operator.tables.parquet import join_parquet, parquet_layout
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.paths import path_of, value_at
 from clip_operator.tables.table import (
     AddedType,
     AddedValue,
@@ -72,6 +73,8 @@ __all__ = [
     "join_parquet",
     "open_table",
     "parquet_layout",
+    "path_of",
+    "value_at",
 ]
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple, Self
 
 from clip_operator.errors import JobError
 from clip_operator.tables.json.members import parse
+from clip_operator.tables.paths import MOST_PATHS, field_of, has_field, path_of, texts_in
 from clip_operator.tables.rows import RowReader, TextChunk, in_chunks
 from clip_operator.tables.table import TableScan
 from clip_operator.tables.text_files import check_values
 
 MAX_COLUMN_NAMES = 10_000
 """How many field names a scan remembers, so that rows keyed by their own ids do not fill the memory."""
+
+_ROWS_LOOKED_INTO = 16  # for paths that might be meant
 
 _LONGEST_NAME = 1024  # of one that is remembered without having been announced
 
@@ -50,13 +53,14 @@ class JsonChunk(TextChunk):
         self.after.append(row.after)
         self.size += len(row.text)
         for name, values in self._values.items():
-            values.append(row.fields.get(name))
+            values.append(field_of(row.fields, name))
 
     def column(self, name: str) -> list[object]:
         """Return one field's values; None where it is absent or null. Of a key that occurs twice, the last value."""
         if name in self._values:
             return list(self._values[name])
-        return [parse_object(text, f"row {row}").get(name) for row, text in enumerate(self.texts, self.first_row)]
+        rows = (parse_object(text, f"row {row}") for row, text in enumerate(self.texts, self.first_row))
+        return [field_of(row, name) for row in rows]
 
     def objects(self) -> Sequence[str]:
         """Return the raw texts of the objects."""
@@ -83,11 +87,16 @@ class JsonReader(RowReader):
         rows = 0
         # A dictionary is a set that remembers the order.
         names: dict[str, None] = {}
+        wanted, paths = set(filter(path_of, self._columns)), _Paths()
         for row in self._rows():
             rows += 1
             if not row.fields.keys() <= names.keys():
                 self._remember(row.fields, names)
-        return TableScan(rows, tuple(names))
+            if wanted:
+                wanted -= paths.add_found(wanted, row.fields)
+            if rows <= _ROWS_LOOKED_INTO:
+                paths.add_texts(row.fields)
+        return TableScan(rows, tuple(names), paths.all())
 
     def _remember(self, fields: Iterable[str], names: dict[str, None]) -> None:
         for name in fields:
@@ -96,6 +105,28 @@ class JsonReader(RowReader):
 
     def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[JsonChunk]:
         return in_chunks(self._rows(), rows, segment_rows, lambda first_row: JsonChunk(first_row, self._columns))
+
+
+class _Paths:
+    """Paths into rows, those that were asked for before those that might be."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}
+        self._texts: dict[str, None] = {}
+
+    def add_found(self, wanted: Iterable[str], fields: Mapping[str, object]) -> set[str]:
+        """Return those of some paths that lead to anything in a row, and keep them."""
+        found = {path for path in wanted if path not in fields and has_field(fields, path)}
+        self._found.update(dict.fromkeys(found))
+        return found
+
+    def add_texts(self, fields: Mapping[str, object]) -> None:
+        for path in texts_in(fields):
+            if len(self._texts) < MOST_PATHS:
+                self._texts[path] = None
+
+    def all(self) -> tuple[str, ...]:
+        return tuple(self._found | self._texts)
 
 
 def parse_object(text: str, place: str) -> dict[str, object]:
