@@ -178,3 +178,34 @@ def test_a_column_to_add_is_no_path(shapes_dataset: Path, lines: list[str], tmp_
     written = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert all(row["scores"] == {"clip": 1.0} for row in written)
     assert any(row["scores.clip"] not in (None, 1.0) for row in written)
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_cocos_captions_are_scored_with_the_images_that_they_are_of(
+    shapes_dataset: Path, lines: list[str], tmp_path: Path, ending: str
+) -> None:
+    rows = [json.loads(line) for line in lines]
+    value: dict[str, Any] = {
+        "info": {"year": 2014},
+        "licenses": [{"id": 1}],
+        "images": [{"id": number + 100, "file_name": row["image_path"]} for number, row in enumerate(rows)],
+        "annotations": [
+            {"image_id": number + 100, "id": number, "caption": row["text"]} for number, row in enumerate(rows)
+        ],
+    }
+    value["annotations"].append({"image_id": 99, "id": 99, "caption": "of no image"})
+    (tmp_path / "captions.json").write_text(json.dumps(value))
+    keys = {"input_image_key": "file_name", "input_text_key": "caption", "error_key": "why", "max_error_rate": 0.5}
+    output = tmp_path / f"out.{ending}"
+    evaluate(request(tmp_path / "captions.json", output, shapes_dataset, **keys))
+    (tmp_path / "flat.jsonl").write_text("\n".join(lines))
+    evaluate(request(tmp_path / "flat.jsonl", tmp_path / "flat_out.jsonl", shapes_dataset))
+    flat = [json.loads(line)["clip_score"] for line in (tmp_path / "flat_out.jsonl").read_text().splitlines()]
+    written = json.loads(output.read_text()) if ending == "json" else {**value}
+    if ending == "jsonl":
+        written["annotations"] = [json.loads(line) for line in output.read_text().splitlines()]
+        assert [row.pop("file_name") for row in written["annotations"]] == [*(row["image_path"] for row in rows), None]
+    assert [row.pop("clip_score") for row in written["annotations"]] == [*flat, None]
+    assert written["annotations"][-1].pop("why") == "image_missing"
+    assert all(row.pop("why", None) is None for row in written["annotations"])
+    assert written == value

@@ -11,7 +11,7 @@ from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.elements import EMPTY_ARRAY, Document
 from clip_operator.tables.json.reader import JsonChunk, JsonReader, JsonRow
-from clip_operator.tables.json.writer import JsonWriter, SameLayoutWriter
+from clip_operator.tables.json.writer import JsonWriter, ObjectChunk, SameLayoutWriter
 from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
 from clip_operator.tables.text_files import MeasuredText, read_blocks, size_in_bytes
 
@@ -29,6 +29,8 @@ class JsonArrayReader(JsonReader):
 
     _document: Document | None = None
     _around: tuple[str, ...] = ()
+    _looked_at: Path | None = None
+    _images: Mapping[object, str] | None = None
 
     def _rows(self) -> Iterator[JsonRow]:
         return self._of_all_files(self._rows_of)
@@ -36,10 +38,16 @@ class JsonArrayReader(JsonReader):
     def _rows_of(self, path: Path) -> Iterator[JsonRow]:
         self._document = document = self._opened(path)
         yield from document.rows()
-        self._around = self._around or document.around
+        if self._images is None:
+            self._around = self._around or document.around
 
     def _opened(self, path: Path) -> Document:
-        return Document(read_blocks(path, self.file_type.gzip), WHOLE if self.joined else self.fragment)
+        fragment = WHOLE if self.joined else self.fragment
+        if fragment == WHOLE and path != self._looked_at:
+            self._images = None
+            self._images = Document(read_blocks(path, self.file_type.gzip)).coco_images()
+            self._looked_at = path
+        return Document(read_blocks(path, self.file_type.gzip), fragment, self._images)
 
     def ends(self) -> tuple[str, str] | None:
         """Return the rest of an object that the rows are in, as far as the last pass over the file has come."""
@@ -136,6 +144,9 @@ class SelectionWriter(ArrayWriter):
     def __init__(self, path: Path, like: JsonArrayReader) -> None:
         super().__init__(path, like.file_type, {}, like, WHOLE)
         self._like = like
+
+    def _before(self, chunk: ObjectChunk) -> Sequence[str]:
+        return chunk.texts if isinstance(chunk, JsonChunk) else chunk.objects()
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         if not self._rows and (ends := self._like.ends()):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from itertools import count
 from typing import NamedTuple
 
 from clip_operator.errors import JobError
 from clip_operator.tables import text_files
 from clip_operator.tables.fragment import WHOLE, Fragment
+from clip_operator.tables.json.coco import ANNOTATIONS, CocoImages, joined
 from clip_operator.tables.json.members import WHITESPACE, parse
 from clip_operator.tables.json.reader import JsonRow, kind_of, not_an_object, parse_object
 from clip_operator.tables.json.window import Window
@@ -40,11 +41,16 @@ class Document:
     unless it is nothing but an empty list.
 
     :param fragment: which span of the text it is, cut between two elements of the table.
+    :param images: what :meth:`coco_images` has returned of the whole text: of COCO's lists the annotations are the
+        table, and each has the name of its image as a field more.
     """
 
-    def __init__(self, blocks: Iterator[str], fragment: Fragment = WHOLE) -> None:
+    def __init__(
+        self, blocks: Iterator[str], fragment: Fragment = WHOLE, images: Mapping[object, str] | None = None
+    ) -> None:
         self._window = Window(blocks)
         self._fragment = fragment
+        self._images = images
         self._lists: list[str] = []  # of objects, by name
         self._elements_read = 0  # of the list that was read last
         self._is_object = False
@@ -62,14 +68,16 @@ class Document:
         """
         around, row = _Around(), None
         for piece in self._pieces():
-            if piece.fields is None or piece.table > 0:
+            if piece.fields is None or not self._is_table(piece.table):
                 around.add(piece.text)
                 continue
             if row is not None:
                 yield row
             row = JsonRow(around.taken(), piece.text, "", piece.fields)
+            if self._images is not None:
+                row = joined(row, self._images)
             self._opening = self._opening or row.before.rstrip(WHITESPACE)
-        if len(self._lists) > 1:
+        if len(self._lists) > 1 and self._images is None:
             raise _several(self._lists)
         if row is not None:
             after = around.taken()
@@ -77,6 +85,22 @@ class Document:
             yield row._replace(after=after)
         elif self._is_object:
             yield from self._only_row(around.taken())
+
+    def _is_table(self, number: int) -> bool:
+        return number == 0 if self._images is None else self._lists[number] == ANNOTATIONS
+
+    def coco_images(self) -> Mapping[object, str] | None:
+        """Return the names of the images by id, if this is laid out as COCO's captions are; reads all of an object.
+
+        :raises JobError: what :meth:`rows` raises, or they take too much memory.
+        """
+        images = CocoImages()
+        for number, piece in enumerate(self._pieces()):
+            if number and not self._is_object:
+                return None
+            if piece.fields is not None:
+                images.add(self._lists[piece.table], piece.fields)
+        return images.of(self._lists)
 
     def _only_row(self, text: str) -> Iterator[JsonRow]:
         """Yield the row that an object without a list of objects is, unless it is nothing but an empty list."""
@@ -264,7 +288,8 @@ def _several(names: list[str]) -> JobError:
     more = " …" if len(names) > _SHOWN_LISTS else ""
     return JobError(
         f"The file holds an object with {len(names):,} lists of objects ({shown}{more}), and which one has the rows "
-        "cannot be told. Write that list alone, as JSON lines or as one array"
+        "cannot be told. Write that list alone, as JSON lines or as one array. COCO's captions are read as they are, "
+        "by one task and not by shards, if images have id and file_name, and annotations image_id and caption"
     )
 
 

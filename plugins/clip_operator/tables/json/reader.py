@@ -9,11 +9,14 @@ from itertools import compress
 from typing import NamedTuple, Self
 
 from clip_operator.errors import JobError
-from clip_operator.tables.json.members import parse
+from clip_operator.tables.json.members import MemberWriter, parse
 from clip_operator.tables.paths import MOST_PATHS, field_of, has_field, path_of, texts_in
 from clip_operator.tables.rows import RowReader, TextChunk, in_chunks
 from clip_operator.tables.table import TableScan
 from clip_operator.tables.text_files import check_values
+
+FILE_NAME = "file_name"
+"""What COCO calls the place of an image."""
 
 MAX_COLUMN_NAMES = 10_000
 """How many field names a scan remembers, so that rows keyed by their own ids do not fill the memory."""
@@ -26,12 +29,16 @@ _KINDS = {str: "a string", list: "an array", bool: "a boolean", int: "a number",
 
 
 class JsonRow(NamedTuple):
-    """One object and the text around it; all rows' three texts in order are the whole file."""
+    """One object and the text around it; all rows' three texts in order are the whole file.
+
+    :param joined: a field more than the text has, from elsewhere in the file, as a JSON literal: COCO's ``file_name``.
+    """
 
     before: str
     text: str
     after: str
     fields: dict[str, object]
+    joined: str | None = None
 
 
 class JsonChunk(TextChunk):
@@ -45,12 +52,14 @@ class JsonChunk(TextChunk):
         super().__init__(first_row, columns)
         self.before: list[str] = []
         self.after: list[str] = []
+        self._joined: list[str | None] = []
 
     def add(self, row: JsonRow) -> None:
         """Append a row."""
         self.before.append(row.before)
         self.texts.append(row.text)
         self.after.append(row.after)
+        self._joined.append(row.joined)
         self.size += len(row.text)
         for name, values in self._values.items():
             values.append(field_of(row.fields, name))
@@ -59,16 +68,19 @@ class JsonChunk(TextChunk):
         """Return one field's values; None where it is absent or null. Of a key that occurs twice, the last value."""
         if name in self._values:
             return list(self._values[name])
-        rows = (parse_object(text, f"row {row}") for row, text in enumerate(self.texts, self.first_row))
+        rows = (parse_object(text, f"row {row}") for row, text in enumerate(self.objects(), self.first_row))
         return [field_of(row, name) for row in rows]
 
     def objects(self) -> Sequence[str]:
-        """Return the raw texts of the objects."""
-        return self.texts
+        """Return the raw texts of the objects, each with what was joined to it from elsewhere in the file."""
+        writer = MemberWriter([FILE_NAME])
+        pairs = zip(self.texts, self._joined, strict=True)
+        return [text if literal is None else writer.set(text, [literal]) for text, literal in pairs]
 
     def select(self, kept: Sequence[bool]) -> Self:
         selected = super().select(kept)
         selected.before, selected.after = list(compress(self.before, kept)), list(compress(self.after, kept))
+        selected._joined = list(compress(self._joined, kept))
         return selected
 
 
