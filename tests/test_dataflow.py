@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -104,6 +105,25 @@ def test_what_rows_may_name_is_said_to_the_evaluator(shapes_dataset: Path, monke
         ImageCLIPEvaluator(SHAPES, image_buckets=["s3://elsewhere/x.png"]).run(FrameStorage(frame))
     with pytest.raises(RequestError, match="elsewhere"):
         ImageCLIPEvaluator(SHAPES, image_hosts=["http://elsewhere"]).run(FrameStorage(frame))
+
+
+def test_values_inside_of_columns_are_named_by_a_path(shapes_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shapes_dataset)
+    captions = ["a green dot", None]
+    frame = pd.DataFrame(
+        {
+            "image": [{"path": "images/00000.png"}] * 2,
+            "conversation": [
+                np.array([{"value": caption}], object) if caption else np.array([]) for caption in captions
+            ],
+        }
+    )
+    storage = FrameStorage(frame)
+    evaluator = ImageCLIPEvaluator(SHAPES, max_error_rate=0.5)
+    assert evaluator.run(storage, "image.path", "conversation[0].value") == ["clip_score"]
+    assert storage.written["clip_score"].notna().tolist() == [True, False]
+    with pytest.raises(JobError, match=r"no column 'conversation\[1\].value'; its columns are 'image', 'conversation'"):
+        evaluator.run(FrameStorage(frame), "image.path", "conversation[1].value")
 
 
 def test_a_frame_without_the_column_is_refused_and_nothing_is_written() -> None:

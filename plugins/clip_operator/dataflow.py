@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
-
-import numpy as np
 
 from clip_operator import model
 from clip_operator.errors import JobError, RequestError
@@ -19,6 +17,7 @@ from clip_operator.request import Aggregate, OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage
+from clip_operator.tables import path_of, value_at
 
 
 class FileStorage:
@@ -143,11 +142,8 @@ class ImageCLIPEvaluator:
         places = {"input": "frame", "output": "frame with scores", "image_root": root}
         request = parse_request({**self._settings, **columns, **places})
         frame = storage.read("dataframe")
-        missing = [key for key in (request.input_image_key, request.input_text_key) if key not in frame.columns]
-        if missing:
-            raise JobError(
-                f"the data has no column {missing[0]!r}; its columns are {', '.join(map(repr, frame.columns))}"
-            )
+        for key in (request.input_image_key, request.input_text_key):
+            _check_has(frame, key)
         if request.output_key in frame.columns and not request.overwrite:
             raise JobError(f"the data has a column {request.output_key!r} already; set overwrite=True to replace it")
         files = Storage()
@@ -166,9 +162,7 @@ class ImageCLIPEvaluator:
         )
         outcomes, scores = Outcomes(request), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
-        keys = (request.input_image_key, request.input_text_key)
-        cells = ([_plain(some[key].tolist()) for key in keys] for some in slices)
-        chunks = (Rows(None, images, texts) for images, texts in cells)
+        chunks = (Rows(None, _values(s, request.input_image_key), _values(s, request.input_text_key)) for s in slices)
         with ImageWorkers(images, files, request.max_image_seconds) as workers:
             workers.expect(len(frame))
             for _, results in Scorer(encoder, workers, threading.Event(), aggregate=request.aggregate).score(chunks):
@@ -178,6 +172,25 @@ class ImageCLIPEvaluator:
         return [request.output_key]
 
 
-def _plain(cells: Sequence[object]) -> list[object]:
-    """Return the cells of a frame's column, lists as lists: those of Parquet are arrays in pandas."""
-    return [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells]
+def _check_has(frame: Any, key: str) -> None:
+    """Raise :class:`JobError` unless a data frame has a column, or anything at a path into one."""
+    steps = path_of(key)
+    is_there = key in frame.columns or (
+        steps is not None
+        and steps[0] in frame.columns
+        and any(value_at(cell, steps[1:], frame) is not frame for cell in _cells(frame, str(steps[0])))
+    )
+    if not is_there:
+        raise JobError(f"the data has no column {key!r}; its columns are {', '.join(map(repr, frame.columns))}")
+
+
+def _values(frame: Any, key: str) -> list[object]:
+    """Return the values of a column, or those at a path into one."""
+    if key in frame.columns or (steps := path_of(key)) is None:
+        return list(_cells(frame, key))
+    return [value_at(cell, steps[1:]) for cell in _cells(frame, str(steps[0]))]
+
+
+def _cells(frame: Any, column: str) -> Iterator[object]:
+    """Yield a column's values, with lists for the arrays that pandas makes of Parquet's lists."""
+    return (cell.tolist() if hasattr(cell, "tolist") else cell for cell in frame[column])

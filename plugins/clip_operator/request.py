@@ -166,8 +166,8 @@ class EvaluationRequest(BaseModel):
 
     input: Uri = Field(description="URI of the step file to read: jsonl, json, csv (also .gz) or parquet.")
     output: Uri = Field(description="URI of the step file to write.")
-    input_image_key: ColumnName = Field("image_path", description="Column that holds or names the image.")
-    input_text_key: ColumnName = Field("text", description="Column that holds the caption.")
+    input_image_key: ColumnName = Field("image_path", description="Column that holds or names the image, or a path.")
+    input_text_key: ColumnName = Field("text", description="Column that holds the caption, or a path.")
     output_key: ColumnName = Field("clip_score", description="Column to add: (cos + 1) / 2, in [0, 1].")
     model: Uri = Field(
         "openai/clip-vit-base-patch32",

@@ -276,6 +276,24 @@ def test_a_column_that_is_missing_in_a_large_table_with_a_schema_needs_no_pod(s3
     check(step(s3, file_type, rows), s3.storage)
 
 
+@pytest.mark.parametrize("file_type", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize("enlarged", [True, False])
+def test_a_path_into_a_column_is_looked_for_as_a_column_is(
+    s3: S3, file_type: str, enlarged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"image_path": "images/00000.png", "meta": {"caption": "a green dot"}}]
+    rows = large(rows) if enlarged else rows
+    check(step(s3, file_type, rows, input_text_key="meta.caption", max_error_rate=1.0), s3.storage)
+    assert "have nothing in" not in caplog.text
+    work = step(s3, file_type, rows, input_text_key="meta.text")
+    if file_type == "parquet" or not enlarged:
+        with pytest.raises(JobError, match=r"no column 'meta.text'; its .*; inside of them there are 'meta.caption'$"):
+            check(work, s3.storage)
+    else:
+        check(work, s3.storage)
+        assert "the first 16 rows have nothing in 'meta.text'" in caplog.text
+
+
 @pytest.mark.parametrize("file_type", ["jsonl", "json", "jsonl.gz"])
 def test_a_column_that_the_first_rows_of_a_large_table_lack_may_come_later(
     s3: S3, file_type: str, caplog: pytest.LogCaptureFixture

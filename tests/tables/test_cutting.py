@@ -226,7 +226,7 @@ SAME_ERRORS: list[tuple[str, bytes, str]] = [
     ("csv", b"a\n1,2\n", "line 2 has 2 cells, but the header has 1"),
     ("csv", b'a\n"1\n', "the row that starts in line 2 is not valid CSV"),
     ("json", b'[{"a":1}', "The file ends after element 1"),
-    ("json", b'{"a":1}', "The file holds an object at top level"),
+    ("json", b'{"a":1} {"a":2}', "There is more text behind the end of the object"),
     ("jsonl.gz", gzip.compress(b'{"a":1}\n' * 1000, mtime=0)[:-20], "The gzip data ends too early"),
     ("csv.gz", b"a\n1\n", "The file name ends in .gz but"),
 ]

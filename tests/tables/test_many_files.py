@@ -91,7 +91,7 @@ def test_one_of_many_files_is_written_as_all_of_them_are(tmp_path: Path) -> None
     ("suffix", "contents", "problem"),
     [
         ("jsonl", ["{}\n", "{}\n{]\n"], "part-1.jsonl: line 2 is not valid JSON"),
-        ("json", ["[]", "{}"], "part-1.json: The file holds an object at top level"),
+        ("json", ["[]", "1"], "part-1.json: The file holds a number at top level"),
         (
             "csv",
             ["a,b\n", "a,c\n"],

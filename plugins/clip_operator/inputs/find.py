@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from clip_operator.errors import RequestError
 from clip_operator.inputs.input import Input
+from clip_operator.inputs.json_content import as_it_is
 from clip_operator.inputs.listing import WILDCARDS, files_in_folder, files_matching, one_type_of
 from clip_operator.inputs.many_files import ManyFiles
 from clip_operator.inputs.one_parquet import OneParquet
@@ -80,7 +81,8 @@ def _stat(storage: Storage, uri: str) -> ObjectInfo:
 
 
 def _many(storage: Storage, uri: str, files: list[ObjectInfo]) -> Input:
-    return ManyFiles(storage, ObjectInfo.of_many(uri, files), one_type_of(uri, files), tuple(files))
+    file_type = as_it_is(storage, files, one_type_of(uri, files))
+    return ManyFiles(storage, ObjectInfo.of_many(uri, files), file_type, tuple(files))
 
 
 def _one(storage: Storage, info: ObjectInfo) -> Input:
@@ -89,4 +91,4 @@ def _one(storage: Storage, info: ObjectInfo) -> Input:
         return ManyFiles(storage, info, file_type, (info,))
     if file_type.format is TableFormat.PARQUET:
         return OneParquet(storage, info, file_type)
-    return OneText(storage, info, file_type)
+    return OneText(storage, info, as_it_is(storage, [info], file_type))

@@ -65,8 +65,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task has not
         written itself in this run. Default: 0.
     :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
-        URI, or image bytes. Default: ``image_path``.
-    :param input_text_key: column that holds the caption. Default: ``text``.
+        URI, or image bytes; or a path into a column, as in ``conversation[0].value``. Default: ``image_path``.
+    :param input_text_key: column that holds the caption, or a path into one. Default: ``text``.
     :param output_key: column to add. Default: ``clip_score``.
     :param aggregate: what a row gets that has several images or several captions in a list, each image with each
         caption being a pair: the ``mean``, ``max`` or ``min`` of the pairs' scores, or, with ``all``, a list of them,

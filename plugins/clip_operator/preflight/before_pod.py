@@ -34,7 +34,7 @@ from clip_operator.storage import (
     display,
     scheme_of,
 )
-from clip_operator.tables import Chunk, FileType, TableFormat, check_conversion, file_type_of, open_table
+from clip_operator.tables import Chunk, FileType, TableFormat, check_conversion, file_type_of, open_table, path_of
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,8 @@ class _Checks:
             path.write_bytes(self.storage.read(source.uri, most))
             self._whole(path, file_type)
         elif file_type.format is TableFormat.PARQUET:
-            self._columns(footer_columns(self.storage, source), file_type)
+            columns, paths = footer_columns(self.storage, source, self.request) or (None, ())
+            self._columns(columns, file_type, paths)
         else:
             path.write_bytes(self.storage.read_range(source.uri, 0, most))
             self._columns(header_columns(path, file_type, self.request), file_type)
@@ -162,9 +163,9 @@ class _Checks:
             problem = no_image_comes(table, self.request, self._images, self._look, self._stop)
         self._conclude(problem, certain=problem is not None and not self._may_take_over())
 
-    def _columns(self, columns: Sequence[str] | None, file_type: FileType) -> None:
+    def _columns(self, columns: Sequence[str] | None, file_type: FileType, paths: Sequence[str] = ()) -> None:
         if columns is not None:
-            check_columns(columns, file_type, self.request)
+            check_columns(columns, file_type, self.request, paths)
             self.passed.append("it has the columns")
 
     def _start(self, rows: Chunk | None) -> None:
@@ -172,7 +173,9 @@ class _Checks:
         if rows is None:
             return
         request = self.request
-        check_free([key for key in request.added_columns if any(v is not None for v in rows.column(key))], request)
+        # A column to add is no path to anything, though its name may look like one.
+        plain = (key for key in request.added_columns if path_of(key) is None)
+        check_free([key for key in plain if any(v is not None for v in rows.column(key))], request)
         for key in (request.input_image_key, request.input_text_key):
             if all(value is None for value in rows.column(key)):
                 log.warning("%s: the first %d rows have nothing in %r", display(request.input), len(rows), key)

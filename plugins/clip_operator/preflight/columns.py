@@ -44,7 +44,7 @@ def open_checked(
         if request.shard is None and not scan.rows:
             log.warning("%s has no rows: the output will have none", display(request.input))
         if scan.rows or scan.columns:  # lines that are none have no columns to miss
-            check_columns(_all_columns(scan, table, request), table.file_type, request)
+            check_columns(_all_columns(scan, table, request), table.file_type, request, scan.paths)
         yield table, scan
 
 
@@ -54,7 +54,7 @@ def _all_columns(scan: TableScan, table: TableReader, request: EvaluationRequest
         return scan.columns
     read = (request.input_image_key, request.input_text_key)
     for key in read:
-        if key not in scan.columns:
+        if key not in scan.columns and key not in scan.paths:
             log.warning("No row of this shard has %r", key)
     return tuple(dict.fromkeys((*scan.columns, *read)))
 
@@ -64,20 +64,23 @@ def named_columns(request: EvaluationRequest) -> tuple[str, ...]:
     return (request.input_image_key, request.input_text_key, *request.added_columns)
 
 
-def check_columns(columns: Sequence[str], file_type: FileType, request: EvaluationRequest) -> None:
+def check_columns(
+    columns: Sequence[str], file_type: FileType, request: EvaluationRequest, paths: Sequence[str] = ()
+) -> None:
     """Raise :class:`JobError` unless the columns to read are among these and the columns to add are not.
 
     :param columns: all that the input has.
     :param file_type: the input's.
+    :param paths: paths to what is inside of them, at least those that the request reads.
     """
-    missing = [key for key in (request.input_image_key, request.input_text_key) if key not in columns]
+    missing = [key for key in (request.input_image_key, request.input_text_key) if key not in (*columns, *paths)]
     if missing:
         hint = ""
         if len(columns) == 1 and (delimiter := next((d for d in ";\t|" if d in columns[0]), None)):
             hint = f". Is {delimiter!r} its delimiter? CSV files need commas"
         raise JobError(
             f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
-            f"its {_shown(columns, file_type, request)}{hint}"
+            f"its {_shown(columns, file_type, request)}{_shown_paths(paths)}{hint}"
         )
     check_free([key for key in request.added_columns if key in columns], request)
 
@@ -96,6 +99,12 @@ def _shown(columns: Sequence[str], file_type: FileType, request: EvaluationReque
         more = f" and {len(columns) - len(names):,} others" if len(names) < len(columns) else ""
     shown = (repr(f"{n[:_SHOWN_CHARACTERS]}…" if len(n) > _SHOWN_CHARACTERS else n) for n in names)
     return f"columns are {', '.join(shown)}{more}"
+
+
+def _shown_paths(paths: Sequence[str]) -> str:
+    """Return which values inside of columns can be named, too."""
+    shown = ", ".join(repr(path) for path in paths[:_SHOWN_COLUMNS] if len(path) <= _SHOWN_CHARACTERS)
+    return f"; inside of them there are {shown}" if shown else ""
 
 
 def check_free(occupied: Sequence[str], request: EvaluationRequest) -> None:

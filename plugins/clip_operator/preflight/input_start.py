@@ -24,8 +24,12 @@ _PARQUET_END_BYTES = 8
 _MOST_FOOTER_BYTES = 8 << 20
 
 
-def footer_columns(storage: Storage, source: ObjectInfo) -> Sequence[str] | None:
-    """Return the columns of a Parquet file, of which only the footer is read; None if that cannot be read.
+def footer_columns(
+    storage: Storage, source: ObjectInfo, request: EvaluationRequest
+) -> tuple[Sequence[str], Sequence[str]] | None:
+    """Return the columns of a Parquet file, and paths to what is inside; None if its footer cannot be read.
+
+    Nothing else is read. Of the paths there are those that the request reads, if they lead anywhere.
 
     :raises StorageError: the object cannot be read.
     :raises ModuleNotFoundError: there is no pyarrow here.
@@ -33,6 +37,7 @@ def footer_columns(storage: Storage, source: ObjectInfo) -> Sequence[str] | None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from clip_operator.tables.parquet.columns import schema_paths
     from clip_operator.tables.parquet.trial import shared_trial
 
     end = storage.read_range(source.uri, -_PARQUET_END_BYTES, _PARQUET_END_BYTES)
@@ -44,7 +49,8 @@ def footer_columns(storage: Storage, source: ObjectInfo) -> Sequence[str] | None
             alone.write(storage.read_range(source.uri, -length, length))
             alone.flush()
             shared_trial().footer(Path(alone.name))
-            return tuple(pq.read_schema(alone.name).names)
+            schema = pq.read_schema(alone.name)
+            return tuple(schema.names), schema_paths(schema, named_columns(request))
     except (pa.ArrowException, OSError) as error:
         log.debug("The footer of %s cannot be read: %s", source.uri, error)
         return None

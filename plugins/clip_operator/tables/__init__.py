@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from clip_operator.tables.cells import held, sole
 from clip_operator.tables.cutting import Cuts, Span, cut_text
@@ -31,8 +32,10 @@ from clip_operator.tables.file_types import FileType, TableFormat, check_convers
 from clip_operator.tables.formats import FORMATS
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import join_arrays
+from clip_operator.tables.json.lines import is_lines
 from clip_operator.tables.parquet import join_parquet, parquet_layout
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.paths import path_of, value_at
 from clip_operator.tables.table import (
     AddedType,
     AddedValue,
@@ -42,7 +45,7 @@ from clip_operator.tables.table import (
     TableWriter,
     UnreadableValue,
 )
-from clip_operator.tables.text_files import gzipped
+from clip_operator.tables.text_files import gzipped, read_blocks
 
 __all__ = [
     "WHOLE",
@@ -67,11 +70,14 @@ __all__ = [
     "file_type_of",
     "gzipped",
     "held",
+    "is_json_lines",
     "join_arrays",
     "join_parquet",
     "open_table",
     "parquet_layout",
+    "path_of",
     "sole",
+    "value_at",
 ]
 
 
@@ -99,6 +105,17 @@ def open_table(
     return FORMATS[file_type.format].open_reader(path, file_type, columns, fragment, row_groups)
 
 
+def is_json_lines(stream: BinaryIO, file_type: FileType) -> bool | None:
+    """Tell whether JSON has one object a line, and is not one value; None where it cannot be told from one object.
+
+    Little more than the first line is read.
+
+    :param stream: the text as it is stored, from its beginning.
+    :raises JobError: it is not UTF-8, or not gzip.
+    """
+    return is_lines(read_blocks(stream, file_type.gzip))
+
+
 def create_table(
     path: Path, file_type: FileType, like: TableReader, added: Mapping[str, AddedType], *, fragment: Fragment = WHOLE
 ) -> TableWriter:
@@ -122,8 +139,8 @@ def create_selection(path: Path, like: TableReader) -> TableWriter:
 
     What is written are chunks of ``like``, or what they ``select``, without added columns. Every row is byte for byte
     what it was. CSV keeps its header, and JSONL each line's white space and line ending; the elements of a JSON array
-    come to stand on a line each. Parquet keeps schema, metadata and codecs, in row groups of the size of the input's
-    largest.
+    come to stand on a line each, in the object that the array was in. Parquet keeps schema, metadata and codecs, in row
+    groups of the size of the input's largest.
 
     :param like: the open table: one file, and all of it.
     """

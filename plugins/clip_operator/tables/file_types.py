@@ -14,7 +14,7 @@ class TableFormat(StrEnum):
     JSONL = "jsonl"
     """One JSON object a line."""
     JSON = "json"
-    """One JSON array of objects."""
+    """One JSON array of objects, or an object in which one member is such an array."""
     CSV = "csv"
     """RFC 4180: comma, double quotes, UTF-8, a header row."""
     PARQUET = "parquet"
@@ -36,6 +36,7 @@ class FileType:
 
 _FORMAT_OF_ENDING = {
     "jsonl": TableFormat.JSONL,
+    "jsonlines": TableFormat.JSONL,
     "ndjson": TableFormat.JSONL,
     "json": TableFormat.JSON,
     "csv": TableFormat.CSV,
@@ -50,7 +51,7 @@ _PICKLE_ENDINGS = frozenset({"pkl", "pickle"})
 def file_type_of(name: str) -> FileType:
     """Tell a table's file type from a file name, a URI or a bare ending (``"jsonl"``, ``"csv.gz"``).
 
-    Upper and lower case are the same. ``ndjson`` means JSONL and ``pq`` means Parquet.
+    Upper and lower case are the same. ``ndjson`` and ``jsonlines`` mean JSONL and ``pq`` means Parquet.
 
     :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose (pickle).
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
@@ -42,10 +42,13 @@ class TableScan:
     :param rows: the number of rows.
     :param columns: the top-level field names. Parquet: the schema's; CSV: the header's; JSON and JSONL: every name seen
         in any row, in order of first appearance, up to a bound (names given to ``open_table`` are past that bound too).
+    :param paths: paths to values inside of columns, see ``paths``: those given to ``open_table`` that lead anywhere,
+        and some others, for people to choose from.
     """
 
     rows: int
     columns: tuple[str, ...]
+    paths: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Chunk(Protocol):
 
     def column(self, name: str) -> list[object]:
         """Return the Python values of one top-level field, one a row; None where it is absent or null.
+
+        Where there is no such field, the name may be a path to values inside of one, see ``paths``.
 
         :class:`UnreadableValue` where Python has no such value.
         """

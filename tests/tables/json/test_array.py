@@ -102,7 +102,7 @@ def test_many_elements_across_blocks_are_all_there(tmp_path: Path) -> None:
     [
         (
             b'{"a":1}\n{"a":2}\n',
-            "The file holds an object at top level, expected one JSON array of objects. If it has one",
+            "There is more text behind the end of the object. If the file has one object a line, name it .jsonl",
         ),
         (b"", "the file is empty, without even an array; write or upload it again"),
         (b" \n\t", "the file is empty, without even an array"),

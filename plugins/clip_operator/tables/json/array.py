@@ -1,4 +1,4 @@
-"""One JSON array of objects, with the text between its elements kept."""
+"""One JSON array of objects, alone or as the one such member of an object, with the text around its elements kept."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import BinaryIO, Protocol
 from clip_operator.errors import JobError
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
-from clip_operator.tables.json.elements import EMPTY_ARRAY, elements, text_without_elements
+from clip_operator.tables.json.elements import EMPTY_ARRAY, Document
 from clip_operator.tables.json.reader import JsonChunk, JsonReader, JsonRow
-from clip_operator.tables.json.writer import JsonWriter, SameLayoutWriter
+from clip_operator.tables.json.writer import JsonWriter, ObjectChunk, SameLayoutWriter
 from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader, TableWriter
 from clip_operator.tables.text_files import MeasuredText, read_blocks, size_in_bytes
 
@@ -22,20 +22,56 @@ _BLOCK_BYTES = 1024 * 1024
 
 
 class JsonArrayReader(JsonReader):
-    """One top-level JSON array of objects.
+    """One JSON array of objects, at top level or as the one such member of the object there.
 
     A span that is not the first begins right behind an element, with the comma; one that is not the last ends there.
     """
+
+    _document: Document | None = None
+    _around: tuple[str, ...] = ()
+    _looked_at: Path | None = None
+    _images: Mapping[object, str] | None = None
 
     def _rows(self) -> Iterator[JsonRow]:
         return self._of_all_files(self._rows_of)
 
     def _rows_of(self, path: Path) -> Iterator[JsonRow]:
-        return elements(read_blocks(path, self.file_type.gzip), WHOLE if self.joined else self.fragment)
+        self._document = document = self._opened(path)
+        yield from document.rows()
+        if self._images is None:
+            self._around = self._around or document.around
+
+    def _opened(self, path: Path) -> Document:
+        fragment = WHOLE if self.joined else self.fragment
+        if fragment == WHOLE and path != self._looked_at:
+            self._images = None
+            self._images = Document(read_blocks(path, self.file_type.gzip)).coco_images()
+            self._looked_at = path
+        return Document(read_blocks(path, self.file_type.gzip), fragment, self._images)
+
+    def ends(self) -> tuple[str, str] | None:
+        """Return the rest of an object that the rows are in, as far as the last pass over the file has come."""
+        return None if self._document is None else self._document.ends()
+
+    def is_row(self) -> bool:
+        """Tell whether the last pass over the file has found one object that is the only row."""
+        return self._document is not None and self._document.is_row
 
     def empty_text(self) -> str:
-        """Return the text of an array without elements, if this is one and the only file; any other gives ``[]``."""
-        return text_without_elements(read_blocks(self._paths[0], self.file_type.gzip))
+        """Return the text of a table without rows, if this is one and the only file; any other gives ``[]``."""
+        return self._opened(self._paths[0]).text_without_rows()
+
+    def check_nothing_around(self) -> None:
+        """Refuse to write the rows where what stands around them has no place.
+
+        :raises JobError: a pass over the file has met members of the object beside the list of rows.
+        """
+        if self._around:
+            raise JobError(
+                f"The rows are a list in an object that has other members, too ({', '.join(map(repr, self._around))}), "
+                "which JSON lines, part files and what is made of many files have no place for. Write one file to one "
+                "file, with json for the format of the output, or take the list out of the object"
+            )
 
 
 class SameArrayWriter(SameLayoutWriter):
@@ -62,7 +98,7 @@ class SameArrayWriter(SameLayoutWriter):
         if self._end is None:
             if self._like.fragment == WHOLE:
                 self._append(self._like.empty_text())
-        elif not self._end and self._like.fragment.last:
+        elif not self._end and self._like.fragment.last and not self._like.is_row():
             self.discard()
             raise JobError("The output was closed before the last element of the input's array was written.")
         super().close()
@@ -99,28 +135,61 @@ class ArrayWriter(JsonWriter):
         super().close()
 
 
+class SelectionWriter(ArrayWriter):
+    """Some of the rows of a table: a new array, or a new list in the object that the table is in; ``[]`` for none.
+
+    :param like: the table, which tells what the object has around the list while it is read.
+    """
+
+    def __init__(self, path: Path, like: JsonArrayReader) -> None:
+        super().__init__(path, like.file_type, {}, like, WHOLE)
+        self._like = like
+
+    def _before(self, chunk: ObjectChunk) -> Sequence[str]:
+        return chunk.texts if isinstance(chunk, JsonChunk) else chunk.objects()
+
+    def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
+        if not self._rows and (ends := self._like.ends()):
+            self._separator = ends[0] + _ARRAY_START[1:]
+        super().write(chunk, added)
+
+    def close(self) -> None:
+        if self._rows and (ends := self._like.ends()):
+            self._append(_ARRAY_END[0] + ends[1])
+            self._close_file()
+        else:
+            super().close()
+
+
 open_reader: Callable[..., TableReader] = JsonArrayReader
 
 
 def create_writer(
     path: Path, file_type: FileType, added: Mapping[str, AddedType], like: TableReader, fragment: Fragment, /
 ) -> TableWriter:
-    """Create an array: the input's own, or a new one if the input is of many files, of lines, or of another place."""
-    if isinstance(like, JsonArrayReader) and not like.joined and like.fragment == fragment:
-        return SameArrayWriter(path, file_type, added, like)
+    """Create an array: the input's own, or a new one if the input is of many files, of lines, or of another place.
+
+    :raises JobError: it is a new one, and the input has more than rows.
+    """
+    if isinstance(like, JsonArrayReader):
+        if not like.joined and like.fragment == fragment:
+            return SameArrayWriter(path, file_type, added, like)
+        like.check_nothing_around()
     return ArrayWriter(path, file_type, added, like, fragment)
 
 
 def create_selection(path: Path, like: TableReader, /) -> TableWriter:
-    """Create a new array for elements that stay as they are."""
-    return ArrayWriter(path, like.file_type, {}, like, WHOLE)
+    """Create a new array for elements that stay as they are, with the text around it if it is in an object."""
+    if isinstance(like, JsonArrayReader):
+        return SelectionWriter(path, like)
+    raise TypeError(f"a {type(like).__name__} does not read this format")
 
 
 def row_ends(text: MeasuredText, /) -> Iterator[int]:
     """Yield 0, for there is no header, and then where each element ends."""
     yield 0
     end = 0
-    for row in elements(text.read(read_blocks)):
+    for row in Document(text.read(read_blocks)).rows():
         end += size_in_bytes(row.before) + size_in_bytes(row.text)
         yield end
 

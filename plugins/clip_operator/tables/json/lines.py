@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clip_operator.errors import JobError
+from clip_operator.tables import text_files
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
+from clip_operator.tables.json.array import JsonArrayReader
 from clip_operator.tables.json.members import WHITESPACE, without_line_breaks
 from clip_operator.tables.json.reader import JsonReader, JsonRow, parse_object
 from clip_operator.tables.json.writer import JsonWriter, SameLayoutWriter
@@ -15,6 +17,30 @@ from clip_operator.tables.table import AddedType, AddedValue, Chunk, TableReader
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, MeasuredText, byte_lines, read_lines
 
 _OBJECT_START = ord("{")
+
+
+def is_lines(blocks: Iterator[str]) -> bool | None:
+    """Tell whether a text is JSON lines and no single value, from no more of it than its first line and a character.
+
+    Inside of one value a brace that closes is never followed by one that opens, so it need not be parsed.
+
+    :return: None where that cannot be told, because the first object stands on one line and nothing comes behind it.
+    """
+    size, last, has_ended = 0, "", False
+    for block in blocks:
+        size += len(block)
+        text = block.removeprefix(BYTE_ORDER_MARK).lstrip(WHITESPACE) if not last else block
+        if not last and text and text[0] != "{":
+            return False
+        if not has_ended:
+            line, line_break, text = text.partition("\n")
+            last, has_ended = line.rstrip(WHITESPACE)[-1:] or last, bool(line_break)
+        following = text.lstrip(WHITESPACE)[:1]
+        if has_ended and (following or last != "}"):
+            return (last, following) == ("}", "{")
+        if size > text_files.MAX_ROW_LENGTH:
+            return False
+    return None
 
 
 class JsonlReader(JsonReader):
@@ -65,7 +91,12 @@ open_reader: Callable[..., TableReader] = JsonlReader
 def create_writer(
     path: Path, file_type: FileType, added: Mapping[str, AddedType], like: TableReader, _fragment: Fragment, /
 ) -> TableWriter:
-    """Create a file of lines: the input's own, or one for each object."""
+    """Create a file of lines: the input's own, or one for each object.
+
+    :raises JobError: the input has more than rows.
+    """
+    if isinstance(like, JsonArrayReader):
+        like.check_nothing_around()
     writer = SameLayoutWriter if isinstance(like, JsonlReader) else LinesWriter
     return writer(path, file_type, added, like)
 

@@ -47,11 +47,12 @@ class JsonWriter(TextWriter):
         if not isinstance(chunk, ObjectChunk):
             raise TypeError(f"a {type(chunk).__name__} does not hold rows that can be JSON objects")
         columns = checked_columns(self._added, added, len(chunk))
+        objects = self._before(chunk)
         if not columns:
-            return chunk.objects()
+            return objects
         literals = zip(*([json_literal(value) for value in values] for values in columns), strict=True)
         texts: list[str] = []
-        for text, row in zip(chunk.objects(), literals, strict=True):
+        for text, row in zip(objects, literals, strict=True):
             try:
                 texts.append(self._members.set(text, row))
             except RecursionError as error:
@@ -59,9 +60,16 @@ class JsonWriter(TextWriter):
                 raise nested_too_deeply(f"row {chunk.first_row + len(texts)}") from error
         return texts
 
+    def _before(self, chunk: ObjectChunk) -> Sequence[str]:
+        """Return the objects without what is added."""
+        return chunk.objects()
+
 
 class SameLayoutWriter(JsonWriter):
     """JSON to the same JSON: the text around every object is the input's."""
+
+    def _before(self, chunk: ObjectChunk) -> Sequence[str]:
+        return chunk.texts if isinstance(chunk, JsonChunk) else chunk.objects()
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         if not isinstance(chunk, JsonChunk):

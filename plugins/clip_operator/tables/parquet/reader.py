@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,7 +22,7 @@ from clip_operator.errors import JobError
 from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
-from clip_operator.tables.parquet.columns import check_same_columns, column_index, with_types
+from clip_operator.tables.parquet.columns import check_same_columns, column_index, schema_paths, with_types
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
 from clip_operator.tables.parquet.row_sizes import check_rows, row_sizes
 from clip_operator.tables.parquet.schema import Template
@@ -29,6 +30,7 @@ from clip_operator.tables.parquet.trial import Attempt, Trial, shared_trial
 from clip_operator.tables.parquet.types import changed
 from clip_operator.tables.parquet.validity import check_sound
 from clip_operator.tables.parquet.values import LargestValues
+from clip_operator.tables.paths import path_of, value_at
 from clip_operator.tables.table import TableReader, TableScan, errors_explained
 
 ParquetSource = Path | BinaryIO | Callable[[], BinaryIO]
@@ -64,8 +66,7 @@ class ParquetChunk:
         """
         values: list[object] = []
         for batch in self._batches:
-            index = column_index(batch.schema, name)
-            values += [None] * batch.num_rows if index is None else _python_values(batch.column(index))
+            values += _values_of(batch, name)
         return values
 
     def select(self, kept: Sequence[bool]) -> ParquetChunk:
@@ -76,6 +77,22 @@ class ParquetChunk:
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=batch.schema))
             start += batch.num_rows
         return ParquetChunk(self.first_row, batches, sum(batch.nbytes for batch in batches))
+
+
+def _values_of(batch: pa.RecordBatch, name: str) -> list[object]:
+    index = column_index(batch.schema, name)
+    if index is not None:
+        return _python_values(batch.column(index))
+    steps = path_of(name) or (name,)
+    index = column_index(batch.schema, str(steps[0]))
+    if index is None:
+        return [None] * batch.num_rows
+    array, inner = batch.column(index), steps[1:]
+    # Not all of a struct becomes Python values: beside a caption there may be an image.
+    while inner and pa.types.is_struct(array.type) and (field := array.type.get_field_index(str(inner[0]))) >= 0:
+        array, inner = pc.struct_field(array, [field]), inner[1:]
+    values = _python_values(array)
+    return [value if isinstance(value, table.UnreadableValue) else value_at(value, inner) for value in values]
 
 
 def _selected(array: pa.Array, kept: Sequence[bool]) -> pa.Array:
@@ -134,7 +151,8 @@ class ParquetReader(TableReader):
         first = self._parts[0]
         for index, part in enumerate(self._parts):
             check_same_columns(part.schema, _name(part.source, index), first.schema, _name(first.source, 0))
-        for name in columns or ():
+        self._columns = tuple(columns or ())
+        for name in self._columns:
             column_index(first.schema, name)
 
     def template(self) -> Template:
@@ -146,7 +164,8 @@ class ParquetReader(TableReader):
     def scan(self) -> TableScan:
         """Return rows and columns as the footer states them."""
         template = self.template()
-        return TableScan(sum(template.group_sizes), tuple(template.schema.names))
+        paths = schema_paths(template.schema, self._columns)
+        return TableScan(sum(template.group_sizes), tuple(template.schema.names), paths)
 
     def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[ParquetChunk]:
         """Yield all rows in order, at most `rows` in a chunk. Chunks and row groups end independently.
