@@ -65,7 +65,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task has not
         written itself in this run. Default: 0.
     :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
-        URI, or image bytes. Default: ``image_path``.
+        URI, or an image's bytes, also in base64. Default: ``image_path``.
     :param input_text_key: column that holds the caption. Default: ``text``.
     :param output_key: column to add. Default: ``clip_score``.
     :param model_name: any CLIP-family checkpoint that transformers loads: a hub id, a local folder, an ``s3://``
