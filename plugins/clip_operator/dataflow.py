@@ -13,7 +13,7 @@ from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import default_image_root
 from clip_operator.job.evaluation import evaluate
-from clip_operator.request import OnError, Precision, parse_request
+from clip_operator.request import ImageOrientation, OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage
@@ -70,6 +70,8 @@ class ImageCLIPEvaluator:
     :param on_error: what a row that cannot be scored gets: ``"null"``, ``"zero"`` (as in DataFlow), or ``"fail"``.
     :param batch_size: images that go through the model together; ``"auto"`` takes what suits the device.
     :param precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: fp16 on CUDA, else fp32.
+    :param image_orientation: ``"exif"`` turns images as their EXIF says, ``"stored"`` leaves them as they are stored;
+        by default ``"exif"`` for ``hf:`` data sets, else ``"stored"``.
     :param max_error_rate: the largest share of rows without a score, from 0 to 1, above which the run fails. By default
         no share is too large, as in DataFlow.
     :param overwrite: replace an output that another job wrote, and a score column that the input has already.
@@ -87,6 +89,7 @@ class ImageCLIPEvaluator:
         on_error: OnError = "null",
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "fp32",
+        image_orientation: ImageOrientation | None = None,
         max_error_rate: float = 1.0,
         overwrite: bool = False,
     ) -> None:
@@ -100,6 +103,7 @@ class ImageCLIPEvaluator:
             "on_error": on_error,
             "batch_size": batch_size,
             "precision": precision,
+            "image_orientation": image_orientation,
             "max_error_rate": max_error_rate,
             "overwrite": overwrite,
         }
@@ -161,7 +165,7 @@ class ImageCLIPEvaluator:
         outcomes, scores = Outcomes(request), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
         chunks = (Rows(None, s[request.input_image_key].tolist(), s[request.input_text_key].tolist()) for s in slices)
-        with ImageWorkers(images, files, request.max_image_seconds) as workers:
+        with ImageWorkers(images, files, request.max_image_seconds, upright=request.upright) as workers:
             workers.expect(len(frame))
             for _, results in Scorer(encoder, workers, threading.Event()).score(chunks):
                 scores += outcomes.scores(results)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images.jpeg_scans import is_one_scan
+from clip_operator.images.orientation import turned
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,19 +70,21 @@ def open_image(data: bytes, max_pixels: int, at_least: int | None = None) -> tup
     return image, width * height
 
 
-def load_rgb(image: Image.Image) -> Image.Image:
+def load_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
     """Return the first frame of an opened image, fully loaded, in mode ``RGB``; the same object if that is its mode.
 
-    The pixels are exactly those of Pillow's ``Image.open(file).convert("RGB")``: no rotation by EXIF, no colour
-    management, transparency dropped, 16-bit values clipped. Peak memory is 4 bytes a pixel for most JPEG and PNG
-    files, 10 for progressive JPEG and AVIF, 20 for WebP and 25 for JPEG 2000.
+    The pixels are exactly those of Pillow's ``Image.open(file).convert("RGB")``: no colour management, transparency
+    dropped, 16-bit values clipped. Peak memory is 4 bytes a pixel for most JPEG and PNG files, 10 for progressive JPEG
+    and AVIF, 20 for WebP and 25 for JPEG 2000.
 
+    :param upright: turn it as its EXIF says, pixel for pixel as ``PIL.ImageOps.exif_transpose`` does.
     :raises RowError: ``IMAGE_UNREADABLE`` if the file is broken or cut short, ``IMAGE_TOO_LARGE`` if there is not
         enough memory.
     """
     with _errors_explained():
         image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        return turned(image) if upright else image
 
 
 @contextmanager

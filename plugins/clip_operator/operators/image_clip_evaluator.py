@@ -115,6 +115,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         fp16 on CUDA and fp32 elsewhere. The cosine is always computed in fp32. Default: ``fp32``.
     :param image_decoding: ``full``, or ``reduced`` to decode large JPEGs at a smaller size that still has twice the
         pixels a side that the model needs: faster, with scores that differ a little. Default: ``full``.
+    :param image_orientation: ``exif`` turns images upright, as the EXIF of photographs says, before they are scored;
+        ``stored`` scores them as they are stored, as Pillow opens them. The log says how many are to be turned and
+        were not. Default: that of the input, ``exif`` for ``hf:`` data sets, whose own library turns images, else
+        ``stored``.
     :param embedding_cache_bytes: memory for the embeddings of images and texts, so that rows which repeat an earlier
         one's cost nothing. Default: 32 MiB.
     :param max_image_bytes: largest image file accepted, in bytes. Default: 64 MiB.
@@ -194,6 +198,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         batch_size: int | str = "auto",
         precision: str = "fp32",
         image_decoding: str = "full",
+        image_orientation: str | None = None,
         embedding_cache_bytes: int | str = 32 << 20,
         max_image_bytes: int | str = 64 << 20,
         max_image_pixels: int | str = 100_000_000,

@@ -73,7 +73,7 @@ def row_results(rows: Sequence[Row]) -> tuple[list[RowResult], Embedded | None]:
 
 
 def _result(pair: Pair, score: float) -> RowResult:
-    return RowResult(score, truncated=pair.text.truncated, least=_least_aligned(pair))
+    return RowResult(score, truncated=pair.text.truncated, least=_least_aligned(pair), unturned=pair.image.unturned)
 
 
 def _least_aligned(pair: Pair) -> tuple[str, float] | None:

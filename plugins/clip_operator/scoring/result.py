@@ -21,6 +21,7 @@ class RowResult:
         :func:`clip_operator.scoring.mismatched.packed` writes them, where the row brings them along; else None.
     :param least: of a truncated text, the sentence that agrees least with the image, and its score; None where
         sentences were not asked for.
+    :param unturned: the image's EXIF says that it is to be turned, and it was not.
     """
 
     score: float | None
@@ -28,6 +29,7 @@ class RowResult:
     error: RowError | None = None
     mismatched: bytes | None = None
     least: tuple[str, float] | None = None
+    unturned: bool = False
 
 
 def written_score(value: object, on_error: OnError) -> float | None:
