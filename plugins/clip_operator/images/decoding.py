@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.images.heif import is_heif, load_decoder
 from clip_operator.images.jpeg_scans import is_one_scan
 from clip_operator.images.orientation import turned
 
@@ -49,10 +50,10 @@ def open_image(data: bytes, max_pixels: int, at_least: int | None = None) -> tup
     """
     if not data:
         raise RowError(Reason.IMAGE_UNREADABLE, "the image file is empty")
-    formats = _load_plugins()
     from PIL import Image, UnidentifiedImageError
 
     with _errors_explained():
+        formats = (*_load_plugins(), load_decoder()) if is_heif(data) else _load_plugins()
         try:
             image = Image.open(BytesIO(data), formats=formats)
         except UnidentifiedImageError:
