@@ -71,7 +71,9 @@ class ImageLoader:
             self._web = WebImages(policy)
 
     @contextmanager
-    def decode(self, data: bytes, at_least: int | None = None, *, upright: bool = False) -> Iterator[Image.Image]:
+    def decode(
+        self, data: bytes, at_least: int | None = None, *, upright: bool = False, to_one_size: bool = False
+    ) -> Iterator[Image.Image]:
         """Yield the pixels of an image file, in mode RGB.
 
         They have their room only inside the block: resize there, and keep the small image.
@@ -79,9 +81,10 @@ class ImageLoader:
         :param at_least: the length in pixels that the short side will be resized to; a JPEG may then come at 1/2, 1/4
             or 1/8 of its size, with a short side of at least twice that. None, the default, for exact pixels.
         :param upright: turn it as its EXIF says.
+        :param to_one_size: it will be made the size of all others, whatever its shape, so that it may be a long strip.
         :raises RowError: the bytes are not a whole image within the policy's limits.
         """
-        image, pixels = open_image(data, self._policy.max_pixels, at_least)
+        image, pixels = open_image(data, self._policy.max_pixels, at_least, to_one_size=to_one_size)
         with self._room(pixels):
             image = load_rgb(image, upright)  # under the same name, so that pixels of another mode are freed
             yield image

@@ -243,9 +243,11 @@ class Worker:
         began = time.perf_counter_ns()
         try:
             with self._limited, self._limits.held(len(data)):
-                at_least = THUMBNAIL_PIXELS if order.kind is Kind.THUMBNAIL else self._wanted.at_least
-                with self._images.decode(data, at_least, upright=self._upright) as decoded:
-                    return self._thumbnail(decoded) if order.kind is Kind.THUMBNAIL else self._pixels(order, decoded)
+                small = order.kind is Kind.THUMBNAIL
+                at_least = THUMBNAIL_PIXELS if small else self._wanted.at_least
+                to_one_size = small or (self._wanted.resizing is not None and self._wanted.resizing.pixels is not None)
+                with self._images.decode(data, at_least, upright=self._upright, to_one_size=to_one_size) as decoded:
+                    return self._thumbnail(decoded) if small else self._pixels(order, decoded)
         finally:
             self._status.number = 0
             self._status.decoded(time.perf_counter_ns() - began)
