@@ -13,7 +13,7 @@ from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import default_image_root
 from clip_operator.job.evaluation import evaluate
-from clip_operator.request import Aggregate, OnError, Precision, parse_request
+from clip_operator.request import Aggregate, ImageOrientation, OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage
@@ -73,6 +73,8 @@ class ImageCLIPEvaluator:
     :param precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: fp16 on CUDA, else fp32.
     :param aggregate: what a row with several images or captions gets: the ``"mean"``, ``"max"`` or ``"min"`` of its
         pairs' scores, or ``"all"`` of them. By default it has no score.
+    :param image_orientation: ``"exif"`` turns images as their EXIF says, ``"stored"`` leaves them as they are stored;
+        by default ``"exif"`` for ``hf:`` data sets, else ``"stored"``.
     :param max_error_rate: the largest share of rows without a score, from 0 to 1, above which the run fails. By default
         no share is too large, as in DataFlow.
     :param overwrite: replace an output that another job wrote, and a score column that the input has already.
@@ -91,6 +93,7 @@ class ImageCLIPEvaluator:
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "fp32",
         aggregate: Aggregate | None = None,
+        image_orientation: ImageOrientation | None = None,
         max_error_rate: float = 1.0,
         overwrite: bool = False,
     ) -> None:
@@ -105,6 +108,7 @@ class ImageCLIPEvaluator:
             "batch_size": batch_size,
             "precision": precision,
             "aggregate": aggregate,
+            "image_orientation": image_orientation,
             "max_error_rate": max_error_rate,
             "overwrite": overwrite,
         }
@@ -163,7 +167,7 @@ class ImageCLIPEvaluator:
         outcomes, scores = Outcomes(request), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
         chunks = (Rows(None, _values(s, request.input_image_key), _values(s, request.input_text_key)) for s in slices)
-        with ImageWorkers(images, files, request.max_image_seconds) as workers:
+        with ImageWorkers(images, files, request.max_image_seconds, upright=request.upright) as workers:
             workers.expect(len(frame))
             for _, results in Scorer(encoder, workers, threading.Event(), aggregate=request.aggregate).score(chunks):
                 scores += outcomes.scores(results)

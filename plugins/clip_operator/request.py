@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from clip_operator.errors import Reason, RequestError
-from clip_operator.storage import canonical, display, refused
+from clip_operator.storage import canonical, dataset_name, display, refused
 
 
 def _may_be_logged(uri: str) -> str:
@@ -62,6 +62,7 @@ ColumnName = Annotated[str, StringConstraints(min_length=1)]
 OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
+ImageOrientation = Literal["stored", "exif"]
 Rescore = Literal["failed"]
 Aggregate = Literal["mean", "max", "min", "all"]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -90,7 +91,14 @@ _OF_ONE_SCORE = ("cosine_key", "clipscore_key", "percentile_key", "min_score", "
 _PLACES = ("input", "output", "filtered_output")
 
 # What decides the score of a row that has one.
-_DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding", "aggregate"}
+_DECIDES_SCORES = {
+    "aggregate",
+    "image_decoding",
+    "image_orientation",
+    "image_root",
+    "input_image_key",
+    "input_text_key",
+}
 
 
 def names_in(value: Any) -> Any:
@@ -227,6 +235,11 @@ class EvaluationRequest(BaseModel):
     image_decoding: ImageDecoding = Field(
         "full", description="reduced: large JPEGs are decoded at a smaller size; faster, and scores differ slightly."
     )
+    image_orientation: ImageOrientation | None = Field(
+        None,
+        description="exif: turn images upright, as their EXIF says; stored: leave them as they are stored. By default "
+        "exif for hf: data sets, whose own library does so, else stored.",
+    )
     embedding_cache_bytes: int = Field(
         32 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
     )
@@ -250,6 +263,15 @@ class EvaluationRequest(BaseModel):
     report: bool = Field(True, description="Write a page for people beside the output, with samples of the rows.")
     requested_by: Requester | None = Field(None, description="The Airflow task instance that asked.")
     shard: Shard | None = Field(None, description="The part of the input to score; None for all of it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _orientation_is_told(cls, fields: Any) -> Any:
+        """Put what is the plain way for the input in the place of a default: it decides scores, so that it is told."""
+        if not isinstance(fields, Mapping) or fields.get("image_orientation") is not None:
+            return fields
+        is_dataset = dataset_name(str(fields.get("input")).strip()) is not None
+        return {**fields, "image_orientation": "exif" if is_dataset else "stored"}
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:
@@ -296,6 +318,11 @@ class EvaluationRequest(BaseModel):
                 "ask for the mean, max or min"
             )
         return self
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF says."""
+        return self.image_orientation == "exif"
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+
+# A larger image is not made whole only to be cropped: that of a long strip would fill the memory.
+_PIXELS_MADE_WHOLE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,9 @@ class Resizing:
         if self.onto_white and image.info.get("transparency") is not None:  # a PNG may make an RGB colour transparent
             image = _onto_white(image)
         size = self._resized(*image.size)
-        if size != image.size:
+        if self.crop is not None and size[0] * size[1] > _PIXELS_MADE_WHOLE:
+            image = _resized_middle(image, size, self.crop, self.resample)
+        elif size != image.size:
             image = image.resize(size, self.resample)
         if self.crop is not None and self.crop != image.size:
             width, height = self.crop
@@ -58,6 +64,37 @@ class Resizing:
             short = min(width, height)
             return self.shortest_edge * width // short, self.shortest_edge * height // short
         return self.size or (width, height)
+
+
+def _resized_middle(image: Image.Image, size: tuple[int, int], crop: tuple[int, int], resample: int) -> Image.Image:
+    """Return what a crop keeps of the longer side of a resized image, and all of the shorter one.
+
+    Pillow resizes rows first and then columns, each one by itself, so that the pixels are the same whichever of them
+    are there at once.
+
+    :param size: the width and height in pixels of the whole.
+    """
+    from PIL import Image
+
+    if size[1] > size[0]:
+        image = image.resize((size[0], image.height), resample)
+        middle, top = Image.new("RGB", (size[0], crop[1])), (size[1] - crop[1]) // 2
+        for left, right in _strips(size[0], size[1]):
+            strip = image.crop((left, 0, right, image.height)).resize((right - left, size[1]), resample)
+            middle.paste(strip.crop((0, top, right - left, top + crop[1])), (left, 0))
+        return middle
+    middle, left = Image.new("RGB", (crop[0], image.height)), (size[0] - crop[0]) // 2
+    for top, bottom in _strips(image.height, size[0]):
+        strip = image.crop((0, top, image.width, bottom)).resize((size[0], bottom - top), resample)
+        middle.paste(strip.crop((left, 0, left + crop[0], bottom - top)), (0, top))
+    return middle.resize((crop[0], size[1]), resample)
+
+
+def _strips(lines: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield from where to where strips of so many lines together go, each line of so many pixels."""
+    step = max(1, _PIXELS_MADE_WHOLE // length)
+    for start in range(0, lines, step):
+        yield start, min(start + step, lines)
 
 
 def _onto_white(image: Image.Image) -> Image.Image:

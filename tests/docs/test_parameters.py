@@ -31,6 +31,7 @@ TOLD: dict[str, Any] = {
     "100 million": (100_000_000,),
     "folder of the data set": (None,),
     "Airflow's `default_deferrable`": (None,),
+    "that of the input": (None,),
 }
 
 # What is written as an assignment in the prose and is no parameter of the operator's: whose it is.

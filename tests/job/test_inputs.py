@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import io
 import json
+import logging
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -130,3 +134,58 @@ def test_a_data_set_whose_types_a_text_cannot_hold_is_refused(tmp_path: Path) ->
     (tmp_path / "data" / "rows.jsonl").write_text(json.dumps({"image_path": "x", "text": "y"}) + "\n")
     with pytest.raises(RequestError, match="cannot be written as jsonl without loss"):
         evaluate(request(f"hf:{tmp_path}/data", tmp_path / "out.jsonl"))
+
+
+def _write_table(path: Path, columns: dict[str, list[str]]) -> None:
+    match path.suffix:
+        case ".parquet":
+            pq.write_table(pa.table(columns), path)
+        case ".csv":
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([columns, *zip(*columns.values(), strict=True)])
+        case _:
+            rows = zip(*columns.values(), strict=True)
+            path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
+
+
+def _scores(path: Path) -> list[float]:
+    if path.suffix == ".parquet":
+        values = pq.read_table(path)["clip_score"].to_pylist()
+    elif path.suffix == ".csv":
+        with path.open(newline="") as file:
+            values = [row["clip_score"] for row in csv.DictReader(file)]
+    else:
+        values = [json.loads(line)["clip_score"] for line in path.read_text().splitlines()]
+    return [float(value) for value in values]
+
+
+def test_pictures_in_base64_have_the_scores_of_their_files_and_are_told_of_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of each format, in tables of each kind, in the alphabet for URLs, with the line breaks of MIME."""
+    files, spelled = [], []
+    for number, kind in enumerate(["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM"]):
+        data = io.BytesIO()
+        Image.open(io.BytesIO(picture(number))).save(data, kind)
+        file = data.getvalue()
+        (tmp_path / f"{number}.{kind.lower()}").write_bytes(file)
+        text = base64.b64encode(file).decode()
+        files += 4 * [f"{number}.{kind.lower()}"]
+        spelled += [
+            text,
+            text.rstrip("="),
+            base64.encodebytes(file).decode(),
+            base64.urlsafe_b64encode(file).decode().rstrip("="),
+        ]
+    texts = [f"a shape, number {number}" for number in range(len(files))]
+    _write_table(tmp_path / "files.jsonl", {"image_path": files, "text": texts})
+    evaluate(request(f"{tmp_path}/files.jsonl", tmp_path / "plain.jsonl"))
+    expected = _scores(tmp_path / "plain.jsonl")
+    for kind in ("jsonl", "csv", "parquet"):
+        _write_table(tmp_path / f"inline.{kind}", {"image_path": spelled, "text": texts})
+        with caplog.at_level(logging.DEBUG):
+            manifest = evaluate(request(f"{tmp_path}/inline.{kind}", tmp_path / f"scored.{kind}"))
+        assert manifest.rows.scored == len(files)
+        assert _scores(tmp_path / f"scored.{kind}") == pytest.approx(expected, abs=1e-5)
+        told = caplog.text + "".join(path.read_text() for path in tmp_path.glob(f"scored.{kind}.*"))
+        assert not any(text[:100] in told for text in spelled)

@@ -762,6 +762,7 @@ HARMLESS = {
     "embedding_cache_bytes",
     "error_key",
     "image_decoding",
+    "image_orientation",
     "input_image_key",
     "input_text_key",
     "max_error_rate",

@@ -127,7 +127,14 @@ def test_a_request_that_allows_more_keeps_the_scores(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"input_text_key": "label"}, {"image_decoding": "reduced"}, {"precision": "bf16"}, {"image_root": "."}]
+    "change",
+    [
+        {"input_text_key": "label"},
+        {"image_decoding": "reduced"},
+        {"image_orientation": "exif"},
+        {"precision": "bf16"},
+        {"image_root": "."},
+    ],
 )
 def test_scores_of_a_request_that_scores_otherwise_are_not_kept(
     data: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -85,7 +85,14 @@ def test_a_row_without_a_score_is_tried_again(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"digest": "e"}, {"precision": "bf16"}, {"image_decoding": "reduced"}, {"max_image_pixels": 100}]
+    "other",
+    [
+        {"digest": "e"},
+        {"precision": "bf16"},
+        {"image_decoding": "reduced"},
+        {"image_orientation": "exif"},
+        {"max_image_pixels": 100},
+    ],
 )
 def test_what_would_give_another_score_shares_none(job: Job, other: dict[str, Any]) -> None:
     rows = drawn(50)

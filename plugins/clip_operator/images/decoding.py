@@ -11,7 +11,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.images.heif import is_heif, load_decoder
 from clip_operator.images.jpeg_scans import is_one_scan
+from clip_operator.images.orientation import turned
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,10 +34,13 @@ _PLUGINS = {
     "TGA": "TgaImagePlugin",
 }
 
-_MAX_ASPECT_RATIO = 200
+# Where every image comes to the same size, memory and time are bounded by the longer side alone.
+_MAX_ASPECT_RATIO, _MAX_ASPECT_RATIO_TO_ONE_SIZE = 200, 1000
 
 
-def open_image(data: bytes, max_pixels: int, at_least: int | None = None) -> tuple[Image.Image, int]:
+def open_image(
+    data: bytes, max_pixels: int, at_least: int | None = None, *, to_one_size: bool = False
+) -> tuple[Image.Image, int]:
     """Return an image of whose file only the header has been read, and how many pixels :func:`load_rgb` will hold.
 
     :param max_pixels: the most pixels (width x height) of the file, whatever is decoded of them. Pillow's own limit of
@@ -43,15 +48,16 @@ def open_image(data: bytes, max_pixels: int, at_least: int | None = None) -> tup
     :param at_least: the length in pixels that the caller will resize the short side to. A JPEG is then decoded at 1/2,
         1/4 or 1/8 of its size, rounded up, as far as its short side keeps twice that length. None, the default, for
         every pixel of every file.
+    :param to_one_size: the caller will make every image one size, and no larger one on the way.
     :raises RowError: ``IMAGE_UNREADABLE`` if the bytes are not an image in a format read here; ``IMAGE_TOO_LARGE`` if
-        it has too many pixels or one side is over 200 times the other.
+        it has too many pixels or one side is over 200 times the other, or 1,000 times where it comes to one size.
     """
     if not data:
         raise RowError(Reason.IMAGE_UNREADABLE, "the image file is empty")
-    formats = _load_plugins()
     from PIL import Image, UnidentifiedImageError
 
     with _errors_explained():
+        formats = (*_load_plugins(), load_decoder()) if is_heif(data) else _load_plugins()
         try:
             image = Image.open(BytesIO(data), formats=formats)
         except UnidentifiedImageError:
@@ -59,7 +65,7 @@ def open_image(data: bytes, max_pixels: int, at_least: int | None = None) -> tup
                 Reason.IMAGE_UNREADABLE, f"the {len(data):,} bytes are not an image in {', '.join(formats)} format"
             ) from None
     width, height = image.size
-    _check_shape(image.size, max_pixels)
+    _check_shape(image.size, max_pixels, _MAX_ASPECT_RATIO_TO_ONE_SIZE if to_one_size else _MAX_ASPECT_RATIO)
     if at_least is not None:
         # Does nothing unless it is a JPEG. Twice the length leaves the caller's own filter something to average: after
         # it photos differ by some 0.3 of 255 levels in the mean, and coloured text, the worst case met, by 3.
@@ -69,19 +75,21 @@ def open_image(data: bytes, max_pixels: int, at_least: int | None = None) -> tup
     return image, width * height
 
 
-def load_rgb(image: Image.Image) -> Image.Image:
+def load_rgb(image: Image.Image, upright: bool = False) -> Image.Image:
     """Return the first frame of an opened image, fully loaded, in mode ``RGB``; the same object if that is its mode.
 
-    The pixels are exactly those of Pillow's ``Image.open(file).convert("RGB")``: no rotation by EXIF, no colour
-    management, transparency dropped, 16-bit values clipped. Peak memory is 4 bytes a pixel for most JPEG and PNG
-    files, 10 for progressive JPEG and AVIF, 20 for WebP and 25 for JPEG 2000.
+    The pixels are exactly those of Pillow's ``Image.open(file).convert("RGB")``: no colour management, transparency
+    dropped, 16-bit values clipped. Peak memory is 4 bytes a pixel for most JPEG and PNG files, 10 for progressive JPEG
+    and AVIF, 20 for WebP and 25 for JPEG 2000.
 
+    :param upright: turn it as its EXIF says, pixel for pixel as ``PIL.ImageOps.exif_transpose`` does.
     :raises RowError: ``IMAGE_UNREADABLE`` if the file is broken or cut short, ``IMAGE_TOO_LARGE`` if there is not
         enough memory.
     """
     with _errors_explained():
         image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        return turned(image) if upright else image
 
 
 @contextmanager
@@ -107,17 +115,17 @@ def _errors_explained() -> Iterator[None]:
         ) from None
 
 
-def _check_shape(size: tuple[int, int], max_pixels: int) -> None:
+def _check_shape(size: tuple[int, int], max_pixels: int, max_aspect_ratio: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise RowError(
             Reason.IMAGE_TOO_LARGE,
             f"the image has {width:,} x {height:,} pixels, more than the {max_pixels:,} accepted",
         )
-    if max(width, height) > _MAX_ASPECT_RATIO * min(width, height):
+    if max(width, height) > max_aspect_ratio * min(width, height):
         raise RowError(
             Reason.IMAGE_TOO_LARGE,
-            f"the image has {width:,} x {height:,} pixels, a shape thinner than {_MAX_ASPECT_RATIO}:1, which would "
+            f"the image has {width:,} x {height:,} pixels, a shape thinner than {max_aspect_ratio:,}:1, which would "
             "explode when its short side is resized for the model",
         )
 

@@ -14,7 +14,7 @@ from clip_operator.errors import Reason, RowError
 from clip_operator.images.buckets import BUCKET_STORES
 from clip_operator.images.closed_buckets import ClosedBuckets
 from clip_operator.images.decoding import load_rgb, open_image
-from clip_operator.images.inline import locate_bytes, locate_data_uri
+from clip_operator.images.inline import locate_base64, locate_bytes, locate_data_uri
 from clip_operator.images.local_root import LocalRoot, file_uri_path
 from clip_operator.images.location import ImageLocation, shown
 from clip_operator.images.object_store import Objects
@@ -46,7 +46,8 @@ class ImageLoader:
 
     A reference is a path relative to the policy's root; an absolute path or ``file://`` URI below a local root; the
     URI of an object in a bucket that the policy opens, as in ``s3://bucket/key``; an http(s) URL of an allowed host; a
-    ``data:`` URI; the bytes of an image file; or Hugging Face's ``{"bytes": …, "path": …}``, where bytes win.
+    ``data:`` URI; an image file in base64, or its bytes; or Hugging Face's ``{"bytes": …, "path": …}``, where bytes
+    win.
 
     :param storage: reads files and objects.
     :param policy: what may be read.
@@ -70,18 +71,22 @@ class ImageLoader:
             self._web = WebImages(policy)
 
     @contextmanager
-    def decode(self, data: bytes, at_least: int | None = None) -> Iterator[Image.Image]:
+    def decode(
+        self, data: bytes, at_least: int | None = None, *, upright: bool = False, to_one_size: bool = False
+    ) -> Iterator[Image.Image]:
         """Yield the pixels of an image file, in mode RGB.
 
         They have their room only inside the block: resize there, and keep the small image.
 
         :param at_least: the length in pixels that the short side will be resized to; a JPEG may then come at 1/2, 1/4
             or 1/8 of its size, with a short side of at least twice that. None, the default, for exact pixels.
+        :param upright: turn it as its EXIF says.
+        :param to_one_size: it will be made the size of all others, whatever its shape, so that it may be a long strip.
         :raises RowError: the bytes are not a whole image within the policy's limits.
         """
-        image, pixels = open_image(data, self._policy.max_pixels, at_least)
+        image, pixels = open_image(data, self._policy.max_pixels, at_least, to_one_size=to_one_size)
         with self._room(pixels):
-            image = load_rgb(image)  # under the same name, so that pixels of another mode are freed
+            image = load_rgb(image, upright)  # under the same name, so that pixels of another mode are freed
             yield image
 
     def locate(self, reference: object) -> ImageLocation:
@@ -188,6 +193,9 @@ class ImageLoader:
     def _locate_text(self, reference: str) -> ImageLocation:
         if reference[:5].lower() == "data:":
             return locate_data_uri(reference, self._policy.max_bytes)
+        inline = locate_base64(reference, self._policy.max_bytes)
+        if inline is not None:
+            return inline
         _check_characters(reference)
         opaque = _OPAQUE.match(reference)
         scheme = scheme_of(reference)

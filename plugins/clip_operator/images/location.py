@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from clip_operator.images.base64_text import begins_as_image
 from clip_operator.storage import display, scheme_of
 
 _SHOWN_CHARACTERS = 120
+_SHOWN_OF_BASE64 = 16
 _LOOKED_AT = 4096  # characters of a reference, which may have megabytes
 
 
@@ -37,6 +39,8 @@ def shown(reference: str) -> str:
     """Return a reference as it may stand in a log: one short line, no password, no query, no embedded data."""
     if reference[:5].lower() == "data:":
         text = reference[:40].partition(",")[0] + ",…"
+    elif begins_as_image(reference):
+        text = reference[:_SHOWN_OF_BASE64] + "…"
     elif scheme_of(reference) == "file":
         # Not a URI as this package reads them, but what was meant as one (" https://…?signature=…") has secrets, too.
         head, mark, _ = reference.partition("://")

@@ -15,7 +15,7 @@ _QUALITY = 80
 def thumbnail(image: Image.Image) -> bytes:
     """Return a JPEG of an image whose longer side has at most :data:`THUMBNAIL_PIXELS` pixels.
 
-    :param image: in mode RGB, as the model sees it: without transparency and not turned by EXIF. Nothing of its file
+    :param image: in mode RGB, as the model sees it: without transparency, turned by EXIF or not. Nothing of its file
         but the pixels is taken over.
     """
     small = image.copy()

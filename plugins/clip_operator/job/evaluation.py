@@ -67,7 +67,7 @@ def evaluate(
     with (
         scratch_folder() as folder,
         claimed(storage, standing) as condition,
-        ImageWorkers(images, storage, request.max_image_seconds, stop) as workers,
+        ImageWorkers(images, storage, request.max_image_seconds, stop, upright=request.upright) as workers,
     ):
         with stopped_by(stop):
             first = score_rows(Job(request, storage, images, workers, data, checkpoint, standing, stop), folder)

@@ -194,6 +194,7 @@ class _FirstPass:
                 resumed=sum(work.rows for work in earlier_work),
                 reused=0 if self._reuse is None else self._reuse.reused,
                 truncated_texts=continuation.truncated_texts,
+                unturned_images=continuation.unturned_images,
             ),
             scores=self.tally.statistics(),
             calibration=self.tally.calibration(),

@@ -61,6 +61,12 @@ def log_summary(manifest: EvaluationManifest) -> None:
             f"{rows.truncated_texts:,}",
             manifest.model.max_text_tokens,
         )
+    if rows.unturned_images:
+        log.warning(
+            "%s images are to be turned, as their EXIF says, and were scored as they are stored: with "
+            "image_orientation='exif' they are turned upright first",
+            f"{rows.unturned_images:,}",
+        )
 
 
 def _advice(manifest: EvaluationManifest, throughput: Throughput) -> str:

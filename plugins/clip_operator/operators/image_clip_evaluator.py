@@ -65,7 +65,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param step: the step to read: a number, or ``"latest"`` for the highest complete step that this task has not
         written itself in this run. Default: 0.
     :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
-        URI, or image bytes; or a path into a column, as in ``conversation[0].value``. Default: ``image_path``.
+        URI, or an image's bytes, also in base64. May be a path into a column, as in ``conversation[0].value``.
+        Default: ``image_path``.
     :param input_text_key: column that holds the caption, or a path into one. Default: ``text``.
     :param output_key: column to add. Default: ``clip_score``.
     :param aggregate: what a row gets that has several images or several captions in a list, each image with each
@@ -118,6 +119,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         fp16 on CUDA and fp32 elsewhere. The cosine is always computed in fp32. Default: ``fp32``.
     :param image_decoding: ``full``, or ``reduced`` to decode large JPEGs at a smaller size that still has twice the
         pixels a side that the model needs: faster, with scores that differ a little. Default: ``full``.
+    :param image_orientation: ``exif`` turns images upright, as the EXIF of photographs says, before they are scored;
+        ``stored`` scores them as they are stored, as Pillow opens them. The log says how many are to be turned and
+        were not. Default: that of the input, ``exif`` for ``hf:`` data sets, whose own library turns images, else
+        ``stored``.
     :param embedding_cache_bytes: memory for the embeddings of images and texts, so that rows which repeat an earlier
         one's cost nothing. Default: 32 MiB.
     :param max_image_bytes: largest image file accepted, in bytes. Default: 64 MiB.
@@ -198,6 +203,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         batch_size: int | str = "auto",
         precision: str = "fp32",
         image_decoding: str = "full",
+        image_orientation: str | None = None,
         embedding_cache_bytes: int | str = 32 << 20,
         max_image_bytes: int | str = 64 << 20,
         max_image_pixels: int | str = 100_000_000,

@@ -74,6 +74,9 @@ class RowCounts(_Record):
     failed: Count
     failures: dict[str, Count] = Field(max_length=_MOST_NAMES, description="Rows without a score, by reason.")
     truncated_texts: Count = Field(description="Scored rows whose text was longer than the model reads.")
+    unturned_images: Count = Field(
+        0, description="Scored rows whose image is to be turned, as its EXIF says, and was scored as it is stored."
+    )
     resumed: Count = Field(0, description="Rows whose result an earlier try or run had left and this one took over.")
     reused: Count = Field(0, description="Rows whose score was in the score store.")
 

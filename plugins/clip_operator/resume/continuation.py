@@ -33,8 +33,9 @@ class PreviousOutput:
         self._table = open_table(path, file_type_of(manifest.output.uri), (self._column,))
 
     def results(self) -> Iterator[RowResult | None]:
-        """Yield each row's result, None where it has no score, and behind the last row. Whether its text was cut is not
-        known, nor what its mismatched pair scored. A cell that holds no score that can be is one without.
+        """Yield each row's result, None where it has no score, and behind the last row. Whether its text was cut or
+        its image not turned is not known, nor what its mismatched pair scored. A cell that holds no score that can be
+        is one without.
         """
         for chunk in self._table.chunks(CHUNK_ROWS):
             for value in chunk.column(self._column):
@@ -116,6 +117,11 @@ class Continuation:
     def truncated_texts(self) -> int:
         """How many of the rows known from a previous output have texts that were cut: their results do not say it."""
         return 0 if self._previous is None else self._previous.manifest.rows.truncated_texts
+
+    @property
+    def unturned_images(self) -> int:
+        """How many of them have images that were not turned."""
+        return 0 if self._previous is None else self._previous.manifest.rows.unturned_images
 
     def earlier_work(self) -> list[EarlierWork]:
         """Return how many rows were known, and where they were scored."""

@@ -82,6 +82,9 @@ class ResumePoint(BaseModel):
     scores: list[Share | None] = Field(fail_fast=True)
     mismatched: Base64 = Field(description="The rows' mismatched pairs, 45 bytes a row.")
     truncated: list[_Row] = Field(fail_fast=True, description="Rows, from 0 within the segment, whose text was cut.")
+    unturned: list[_Row] = Field(
+        fail_fast=True, description="Rows whose image is to be turned, as its EXIF says, and was not."
+    )
     least: list[_Sentence] = Field(
         fail_fast=True, description="The least aligned sentences of texts that were cut, if asked for."
     )
@@ -102,6 +105,8 @@ class ResumePoint(BaseModel):
             raise ValueError("a text that was cut is of no row")
         if any(self.scores[of.row : of.row + 1] != [aggregated(of.scores, "all")] for of in self.several):
             raise ValueError("several scores are of no row, or of one that has another score")
+        if not set(self.unturned) <= set(range(len(self.scores))):
+            raise ValueError("an image that was not turned is of no row")
         if self.scored_by.rows != len(self.scores):
             raise ValueError("not all rows, or more, were scored there")
         if len(self.mismatched) != len(self.scores) * BYTES_A_ROW or not are_packed(self.mismatched):
@@ -110,14 +115,21 @@ class ResumePoint(BaseModel):
 
     def results(self) -> list[RowResult | None]:
         """Return the segment's results; None for a row that failed for a reason that another try may not meet."""
-        truncated = set(self.truncated)
+        truncated, unturned = set(self.truncated), set(self.unturned)
         least = {sentence.row: (sentence.text, sentence.score) for sentence in self.least}
         several = {of_row.row: of_row.scores for of_row in self.several}
         pairs = (self.mismatched[at : at + BYTES_A_ROW] for at in range(0, len(self.mismatched), BYTES_A_ROW))
         results: list[RowResult | None] = [
             None
             if score is None
-            else RowResult(score, row in truncated, mismatched=own, least=least.get(row), scores=several.get(row))
+            else RowResult(
+                score,
+                row in truncated,
+                mismatched=own,
+                least=least.get(row),
+                scores=several.get(row),
+                unturned=row in unturned,
+            )
             for row, (score, own) in enumerate(zip(self.scores, pairs, strict=True))
         ]
         for failure in self.failures:
@@ -265,6 +277,7 @@ class ResumePoints:
             scores=[result.score for result in results],
             mismatched=b"".join(self._mismatched),
             truncated=[row for row, result in enumerate(results) if result.truncated],
+            unturned=[row for row, result in enumerate(results) if result.unturned],
             least=[
                 _Sentence(row=row, text=result.least[0], score=result.least[1])
                 for row, result in enumerate(results)

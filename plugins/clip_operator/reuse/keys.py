@@ -18,8 +18,8 @@ class ScoreKeys:
     """Gives keys to the rows of one job. Jobs that would give a row another score, or none, give it another key.
 
     :param model: what scores.
-    :param request: how images are decoded, and up to which size they are accepted: with a key for each limit, a row
-        that the job refuses has no score in the store either.
+    :param request: how images are decoded and turned, and up to which size they are accepted: with a key for each
+        limit, a row that the job refuses has no score in the store either.
     """
 
     def __init__(self, model: ModelProvenance, request: EvaluationRequest) -> None:
@@ -29,6 +29,7 @@ class ScoreKeys:
             model.precision,
             model.preprocessing,
             request.image_decoding,
+            request.image_orientation,
             request.max_image_bytes,
             request.max_image_pixels,
         ]

@@ -29,6 +29,9 @@ _SCORE = struct.Struct(f"<{KEY_BYTES}sdB{BYTES_A_ROW}s{RUN_BYTES}s")
 _LINK = struct.Struct(f"<{KEY_BYTES}s{RUN_BYTES}s")
 _CHECKSUM_BYTES = 16
 
+# What is marked of a score, in one byte.
+_TRUNCATED, _UNTURNED = 1, 2
+
 MOST_BYTES = _HEAD.size + _SCORE.size * MOST_SCORES + _LINK.size * 2 * MOST_LINKS + _CHECKSUM_BYTES
 
 
@@ -43,12 +46,14 @@ class Score(NamedTuple):
     :param truncated: its text was longer than the model reads.
     :param mismatched: the row's mismatched pairs, packed.
     :param run: the run that scored it.
+    :param unturned: its image was to be turned, as its EXIF says, and was not.
     """
 
     score: float
     truncated: bool
     mismatched: bytes = NO_PAIRS
     run: bytes = bytes(RUN_BYTES)
+    unturned: bool = False
 
 
 @dataclass
@@ -91,7 +96,8 @@ def encode(pack: Pack) -> bytes:
     after, before = list(pack.after.items())[:MOST_LINKS], list(pack.before.items())[:MOST_LINKS]
     parts = [_HEAD.pack(_MAGIC, len(scores), len(after), len(before))]
     for key, score in scores:
-        parts.append(_SCORE.pack(key, score.score, score.truncated, score.mismatched, score.run))
+        marks = _TRUNCATED * score.truncated | _UNTURNED * score.unturned
+        parts.append(_SCORE.pack(key, score.score, marks, score.mismatched, score.run))
     data = b"".join([*parts, *(_LINK.pack(*link) for link in after + before)])
     return data + _checksum(data)
 
@@ -112,9 +118,9 @@ def decode(data: bytes) -> Pack:
         raise CorruptPack("the length is wrong")
     links = list(_LINK.iter_unpack(data[links_at:]))
     pack = Pack(after=dict(links[:after]), before=dict(links[after:]))
-    for key, score, truncated, mismatched, run in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
-        found = Score(score, bool(truncated), mismatched, run)
-        if not is_storable(found) or truncated > 1:
+    for key, score, marks, mismatched, run in _SCORE.iter_unpack(data[_HEAD.size : links_at]):
+        found = Score(score, bool(marks & _TRUNCATED), mismatched, run, bool(marks & _UNTURNED))
+        if not is_storable(found) or marks > _TRUNCATED | _UNTURNED:
             raise CorruptPack("it holds what is no score")
         pack.scores[key] = found
     if not are_packed(b"".join(score.mismatched for score in pack.scores.values())):

@@ -116,7 +116,11 @@ class ScoreReuse:
                 self._unpaired.append(None)
                 continue
             key, proviso = row
-            score = None if result.score is None else Score(result.score, result.truncated, run=self._run)
+            score = (
+                None
+                if result.score is None
+                else Score(result.score, result.truncated, run=self._run, unturned=result.unturned)
+            )
             sure = proviso is None or self.images.was_read_as(*proviso)
             self._unpaired.append((key, score if sure else None))
         self._record(paired)
@@ -169,7 +173,9 @@ class ScoreReuse:
             ]
         )
         known = [
-            result if score is None else RowResult(score.score, score.truncated, mismatched=score.mismatched)
+            result
+            if score is None
+            else RowResult(score.score, score.truncated, mismatched=score.mismatched, unturned=score.unturned)
             for result, score in zip(rows.known or [None] * len(keys), scores, strict=True)
         ]
         return replace(rows, known=known)

@@ -22,6 +22,7 @@ class Encoding:
     :param embedding: float32 [dimensions], of length 1.
     :param error: why it cannot be encoded; said of every row that refers to it.
     :param truncated: the text was longer than the model reads.
+    :param unturned: the image's EXIF says that it is to be turned, and it was not.
     :param place: where the cache that remembers it keeps its embedding, float32 [dimensions]; None if none does.
     """
 
@@ -29,6 +30,7 @@ class Encoding:
     embedding: NDArray[np.float32] | None = None
     error: RowError | None = None
     truncated: bool = False
+    unturned: bool = False
     place: NDArray[np.float32] | None = None
 
     @property

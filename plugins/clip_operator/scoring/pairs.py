@@ -118,11 +118,12 @@ def _aggregated(
         aggregated(scores, aggregate),
         truncated=any(text.truncated for text in row.texts),
         scores=tuple(scores) if aggregate == "all" else None,
+        unturned=any(image.unturned for image in row.images),
     )
 
 
 def _result(pair: Pair, score: float) -> RowResult:
-    return RowResult(score, truncated=pair.text.truncated, least=_least_aligned(pair))
+    return RowResult(score, truncated=pair.text.truncated, least=_least_aligned(pair), unturned=pair.image.unturned)
 
 
 def _least_aligned(pair: Pair) -> tuple[str, float] | None:

@@ -23,6 +23,7 @@ class RowResult:
         ``score`` is their mean then.
     :param least: of a truncated text, the sentence that agrees least with the image, and its score; None where
         sentences were not asked for.
+    :param unturned: the image's EXIF says that it is to be turned, and it was not.
     """
 
     score: float | None
@@ -31,6 +32,7 @@ class RowResult:
     mismatched: bytes | None = None
     least: tuple[str, float] | None = None
     scores: tuple[float, ...] | None = None
+    unturned: bool = False
 
 
 def written_score(value: object, on_error: OnError) -> float | None:

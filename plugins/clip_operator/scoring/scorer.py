@@ -289,6 +289,7 @@ class _Run:
 
     def _take_image(self, image: BatchedImage) -> None:
         image.batch.unprepared -= 1
+        image.encoding.unturned = image.unturned
         if isinstance(image.error, RowError):
             # It may be remembered for long, and must not keep the frames that it came through.
             image.error.__traceback__ = image.error.__context__ = None

@@ -23,6 +23,7 @@ class Tally:
         self.rows = 0
         self.failures: Counter[str] = Counter()
         self.truncated = 0
+        self.unturned = 0
         self._scores = ScoreCount()
         self._matched = GroupedHistogram()
         self._mismatched = GroupedHistogram()
@@ -36,6 +37,7 @@ class Tally:
         if result.score is None:
             return
         self.truncated += result.truncated
+        self.unturned += result.unturned
         self._scores.add(result.score)
 
     def add_pairs(self, paired: PairedRows) -> None:
@@ -58,6 +60,7 @@ class Tally:
         self.rows += rows.total
         self.failures.update(rows.failures)
         self.truncated += rows.truncated_texts
+        self.unturned += rows.unturned_images
         if scores is not None:
             self._scores.add_counted(scores, int(sums.total), int(sums.squares))
         self._matched.add_counted(sums.matched)
@@ -73,12 +76,15 @@ class Tally:
         """How many rows have no score."""
         return self.rows - self._scores.count
 
-    def row_counts(self, resumed: int = 0, reused: int = 0, truncated_texts: int = 0) -> RowCounts:
+    def row_counts(
+        self, resumed: int = 0, reused: int = 0, truncated_texts: int = 0, unturned_images: int = 0
+    ) -> RowCounts:
         """Return the counts as the manifest holds them.
 
         :param resumed: how many of the rows an earlier try or run had done.
         :param reused: how many had their score in the score store.
         :param truncated_texts: how many texts were cut beside those of which the results say so.
+        :param unturned_images: how many images were not turned, likewise.
         """
         return RowCounts(
             total=self.rows,
@@ -86,6 +92,7 @@ class Tally:
             failed=self.failed,
             failures=dict(sorted(self.failures.items())),
             truncated_texts=truncated_texts + self.truncated,
+            unturned_images=unturned_images + self.unturned,
             resumed=resumed,
             reused=reused,
         )

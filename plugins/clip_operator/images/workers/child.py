@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from clip_operator.errors import ClipOperatorError, JobError, Reason, RowError
 from clip_operator.images.decoding import decode_in_one_thread
 from clip_operator.images.loader import ImageLoader
+from clip_operator.images.orientation import turning
 from clip_operator.images.thumbnail import THUMBNAIL_PIXELS, thumbnail
 from clip_operator.images.workers.limits import DecodingLimits
 from clip_operator.images.workers.memory import WorkerStatus, mapped
@@ -104,6 +105,7 @@ class Worker:
         self._storage = Storage(lambda: settings.access(self._ask_for_keys), begin.cloud)
         self._images = ImageLoader(self._storage, begin.policy, self._held)
         self._limits = DecodingLimits(begin.seconds)
+        self._upright = begin.upright
         logging.getLogger().addHandler(_Forwarding(self._send))
         logging.getLogger("clip_operator").setLevel(logging.INFO)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -241,9 +243,11 @@ class Worker:
         began = time.perf_counter_ns()
         try:
             with self._limited, self._limits.held(len(data)):
-                at_least = THUMBNAIL_PIXELS if order.kind is Kind.THUMBNAIL else self._wanted.at_least
-                with self._images.decode(data, at_least) as decoded:
-                    return self._thumbnail(decoded) if order.kind is Kind.THUMBNAIL else self._pixels(order, decoded)
+                small = order.kind is Kind.THUMBNAIL
+                at_least = THUMBNAIL_PIXELS if small else self._wanted.at_least
+                to_one_size = small or (self._wanted.resizing is not None and self._wanted.resizing.pixels is not None)
+                with self._images.decode(data, at_least, upright=self._upright, to_one_size=to_one_size) as decoded:
+                    return self._thumbnail(decoded) if small else self._pixels(order, decoded)
         finally:
             self._status.number = 0
             self._status.decoded(time.perf_counter_ns() - began)
@@ -253,17 +257,18 @@ class Worker:
         return ["thumbnail", len(self._blobs[-1])]
 
     def _pixels(self, order: Order, image: Image.Image) -> list[Any]:
+        unturned = turning(image) is not None
         if self._wanted.resizing is not None:
             image = self._wanted.resizing.apply(image)
         data = image.tobytes()
         if self._wanted.resizing is not None and len(data) <= self._wanted.slot_bytes:
             start = self._wanted.first_slot + order.slot * self._wanted.slot_bytes
             self._view[start : start + len(data)] = data
-            return ["pixels", *image.size]
+            return ["pixels", *image.size, unturned]
         self._blobs.append(data)
         # Of an image that is as it was: what is laid onto white has nothing transparent any more.
         transparency = image.info.get("transparency") if self._wanted.resizing is None else None
-        return ["image", *image.size, transparency if isinstance(transparency, tuple) else None]
+        return ["image", *image.size, unturned, transparency if isinstance(transparency, tuple) else None]
 
     def _fetch_again(self, image: _Fetched, error: RowError) -> bool:
         """Give an image that cannot be decoded a second chance, if it was fetched: it may have been cut on the way."""

@@ -79,6 +79,7 @@ class ImageWorkers:
     :param files: how workers reach stores: as this does.
     :param seconds: the processor time that decoding one image may take.
     :param most: the most workers; by default one for each processor.
+    :param upright: turn images as their EXIF says.
     """
 
     def __init__(
@@ -88,12 +89,14 @@ class ImageWorkers:
         seconds: int,
         stop: threading.Event | None = None,
         most: int | None = None,
+        *,
+        upright: bool = False,
     ) -> None:
         self._images = images
         self._s3 = files.s3_access
         self._seconds = seconds
         self._stop = stop or threading.Event()
-        self._begin = Begin(images.policy, S3Settings.of(self._s3), files.cloud_access, seconds)
+        self._begin = Begin(images.policy, S3Settings.of(self._s3), files.cloud_access, seconds, upright)
         self._pixels: Pixels | None = None
         self._most = usable_cpus() if most is None else most
         self._wanted_workers = 1
@@ -382,9 +385,10 @@ class ImageWorkers:
     def _take(self, task: ImageTask, outcome: list[Any], blob: memoryview) -> int:
         """Put to a task what came of it; return how many bytes of the blob are its."""
         match outcome:
-            case ["pixels", int(width), int(height)]:
-                task.size = width, height
-            case ["image", int(width), int(height), transparency]:
+            case ["pixels", int(width), int(height), bool(unturned)]:
+                task.size, task.unturned = (width, height), unturned
+            case ["image", int(width), int(height), bool(unturned), transparency]:
+                task.unturned = unturned
                 length = 3 * width * height
                 task.result = _whole_image((width, height), blob[:length], transparency)
                 return length

@@ -25,6 +25,7 @@ class ImageTask:
     :param done: it is: there is ``size`` or ``result``, or ``error``.
     :param size: width and height of the pixels in the slot.
     :param result: the whole image where it is not resized or has no room in a slot; a thumbnail's file.
+    :param unturned: its EXIF says that it is to be turned, and it is as it is stored.
     :param error: what went wrong: a :class:`RowError` if it is this image's fault.
     :param version: which version of its file it was, where that was asked for and there is one.
     :param deaths: how often a worker died with it.
@@ -37,6 +38,7 @@ class ImageTask:
     done: bool = False
     size: tuple[int, int] | None = None
     result: Image.Image | bytes | None = None
+    unturned: bool = False
     error: BaseException | None = None
     version: ObjectInfo | None = None
     deaths: int = 0

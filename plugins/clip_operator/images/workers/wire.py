@@ -39,12 +39,14 @@ class Begin:
     :param s3: how S3 is reached; credentials are asked for.
     :param cloud: how Google's store and Azure are.
     :param seconds: the processor time that decoding one image may take.
+    :param upright: images are turned as their EXIF says.
     """
 
     policy: ImagePolicy
     s3: S3Settings
     cloud: CloudAccess
     seconds: int
+    upright: bool
 
 
 @dataclass(frozen=True, slots=True)
