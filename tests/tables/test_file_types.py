@@ -25,7 +25,7 @@ from clip_operator.tables import (
 )
 from tests.tables.rewriting import rewrite, rewritten
 
-JSONL, JSON, CSV, PARQUET, TAR = (FileType(table_format) for table_format in TableFormat)
+JSONL, JSON, CSV, TSV, PARQUET, TAR = (FileType(table_format) for table_format in TableFormat)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ JSONL, JSON, CSV, PARQUET, TAR = (FileType(table_format) for table_format in Tab
         ("rows.json.gz", FileType(TableFormat.JSON, gzip=True)),
         ("rows.csv", FileType(TableFormat.CSV)),
         ("rows.v2.csv.gz", FileType(TableFormat.CSV, gzip=True)),
+        ("cc3m.TSV.gz", FileType(TableFormat.TSV, gzip=True)),
         ("rows.parquet", FileType(TableFormat.PARQUET)),
         ("rows.pq", FileType(TableFormat.PARQUET)),
         ("s3://bucket/00000.tar", FileType(TableFormat.TAR)),
@@ -59,7 +60,7 @@ def test_pickle_is_refused_with_the_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows", "", "rows.gz", "gz", "jsonl/", "rows.jsonl.zst"])
 def test_other_names_are_refused_with_the_formats_there_are(name: str) -> None:
-    with pytest.raises(RequestError, match=r"jsonl, json, csv .* and parquet"):
+    with pytest.raises(RequestError, match=r"jsonl, json, csv, .* and parquet"):
         file_type_of(name)
 
 
@@ -71,10 +72,11 @@ def test_gzip_around_parquet_is_refused() -> None:
 
 
 LOSSLESS = [(JSONL, JSONL), (JSONL, JSON), (JSON, JSON), (JSON, JSONL)]
-LOSSLESS += [(CSV, CSV), (CSV, JSON), (CSV, JSONL), (PARQUET, PARQUET), (TAR, JSONL), (TAR, JSON), (TAR, PARQUET)]
+LOSSLESS += [(CSV, CSV), (CSV, JSON), (CSV, JSONL), (TSV, TSV), (TSV, JSON), (TSV, JSONL)]
+LOSSLESS += [(PARQUET, PARQUET), (TAR, JSONL), (TAR, JSON), (TAR, PARQUET)]
 
 
-@pytest.mark.parametrize(("source", "target"), list(product([JSONL, JSON, CSV, PARQUET, TAR], repeat=2)))
+@pytest.mark.parametrize(("source", "target"), list(product([JSONL, JSON, CSV, TSV, PARQUET, TAR], repeat=2)))
 def test_only_lossless_conversions_are_accepted(source: FileType, target: FileType) -> None:
     if (source, target) in LOSSLESS:
         check_conversion(source, target)

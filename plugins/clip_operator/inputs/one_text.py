@@ -1,4 +1,4 @@
-"""One JSONL, JSON or CSV file, plain or gzip, cut between its records."""
+"""One JSONL, JSON, CSV or TSV file, plain or gzip, cut between its records."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from clip_operator.errors import JobError
-from clip_operator.inputs.csv_header import read_csv_header
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.machine.disk import written_to
 from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display
-from clip_operator.tables import FileType, Span, TableFormat, cut_text
+from clip_operator.tables import DELIMITED, FileType, Span, cut_text, header_of
 
 _BLOCK_BYTES = 1 << 20
 
@@ -47,18 +46,18 @@ class OneText:
             self.storage.download(self.info, path)
             return LocalInput(path, self.file_type)
         check_version(self.info, shard)
-        header = self._header(folder / "input.header") if self.file_type.format is TableFormat.CSV else b""
+        header = self._header(path) if self.file_type.format in DELIMITED else b""
         with _errors_explained(self.info, path):
             path.write_bytes(header)
             if self.file_type.gzip:
                 self._unpack(shard, path)
         if not self.file_type.gzip and shard.stop > shard.start:
             self.storage.download_range(self.info, shard.start, shard.stop - shard.start, path, at=len(header))
-        return LocalInput(path, FileType(self.file_type.format), fragment_of(shard))
+        return LocalInput(path, replace(self.file_type, gzip=False), fragment_of(shard))
 
-    def _header(self, scratch: Path) -> bytes:
-        with _errors_explained(self.info, scratch), self._text() as text:
-            return read_csv_header(text, scratch)
+    def _header(self, path: Path) -> bytes:
+        with _errors_explained(self.info, path), self._text() as text:
+            return header_of(text, replace(self.file_type, gzip=False))
 
     def _unpack(self, shard: Shard, path: Path) -> None:
         """Append the shard's text to the file."""

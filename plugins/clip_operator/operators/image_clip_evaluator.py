@@ -58,7 +58,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.
 
     :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
-        the format: ``jsonl``, ``json``, ``csv`` (each also ``.gz``) or ``parquet``. May be left out for ``step >= 1``.
+        the format: ``jsonl``, ``json``, ``csv``, ``tsv`` (each also ``.gz``) or ``parquet``. May be left out for
+        ``step >= 1``.
     :param cache_path: URI of the folder that holds the steps from 1 on.
     :param file_name_prefix: what their names start with. Default: ``dataflow_cache_step``.
     :param cache_type: their format, by suffix. Default: ``jsonl``.
@@ -67,6 +68,15 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param input_image_key: column that holds or names the image: a path relative to ``image_root``, a URI, a ``data:``
         URI, or image bytes. Default: ``image_path``.
     :param input_text_key: column that holds the caption. Default: ``text``.
+    :param delimiter: of CSV and TSV, the character between two cells. The output is written in the same way, as for the
+        next three. Default: a comma, in TSV a tab; or what Excel's first line ``sep=;`` says.
+    :param quotechar: of CSV and TSV, the character around cells that hold others' marks, or ``none`` where quotes are
+        text. Default: a double quote.
+    :param escapechar: of CSV and TSV, the character that makes the one behind it text, as a backslash. Default: none.
+    :param encoding: of CSV and TSV, as in ``utf-16-le`` or ``cp1252``. Default: UTF-8, or UTF-16 where a byte order
+        mark says so.
+    :param column_names: the columns of a CSV or TSV file without a header. The output has none, either; its columns are
+        these and then those that are added. Default: the first line names the columns.
     :param output_key: column to add. Default: ``clip_score``.
     :param model_name: any CLIP-family checkpoint that transformers loads: a hub id, a local folder, an ``s3://``
         prefix, or ``builtin://shapes-clip`` (for demos and tests). Default: ``openai/clip-vit-base-patch32``.
@@ -148,6 +158,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {
+        "column_names": "json",
         "image_hosts": "json",
         "image_buckets": "json",
         "max_error_rates": "json",
@@ -168,6 +179,11 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         step: int | str = 0,
         input_image_key: str = "image_path",
         input_text_key: str = "text",
+        delimiter: str | None = None,
+        quotechar: str | None = None,
+        escapechar: str | None = None,
+        encoding: str | None = None,
+        column_names: Sequence[str] = (),
         output_key: str = "clip_score",
         model_name: str = "openai/clip-vit-base-patch32",
         model_revision: str | None = None,

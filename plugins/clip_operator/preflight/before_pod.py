@@ -105,7 +105,7 @@ class _Checks:
         if scheme_of(self.request.input) == "file":
             return None  # it may be mounted in the pod alone, and a data set of the hub be fetched there alone
         try:
-            source = find_input(self.storage, self.request.input)
+            source = find_input(self.storage, self.request.input, self.request.dialect)
         except (ObjectNotFound, BucketNotFound):
             raise
         except StorageError as error:

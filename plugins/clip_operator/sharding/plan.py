@@ -197,7 +197,7 @@ def plan_shards(
             "rescore needs the whole previous output in one place, so it is for single tasks and for part files. With "
             "shards, reuse= keeps scores across runs, and tries failed rows again"
         )
-    data = find_input(storage, request.input)
+    data = find_input(storage, request.input, request.dialect)
     if not data.info.etag:
         raise JobError(
             f"the store of {display(request.input)} tells no versions apart, so shards cannot be sure "

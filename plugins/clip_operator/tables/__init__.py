@@ -25,8 +25,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clip_operator.tables.cutting import Cuts, Span, cut_text
-from clip_operator.tables.file_types import FileType, TableFormat, check_conversion, file_type_of
+from clip_operator.tables.cutting import Cuts, Span, cut_text, header_of
+from clip_operator.tables.file_types import DELIMITED, FileType, TableFormat, check_conversion, file_type_of
 from clip_operator.tables.formats import FORMATS
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import join_arrays
@@ -44,6 +44,7 @@ from clip_operator.tables.table import (
 from clip_operator.tables.text_files import gzipped
 
 __all__ = [
+    "DELIMITED",
     "WHOLE",
     "AddedType",
     "AddedValue",
@@ -65,6 +66,7 @@ __all__ = [
     "cut_text",
     "file_type_of",
     "gzipped",
+    "header_of",
     "join_arrays",
     "join_parquet",
     "open_table",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
+from clip_operator.tables import csv
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.formats import FORMATS, TextFormat
 from clip_operator.tables.text_files import MeasuredText
@@ -30,11 +31,20 @@ class Cuts:
     """A text table in spans, in order and without gaps. There is always one, if only with 0 rows.
 
     :param header_bytes: how much of the text comes before the first span: in CSV the header, with what stands
-        before it. A span of CSV is read with these bytes in front.
+        before it. A span of CSV is read with its header in front, which is what :func:`header_of` returns.
     """
 
     header_bytes: int
     spans: tuple[Span, ...]
+
+
+def header_of(stream: BinaryIO, file_type: FileType) -> bytes:
+    """Return what stands in front of the rows of a CSV or TSV file, without which none of them can be read.
+
+    :param stream: the table as it is stored, from its beginning, of which no more is read than that needs.
+    :raises JobError: it cannot be read.
+    """
+    return csv.header_bytes(MeasuredText(stream, file_type))
 
 
 def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
@@ -54,7 +64,7 @@ def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
     table_format = FORMATS[file_type.format]
     if not isinstance(table_format, TextFormat):
         raise ValueError(f"{file_type} is not cut as a text")
-    text = MeasuredText(stream, file_type.gzip)
+    text = MeasuredText(stream, file_type)
     ends = table_format.row_ends(text)
     header_bytes = next(ends)
     spans: list[Span] = []

@@ -17,19 +17,31 @@ from clip_operator.tables.text_files import gzipped
 class TextWriter(TableWriter):
     """A text file that grows. The gzip header holds neither time nor name: the same text, the same bytes.
 
+    :param encoding: the text's; that of a byte order, and not one that begins with a mark.
     :raises JobError: here and in all methods, where the disk does not take the file.
     """
 
-    def __init__(self, path: Path, file_type: FileType) -> None:
+    def __init__(self, path: Path, file_type: FileType, encoding: str = "utf-8") -> None:
         self._path = path
+        self._encoding = encoding
         with written_to(path):
             self._file = path.open("wb")
         self._stream: BinaryIO | gzip.GzipFile = gzipped(self._file) if file_type.gzip else self._file
 
     def _append(self, text: str) -> None:
-        """Append text, encoded as UTF-8."""
+        """Append text.
+
+        :raises JobError: as in all methods, or the encoding has no place for it.
+        """
+        try:
+            encoded = text.encode(self._encoding)
+        except UnicodeEncodeError as error:
+            raise JobError(
+                f"{error.object[error.start]!r}, in a value or a name to add, cannot be written in {self._encoding}, "
+                "the encoding of the input; write the step as jsonl, or the input as UTF-8"
+            ) from None
         with written_to(self._path):
-            self._stream.write(text.encode())
+            self._stream.write(encoded)
 
     def close(self) -> None:
         self._close_file()
