@@ -201,7 +201,7 @@ class EvaluationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    input: Uri = Field(description="URI of the step file to read: jsonl, json, csv, tsv (also .gz) or parquet.")
+    input: Uri = Field(description="URI of the step file to read: jsonl, json, csv, tsv (also .gz, …) or parquet.")
     output: Uri = Field(description="URI of the step file to write.")
     input_image_key: ColumnName = Field("image_path", description="Column that holds or names the image.")
     input_text_key: ColumnName = Field("text", description="Column that holds the caption.")

@@ -16,7 +16,9 @@ from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import merge_shards, plan_shards
 from clip_operator.storage import Storage
-from tests.conftest import SHAPES
+from clip_operator.tables import Compression, unpacked
+from clip_operator.tables import packed as pack
+from tests.conftest import S3, SHAPES
 
 NAMES = ["id", "image_path", "text"]
 
@@ -45,17 +47,17 @@ def written(rows: list[list[str]], **form: Any) -> str:
     return text.getvalue()
 
 
-def request(source: Path | str, output: Path, images: Path, **fields: Any) -> EvaluationRequest:
+def request(source: Path | str, output: Path | str, images: Path, **fields: Any) -> EvaluationRequest:
     places = {"input": str(source), "output": str(output), "image_root": str(images), "model": SHAPES}
     return parse_request({**places, "max_error_rate": 0.5, "resume_point_rows": 4, **fields})
 
 
-def in_shards(wanted: EvaluationRequest, shards: int) -> EvaluationManifest:
-    plan = plan_shards(wanted, Storage(), shards=shards)
+def in_shards(wanted: EvaluationRequest, shards: int, storage: Storage) -> EvaluationManifest:
+    plan = plan_shards(wanted, storage, shards=shards)
     assert len(plan.names) == shards
     for name in plan.names:
-        evaluate(plan.shard_request(name, None))
-    return merge_shards(plan.uri, Storage(), None)
+        evaluate(plan.shard_request(name, None), storage)
+    return merge_shards(plan.uri, storage, None)
 
 
 KINDS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
@@ -89,11 +91,41 @@ def test_a_dialect_is_scored_as_the_plain_file_is_and_keeps_its_bytes(
     lines = content.removeprefix(preamble).split("\r\n")[:-1]
     expected = "".join(f"{line}{delimiter}{cell}\r\n" for line, cell in zip(lines, added, strict=True))
     assert output.decode(encoding) == preamble + expected
-    merged = in_shards(wanted.model_copy(update={"output": str(tmp_path / f"merged.{ending}")}), 3)
+    merged = in_shards(wanted.model_copy(update={"output": str(tmp_path / f"merged.{ending}")}), 3, Storage())
     assert Path(merged.output.uri).read_bytes() == output
     evaluate(request(tmp_path / f"in.{ending}", tmp_path / "out.jsonl", shapes_dataset, **said))
     objects = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [[row[name] for name in NAMES] for row in objects] == rows
+
+
+@pytest.mark.parametrize("ending", ["csv.gz", "tsv.zst", "jsonl.zst", "csv.bz2", "json.xz"])
+def test_a_compressed_file_is_scored_as_the_plain_file_is_by_one_task_and_in_shards(
+    rows: list[list[str]], plain: list[str], shapes_dataset: Path, s3: S3, ending: str
+) -> None:
+    table, _, compression = ending.partition(".")
+    objects = [dict(zip(NAMES, row, strict=True)) for row in rows]
+    texts = {
+        "csv": written([NAMES, *rows]),
+        "tsv": written([NAMES, *rows], delimiter="\t"),
+        "jsonl": "".join(json.dumps(row) + "\n" for row in objects),
+        "json": json.dumps(objects),
+    }
+    packed = io.BytesIO()
+    with pack(packed, Compression(compression)) as stream:
+        stream.write(texts[table].encode())
+    source = s3.put(f"in.{ending}", packed.getvalue())
+    wanted = request(source, f"s3://{s3.bucket}/out.{ending}", shapes_dataset)
+    evaluate(wanted, s3.storage)
+    merged = wanted.model_copy(update={"output": f"s3://{s3.bucket}/merged.{ending}"})
+    assert in_shards(merged, 3, s3.storage).output.size == len(s3.get(wanted.output))
+    assert s3.get(merged.output) == s3.get(wanted.output)
+    output = unpacked(io.BytesIO(s3.get(wanted.output)), Compression(compression)).read().decode()
+    if table in ("csv", "tsv"):
+        lines = list(csv.reader(io.StringIO(output), delimiter="\t" if table == "tsv" else ","))
+        assert [line[3] for line in lines[1:]] == plain
+    else:
+        scored = json.loads(output) if table == "json" else [json.loads(line) for line in output.splitlines()]
+        assert [row["clip_score"] for row in scored] == [float(score) if score else None for score in plain]
 
 
 def test_what_needs_the_output_finds_its_columns_without_a_header(

@@ -58,8 +58,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.
 
     :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
-        the format: ``jsonl``, ``json``, ``csv``, ``tsv`` (each also ``.gz``) or ``parquet``. May be left out for
-        ``step >= 1``.
+        the format: ``jsonl``, ``json``, ``csv``, ``tsv`` (each also ``.gz``, ``.zst``, ``.bz2`` or ``.xz``) or
+        ``parquet``. May be left out for ``step >= 1``.
     :param cache_path: URI of the folder that holds the steps from 1 on.
     :param file_name_prefix: what their names start with. Default: ``dataflow_cache_step``.
     :param cache_type: their format, by suffix. Default: ``jsonl``.

@@ -123,7 +123,7 @@ class ShardPlan(BaseModel):
         output_type = file_type_of(self.request.output)
         if self.standalone:
             return join(parent(self.request.output), f"part-{name}.{output_type}")
-        return f"{self.folder}{name}.{FileType(output_type.format)}"  # gzip is left to the merge
+        return f"{self.folder}{name}.{FileType(output_type.format)}"  # compression is left to the merge
 
     def has_made(self, index: int, manifest: EvaluationManifest) -> bool:
         """Tell whether a manifest is of this shard, counted from 0, of this plan.

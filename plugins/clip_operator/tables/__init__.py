@@ -25,8 +25,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from clip_operator.tables.compression import NotUnpacked, packed, unpacked
 from clip_operator.tables.cutting import Cuts, Span, cut_text, header_of
-from clip_operator.tables.file_types import DELIMITED, FileType, TableFormat, check_conversion, file_type_of
+from clip_operator.tables.file_types import (
+    DELIMITED,
+    Compression,
+    FileType,
+    TableFormat,
+    check_conversion,
+    file_type_of,
+)
 from clip_operator.tables.formats import FORMATS
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import join_arrays
@@ -41,7 +49,6 @@ from clip_operator.tables.table import (
     TableWriter,
     UnreadableValue,
 )
-from clip_operator.tables.text_files import gzipped
 
 __all__ = [
     "DELIMITED",
@@ -49,9 +56,11 @@ __all__ = [
     "AddedType",
     "AddedValue",
     "Chunk",
+    "Compression",
     "Cuts",
     "FileType",
     "Fragment",
+    "NotUnpacked",
     "ParquetLayout",
     "RowGroup",
     "Span",
@@ -65,12 +74,13 @@ __all__ = [
     "create_table",
     "cut_text",
     "file_type_of",
-    "gzipped",
     "header_of",
     "join_arrays",
     "join_parquet",
     "open_table",
+    "packed",
     "parquet_layout",
+    "unpacked",
 ]
 
 

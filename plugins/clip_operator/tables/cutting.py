@@ -53,7 +53,7 @@ def cut_text(stream: BinaryIO, file_type: FileType, rows: int) -> Cuts:
     What stands between two rows, such as a blank line or the comma in an array, is the start of the later one's
     span; what comes behind the last row belongs to the last span. Memory does not grow with the table.
 
-    :param stream: the table as it is stored, from its beginning; gzip is unpacked on the way. Lines and blocks are read
+    :param stream: the table as it is stored, from its beginning; unpacked on the way. Lines and blocks are read
         from it as they are needed, so it should be buffered. It is not closed.
     :param rows: the rows of each span but the last, at least 1.
     :raises JobError: what ``scan()`` raises, only that the text of JSONL rows is not looked at.

@@ -29,15 +29,24 @@ DELIMITED = (TableFormat.CSV, TableFormat.TSV)
 """The formats that are cells with a delimiter between them."""
 
 
+class Compression(StrEnum):
+    """What the file of a text is packed with as a whole, by the ending of its name."""
+
+    GZIP = "gz"
+    BZIP2 = "bz2"
+    XZ = "xz"
+    ZSTD = "zst"
+
+
 @dataclass(frozen=True)
 class FileType:
-    """A table format, and whether the file as a whole is gzip-compressed (text formats only).
+    """A table format, and what the file as a whole is compressed with, if it is (text formats only).
 
     :param dialect: what is said of how cells are written; ``USUAL`` in all formats but CSV and TSV.
     """
 
     format: TableFormat
-    gzip: bool = False
+    compression: Compression | None = None
     dialect: Dialect = USUAL
 
     def written_in(self, dialect: Dialect) -> FileType:
@@ -46,7 +55,7 @@ class FileType:
 
     def __str__(self) -> str:
         """Return the file name's ending without its first dot: ``jsonl``, ``csv.gz``."""
-        return f"{self.format.value}.gz" if self.gzip else self.format.value
+        return f"{self.format.value}.{self.compression}" if self.compression else self.format.value
 
 
 _FORMAT_OF_ENDING = {
@@ -59,7 +68,8 @@ _FORMAT_OF_ENDING = {
     "pq": TableFormat.PARQUET,
     "tar": TableFormat.TAR,
 }
-_KNOWN_ENDINGS = "jsonl, json, csv, tsv (each also with .gz) and parquet; and tar, to be read only"
+_KNOWN_ENDINGS = "jsonl, json, csv, tsv (each also with .gz, .zst, .bz2 or .xz) and parquet; and tar, to be read only"
+_COMPRESSIONS = frozenset(Compression)
 _PICKLE_ENDINGS = frozenset({"pkl", "pickle"})
 
 
@@ -72,9 +82,9 @@ def file_type_of(name: str, dialect: Dialect = USUAL) -> FileType:
     :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose (pickle).
     """
     endings = name.rsplit("/", 1)[-1].lower().split(".")
-    compressed = len(endings) > 1 and endings[-1] == "gz"
-    if compressed:
-        endings.pop()
+    compression = None
+    if len(endings) > 1 and endings[-1] in _COMPRESSIONS:
+        compression = Compression(endings.pop())
     ending = endings[-1]
     if ending in _PICKLE_ENDINGS:
         raise RequestError(
@@ -84,11 +94,11 @@ def file_type_of(name: str, dialect: Dialect = USUAL) -> FileType:
     table_format = _FORMAT_OF_ENDING.get(ending)
     if table_format is None:
         raise RequestError(f"{name!r} does not end in a known table format. Known are {_KNOWN_ENDINGS}.")
-    if table_format is TableFormat.PARQUET and compressed:
-        raise RequestError(f"{name!r}: Parquet compresses inside the file; name it without .gz.")
-    if table_format is TableFormat.TAR and compressed:
+    if table_format is TableFormat.PARQUET and compression:
+        raise RequestError(f"{name!r}: Parquet compresses inside the file; name it without .{compression}.")
+    if table_format is TableFormat.TAR and compression:
         raise RequestError(f"{name!r}: images are compressed already, so tars are read as they are; unpack it once.")
-    return FileType(table_format, compressed).written_in(dialect)
+    return FileType(table_format, compression).written_in(dialect)
 
 
 _LOSSLESS_TARGETS: dict[TableFormat, tuple[TableFormat, ...]] = {

@@ -1,22 +1,20 @@
-"""Opens plain and gzip text files: strict text in lines or blocks, bounded, and deterministic bytes out."""
+"""Opens plain and compressed text files: strict text in lines or blocks, bounded, and deterministic bytes out."""
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, AnyStr, BinaryIO, cast
+from typing import AnyStr, BinaryIO
 
 from clip_operator.errors import JobError
-from clip_operator.machine.stopping import check_not_stopped
-from clip_operator.tables.file_types import FileType
+from clip_operator.tables.compression import hint_of_magic, unpacked
+from clip_operator.tables.file_types import Compression, FileType
 
 MAX_ROW_LENGTH = 256 * 1024 * 1024
 """The longest row that is accepted, so that memory stays bounded: bytes of memory that its text takes.
@@ -34,8 +32,6 @@ BYTE_ORDER_MARK = "\ufeff"
 _BYTE_ORDERS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _LONGEST_MARK = len(codecs.BOM_UTF8)
 _BLOCK_BYTES = 1024 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
-_COMPRESSION_LEVEL = 6
 _MOST_WIDTH = 4
 _SHORT = 1024  # in longer texts, what Python adds to each of them is nothing
 _CONTINUING = bytes(range(0x80, 0xC0))
@@ -81,12 +77,12 @@ def too_many_values(place: str, hint: str = "") -> JobError:
     return JobError(f"{place} has more than {MAX_ROW_VALUES:,} values, the most that are accepted. {hint}".rstrip())
 
 
-def byte_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[bytes]:
+def byte_lines(source: Path | BinaryIO, compression: Compression | None) -> Iterator[bytes]:
     """Yield the lines of a file, or of a stream, each with its own ending; only a line feed ends a line.
 
-    :raises JobError: if the gzip data is broken, or a line is longer than ``MAX_ROW_LENGTH``.
+    :raises JobError: if it cannot be unpacked, or a line is longer than ``MAX_ROW_LENGTH``.
     """
-    with _opened(source, compressed) as stream:
+    with _opened(source, compression) as stream:
         yield from _byte_lines(stream)
 
 
@@ -97,12 +93,12 @@ def _byte_lines(stream: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def read_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
+def read_lines(source: Path | BinaryIO, compression: Compression | None) -> Iterator[str]:
     """Yield the text of ``byte_lines``.
 
-    :raises JobError: if the gzip data is broken, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
+    :raises JobError: if it cannot be unpacked, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
     """
-    for number, line in enumerate(byte_lines(source, compressed), 1):
+    for number, line in enumerate(byte_lines(source, compression), 1):
         yield _decoded(line, number, "utf-8", "utf-8")
 
 
@@ -124,10 +120,14 @@ class TextLines:
     """
 
     def __init__(
-        self, source: Path | BinaryIO, compressed: bool, encoding: str | None = None, block_bytes: int = _BLOCK_BYTES
+        self,
+        source: Path | BinaryIO,
+        compression: Compression | None,
+        encoding: str | None = None,
+        block_bytes: int = _BLOCK_BYTES,
     ) -> None:
         self._source = source
-        self._compressed = compressed
+        self._compression = compression
         self._asked = encoding
         self._block_bytes = block_bytes
         self.encoding = encoding or "utf-8"
@@ -136,10 +136,10 @@ class TextLines:
     def __iter__(self) -> Iterator[str]:
         """Yield the lines.
 
-        :raises JobError: the gzip data is broken, a line is not text in the encoding or longer than ``MAX_ROW_LENGTH``,
+        :raises JobError: it cannot be unpacked, a line is not text in the encoding or longer than ``MAX_ROW_LENGTH``,
             or the byte order mark is another encoding's.
         """
-        with _opened(self._source, self._compressed, self._block_bytes) as stream:
+        with _opened(self._source, self._compression, self._block_bytes) as stream:
             self.encoding = _encoding_of(stream.peek(_LONGEST_MARK)[:_LONGEST_MARK], self._asked)
             yield from self._wide(stream) if self.encoding in _BYTE_ORDERS.values() else self._narrow(stream)
 
@@ -153,7 +153,7 @@ class TextLines:
             yield text
 
     def _wide(self, stream: BinaryIO) -> Iterator[str]:
-        text = io.TextIOWrapper(cast("BinaryIO", stream), self.encoding, newline="\n")
+        text = io.TextIOWrapper(stream, self.encoding, newline="\n")
         number, most = 1, MAX_ROW_LENGTH // _MOST_WIDTH
         try:
             for number, line in enumerate(iter(partial(text.readline, most + 1), ""), 1):
@@ -180,14 +180,14 @@ def _encoding_of(start: bytes, asked: str | None) -> str:
     return marked or asked or "utf-8"
 
 
-def read_blocks(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
+def read_blocks(source: Path | BinaryIO, compression: Compression | None) -> Iterator[str]:
     """Yield the text of a file, or of a stream, in blocks of about 1 MiB, cut anywhere between two characters.
 
-    :raises JobError: if the gzip data is broken, or the text is not UTF-8.
+    :raises JobError: if it cannot be unpacked, or the text is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    with _opened(source, compressed) as stream:
+    with _opened(source, compression) as stream:
         block = b"start"
         while block:
             block = stream.read(_BLOCK_BYTES)
@@ -202,51 +202,18 @@ def read_blocks(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
 def _not_text(line: int, error: UnicodeDecodeError, asked: str | None = "utf-8") -> JobError:
     encoding = (asked or "utf-8").upper()
     text = f"line {line} is not {encoding} text ({error.reason}, byte 0x{error.object[error.start]:02x})"
-    if line == 1 and error.object.startswith(_GZIP_MAGIC):
-        return JobError(f"{text}. The data is gzip-compressed: let the file name end in .gz, or unpack it once.")
+    if line == 1 and (hint := hint_of_magic(error.object)):
+        return JobError(f"{text}. {hint}")
     return JobError(f"{text}. Write the file as UTF-8{', or name its encoding' if asked != 'utf-8' else ''}.")
 
 
 @contextmanager
-def _opened(source: Path | BinaryIO, compressed: bool, block_bytes: int = _BLOCK_BYTES) -> Iterator[io.BufferedReader]:
+def _opened(
+    source: Path | BinaryIO, compression: Compression | None, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[io.BufferedReader]:
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        if not compressed:
-            yield io.BufferedReader(_Watched(file), block_bytes)
-            return
-        try:
-            # Watched on both sides: a little of gzip data can hold a lot of text, and a lot of it none at all. The
-            # outer buffer is the one in C: lines straight from GzipFile cost a Python call each.
-            unpacked = gzip.GzipFile(fileobj=cast("BinaryIO", _Watched(file)))
-            yield io.BufferedReader(_Watched(unpacked), block_bytes)
-        except gzip.BadGzipFile as error:
-            raise JobError(f"The file name ends in .gz but the data is not whole gzip data ({error}).") from error
-        except EOFError as error:
-            raise JobError("The gzip data ends too early: the file was cut off. Write or upload it again.") from error
-        except zlib.error as error:
-            raise JobError(f"The gzip data is damaged ({error}). Write or upload the file again.") from error
-
-
-class _Watched(io.RawIOBase):
-    """A stream that looks, before each read, whether the work was told to stop."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        check_not_stopped()
-        return int(self._stream.readinto(buffer))
-
-
-def gzipped(target: BinaryIO) -> gzip.GzipFile:
-    """Return a file whose bytes go to `target` compressed, without time or name: the same bytes in, the same bytes out.
-
-    To be closed, which leaves the target open.
-    """
-    return gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, fileobj=target, mtime=0)
+        # A buffer in C: lines straight from what unpacks cost a Python call each.
+        yield io.BufferedReader(unpacked(file, compression), block_bytes)
 
 
 class MeasuredText:
@@ -265,15 +232,15 @@ class MeasuredText:
     def size(self) -> int:
         return self._size if self._lines is None else self._lines.size
 
-    def read(self, texts_of: Callable[[BinaryIO, bool], Iterator[AnyStr]]) -> Iterator[AnyStr]:
+    def read(self, texts_of: Callable[[BinaryIO, Compression | None], Iterator[AnyStr]]) -> Iterator[AnyStr]:
         """Yield what :func:`byte_lines`, :func:`read_lines` or :func:`read_blocks` yields of it."""
-        for text in texts_of(self._stream, self.file_type.gzip):
+        for text in texts_of(self._stream, self.file_type.compression):
             self._size += size_in_bytes(text)
             yield text
 
     def lines(self, block_bytes: int = _BLOCK_BYTES) -> TextLines:
         """Return the lines of a text that may be in another encoding than UTF-8."""
-        self._lines = TextLines(self._stream, self.file_type.gzip, self.file_type.dialect.encoding, block_bytes)
+        self._lines = TextLines(self._stream, self.file_type.compression, self.file_type.dialect.encoding, block_bytes)
         return self._lines
 
 

@@ -1,21 +1,19 @@
-"""Writes a new text file, plain or gzip, that is completed at the end or removed after an error."""
+"""Writes a new text file, plain or compressed, that is completed at the end or removed after an error."""
 
 from __future__ import annotations
 
-import gzip
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from clip_operator.errors import JobError
 from clip_operator.machine.disk import written_to
+from clip_operator.tables.compression import packed
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.table import TableWriter
-from clip_operator.tables.text_files import gzipped
 
 
 class TextWriter(TableWriter):
-    """A text file that grows. The gzip header holds neither time nor name: the same text, the same bytes.
+    """A text file that grows. The same text gives the same bytes.
 
     :param encoding: the text's; that of a byte order, and not one that begins with a mark.
     :raises JobError: here and in all methods, where the disk does not take the file.
@@ -26,7 +24,7 @@ class TextWriter(TableWriter):
         self._encoding = encoding
         with written_to(path):
             self._file = path.open("wb")
-        self._stream: BinaryIO | gzip.GzipFile = gzipped(self._file) if file_type.gzip else self._file
+        self._stream = packed(self._file, file_type.compression)
 
     def _append(self, text: str) -> None:
         """Append text.

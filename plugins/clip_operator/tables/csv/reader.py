@@ -145,7 +145,7 @@ class CsvReader(RowReader):
         return header, _first_of_all(rows, header) if self.fragment.first and not header.record else rows
 
     def _lines(self, path: Path) -> TextLines:
-        return TextLines(path, self.file_type.gzip, self.file_type.dialect.encoding)
+        return TextLines(path, self.file_type.compression, self.file_type.dialect.encoding)
 
     def _check_said(self, header: CsvHeader) -> None:
         """Of files that make up one table, each shard reads some: what is only told by a file is told to one shard."""

@@ -15,7 +15,7 @@ from clip_operator.tables.file_types import FileType, TableFormat
 from clip_operator.tables.table import AddedValue
 
 if TYPE_CHECKING:
-    from _csv import _reader
+    from _csv import Reader
 
 _USUAL_DELIMITERS = {TableFormat.CSV: ",", TableFormat.TSV: "\t"}
 
@@ -48,7 +48,7 @@ class Syntax:
             quotes_are_a_guess=file_type.format is TableFormat.TSV and said.quotechar is None,
         )
 
-    def parse(self, lines: Iterable[str]) -> _reader:
+    def parse(self, lines: Iterable[str]) -> Reader:
         """Return the parser of some lines."""
         return csv.reader(
             lines,

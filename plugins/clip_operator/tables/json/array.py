@@ -31,11 +31,11 @@ class JsonArrayReader(JsonReader):
         return self._of_all_files(self._rows_of)
 
     def _rows_of(self, path: Path) -> Iterator[JsonRow]:
-        return elements(read_blocks(path, self.file_type.gzip), WHOLE if self.joined else self.fragment)
+        return elements(read_blocks(path, self.file_type.compression), WHOLE if self.joined else self.fragment)
 
     def empty_text(self) -> str:
         """Return the text of an array without elements, if this is one and the only file; any other gives ``[]``."""
-        return text_without_elements(read_blocks(self._paths[0], self.file_type.gzip))
+        return text_without_elements(read_blocks(self._paths[0], self.file_type.compression))
 
 
 class SameArrayWriter(SameLayoutWriter):
