@@ -224,6 +224,12 @@ def test_utf_16_with_a_mark_needs_no_parameter_and_lines_are_told_apart_in_it(tm
     assert output == "\ufeffh0,h1,score,why\r\nĊ,ਊ,0.0,\r\n上\u0a0d,🎉,0.14285714285714285,\r\n"
 
 
+def test_an_escaped_carriage_return_at_the_end_of_a_row_is_its_cells(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"h0,h1\r\nx,a\\\r\ny,b\\\\\r\n")
+    output = scored(tmp_path / "t.csv", file_type_of("t.csv", Dialect(quotechar="", escapechar="\\")))
+    assert output == b"h0,h1,score,why\r\nx,a\\\r,0.0,\ny,b\\\\,0.14285714285714285,\r\n"
+
+
 def test_what_the_encoding_has_no_place_for_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"h0,h1\na,b\n")
     with pytest.raises(JobError, match=r"'図', in a value or a name to add, cannot be written in cp1252, the encoding"):
