@@ -234,6 +234,7 @@ _METAVARS = {
     "input": "URI",
     "key": "COLUMN",
     "model": "NAME",
+    "names": "COLUMN",
     "output": "URI",
     "rate": "SHARE",
     "rates": "REASON=SHARE",

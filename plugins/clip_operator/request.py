@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from clip_operator.dialect import Dialect
 from clip_operator.errors import Reason, RequestError
 from clip_operator.storage import canonical, dataset_name, display, refused
 
@@ -54,11 +56,47 @@ def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> An
         ) from None
 
 
+def _mark(value: Any) -> Any:
+    """Return the one character that is meant; a tab can be written as command lines and templates write it."""
+    mark = "\t" if value in ("\\t", "tab") else value
+    if not isinstance(mark, str) or len(mark) != 1 or mark.isalnum() or mark in " \r\n\0+-._\ufeff":
+        raise ValueError(
+            f"must be a single character, and no letter, digit, space, line break, plus, minus, full stop or "
+            f"underscore, not {value!r:.20}"
+        )
+    return mark
+
+
+def _quote(value: Any) -> Any:
+    return value if value == "none" else _mark(value)
+
+
+_UNICODE = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be")
+_ASCII = bytes(range(0x20, 0x7F)) + b"\t\r\n"
+
+
+def _encoding(name: str) -> str:
+    """Return the name that Python has for an encoding in which lines can be told apart."""
+    try:
+        found = codecs.lookup(name)
+        known = found.name in _UNICODE or _ASCII.decode().encode(found.name) == _ASCII
+    except (LookupError, UnicodeError):
+        known = False
+    if not known:
+        raise ValueError(
+            f"{name!r:.40} is not read: name utf-8, utf-16 or an encoding that has ASCII in it, such as cp1252"
+        )
+    return "utf-8" if found.name == "utf-8-sig" else found.name  # a byte order mark is kept as it is
+
+
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Uri = Annotated[NonBlank, AfterValidator(_may_be_logged)]
 Bucket = Annotated[NonBlank, AfterValidator(_is_a_bucket)]
 Host = Annotated[NonBlank, AfterValidator(_is_a_host)]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
+Mark = Annotated[str, BeforeValidator(_mark)]
+Quote = Annotated[str, BeforeValidator(_quote)]
+Encoding = Annotated[NonBlank, AfterValidator(_encoding)]
 OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
@@ -90,6 +128,9 @@ _OF_ONE_SCORE = ("cosine_key", "clipscore_key", "percentile_key", "min_score", "
 # However they are spelled, they are the same.
 _PLACES = ("input", "output", "filtered_output")
 
+# How the input is written down, and so what its cells are.
+_DIALECT = ("delimiter", "quotechar", "escapechar", "encoding", "column_names")
+
 # What decides the score of a row that has one.
 _DECIDES_SCORES = {
     "aggregate",
@@ -98,6 +139,7 @@ _DECIDES_SCORES = {
     "image_root",
     "input_image_key",
     "input_text_key",
+    *_DIALECT,
 }
 
 
@@ -172,10 +214,25 @@ class EvaluationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    input: Uri = Field(description="URI of the step file to read: jsonl, json, csv (also .gz) or parquet.")
+    input: Uri = Field(description="URI of the step file to read: jsonl, json, csv, tsv (also .gz, …) or parquet.")
     output: Uri = Field(description="URI of the step file to write.")
     input_image_key: ColumnName = Field("image_path", description="Column that holds or names the image, or a path.")
     input_text_key: ColumnName = Field("text", description="Column that holds the caption, or a path.")
+    delimiter: Mark | None = Field(
+        None, description="Character between the cells of CSV and TSV; by default a comma, and a tab in TSV."
+    )
+    quotechar: Quote | None = Field(
+        None, description="Character around cells of CSV and TSV, or none; by default a double quote."
+    )
+    escapechar: Mark | None = Field(
+        None, description="Character of CSV and TSV that makes the next one text, as a backslash; by default none."
+    )
+    encoding: Encoding | None = Field(
+        None, description="Encoding of CSV and TSV; by default UTF-8, or UTF-16 where a byte order mark says so."
+    )
+    column_names: Annotated[tuple[ColumnName, ...], BeforeValidator(names_in)] = Field(
+        (), description="Columns of CSV and TSV without a header; by default the first line names them."
+    )
     output_key: ColumnName = Field("clip_score", description="Column to add: (cos + 1) / 2, in [0, 1].")
     model: Uri = Field(
         "openai/clip-vit-base-patch32",
@@ -289,6 +346,19 @@ class EvaluationRequest(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _cells_can_be_told_apart(self) -> Self:
+        delimiters = [",", "\t"] if self.delimiter is None else [self.delimiter]
+        marks = [*delimiters, self.quotechar or '"', *filter(None, [self.escapechar])]
+        if len(set(marks)) < len(marks):
+            raise ValueError(
+                "delimiter, quotechar and escapechar must be different characters; doubled quotes need no escapechar"
+            )
+        twice = next((name for index, name in enumerate(self.column_names) if name in self.column_names[:index]), None)
+        if twice is not None:
+            raise ValueError(f"column_names has {twice!r} twice; give the columns different names")
+        return self
+
+    @model_validator(mode="after")
     def _filter_is_whole(self) -> Self:
         if (self.min_score is None) != (self.filtered_output is None):
             raise ValueError("min_score and filtered_output go together: which rows, and where to write them")
@@ -335,6 +405,18 @@ class EvaluationRequest(BaseModel):
         sentence = (self.sentence_key, self.sentence_score_key)
         keys = (self.output_key, self.error_key, self.cosine_key, self.clipscore_key, *sentence, self.percentile_key)
         return tuple(key for key in keys if key is not None)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the input's cells are written, if it is CSV or TSV."""
+        quotechar = "" if self.quotechar == "none" else self.quotechar
+        return Dialect(self.delimiter, quotechar, self.escapechar, self.encoding, self.column_names)
+
+    @property
+    def output_dialect(self) -> Dialect:
+        """How the cells of the output are written, if it is CSV or TSV: as the input's, with the added columns."""
+        names = self.column_names and tuple(dict.fromkeys((*self.column_names, *self.added_columns)))
+        return replace(self.dialect, column_names=names)
 
     @property
     def sentence_score_key(self) -> str | None:

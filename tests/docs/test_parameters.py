@@ -35,7 +35,7 @@ TOLD: dict[str, Any] = {
 }
 
 # What is written as an assignment in the prose and is no parameter of the operator's: whose it is.
-OTHERS = {"max_active_runs": "a DAG's"}
+OTHERS = {"max_active_runs": "a DAG's", "sep": "a first line's, which Excel writes"}
 
 
 # What the names of the steps give, or Airflow, its administrator, or the parameters `model_name` and `model_revision`.

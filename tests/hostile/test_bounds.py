@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
 import logging
+import lzma
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from clip_operator.errors import Cancelled, ClipOperatorError
@@ -83,6 +86,10 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: gzip_bomb(b"image_path,text\n", b"x", 200) + gzip.compress(b",a\n"),
         "the row that starts in line 2 is larger than 128 MiB",
     ),
+    "cell.tsv.zst": (
+        lambda: pa.compress(b"image_path\ttext\n" + b"x" * (200 * _MB), "zstd", asbytes=True),
+        "the row that starts in line 2 is larger than 128 MiB",
+    ),
 }
 
 
@@ -137,6 +144,12 @@ ENDLESS: dict[str, Callable[[], bytes]] = {
     "string.json.gz": lambda: gzip_bomb(b'["', b"x", 64),
     "nothing.jsonl.gz": lambda: _EMPTY_MEMBERS,
     "nothing.csv.gz": lambda: _EMPTY_MEMBERS,
+    "blank.jsonl.bz2": lambda: bz2.compress(b"\n" * (64 * _MB)),
+    "blank.csv.xz": lambda: lzma.compress(b"\n" * (64 * _MB), preset=0),
+    "blank.json.zst": lambda: pa.compress(b"[" + b"\n" * (64 * _MB), "zstd", asbytes=True),
+    "nothing.jsonl.bz2": lambda: bz2.compress(b"") * 60_000,
+    "nothing.csv.xz": lambda: lzma.compress(b"") * 30_000,
+    "nothing.json.zst": lambda: pa.compress(b"", "zstd", asbytes=True) * 100_000,
     "zeros.tar": lambda: bytes(16 * _MB),
 }
 

@@ -344,8 +344,8 @@ def test_gzip_data_that_is_cut_off_or_damaged_is_said_in_words(tmp_path: Path) -
     path.write_bytes(whole)
     last = shards_of(find_input(Storage(), str(path)), 100)[-1]
     for broken, words in (
-        (whole[: len(whole) // 2], "is not whole gzip data"),
-        (whole[:200] + b"\xff" * 200 + whole[400:], "is not whole gzip data"),
+        (whole[: len(whole) // 2], r"pairs.jsonl.gz: The gzip data ends too early"),
+        (whole[:200] + b"\xff" * 200 + whole[400:], r"pairs.jsonl.gz: The gzip data is damaged"),
         (gzip.compress(gzip.decompress(whole)[: last.stop - 10]), "ends 10 bytes before the end of the shard"),
     ):
         path.write_bytes(broken)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clip_operator.errors import RequestError
-from clip_operator.operators import ImageCLIPEvaluatorOperator, PlanShardsOperator
+from clip_operator.operators import ImageCLIPEvaluatorOperator, PlanShardsOperator, task_instance
 from clip_operator.operators.work import Work, output_step, work_of
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.sharding import ShardPlan, plan_shards
@@ -55,6 +55,15 @@ def test_hosts_are_a_list_or_a_text_with_commas() -> None:
     assert planned(image_hosts=["a.org", "b.org"]).image_hosts == ("a.org", "b.org")
     assert planned(image_hosts="a.org, b.org").image_hosts == ("a.org", "b.org")
     assert planned(image_hosts=None).image_hosts == ()
+
+
+def test_a_tab_is_a_delimiter_however_it_is_written_and_a_blank_string_is_none() -> None:
+    for written in ("\t", "\\t", "tab"):
+        operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://b/steps", delimiter=written)
+        rendered = task_instance.parameters_of(operator, operator.template_fields)
+        assert planned(delimiter=rendered["delimiter"]).delimiter == "\t"
+    operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://b/steps", delimiter=" ", quotechar="")
+    assert task_instance.parameters_of(operator, ["delimiter", "quotechar"]) == {"delimiter": None, "quotechar": None}
 
 
 @pytest.mark.parametrize("step", [0, "latest"])

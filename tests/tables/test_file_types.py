@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -15,28 +17,30 @@ import pytest
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.tables import (
+    Compression,
     FileType,
     TableFormat,
     check_conversion,
     create_table,
     file_type_of,
-    gzipped,
     open_table,
+    packed,
 )
 from tests.tables.rewriting import rewrite, rewritten
 
-JSONL, JSON, CSV, PARQUET, TAR = (FileType(table_format) for table_format in TableFormat)
+JSONL, JSON, CSV, TSV, PARQUET, TAR = (FileType(table_format) for table_format in TableFormat)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("s3://bucket/a.b/step_step1.jsonl", FileType(TableFormat.JSONL)),
-        ("/data/rows.NDJSON.GZ", FileType(TableFormat.JSONL, gzip=True)),
+        ("/data/rows.NDJSON.GZ", FileType(TableFormat.JSONL, compression=Compression.GZIP)),
         ("rows.json", FileType(TableFormat.JSON)),
-        ("rows.json.gz", FileType(TableFormat.JSON, gzip=True)),
+        ("rows.json.gz", FileType(TableFormat.JSON, compression=Compression.GZIP)),
         ("rows.csv", FileType(TableFormat.CSV)),
-        ("rows.v2.csv.gz", FileType(TableFormat.CSV, gzip=True)),
+        ("rows.v2.csv.gz", FileType(TableFormat.CSV, compression=Compression.GZIP)),
+        ("cc3m.TSV.gz", FileType(TableFormat.TSV, compression=Compression.GZIP)),
         ("rows.parquet", FileType(TableFormat.PARQUET)),
         ("rows.pq", FileType(TableFormat.PARQUET)),
         ("s3://bucket/00000.tar", FileType(TableFormat.TAR)),
@@ -57,9 +61,9 @@ def test_pickle_is_refused_with_the_reason(name: str) -> None:
         file_type_of(name)
 
 
-@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "", "rows.gz", "gz", "jsonl/", "rows.jsonl.zst"])
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "", "rows.gz", "gz", "jsonl/", "rows.jsonl.lz4"])
 def test_other_names_are_refused_with_the_formats_there_are(name: str) -> None:
-    with pytest.raises(RequestError, match=r"jsonl, json, csv .* and parquet"):
+    with pytest.raises(RequestError, match=r"jsonl, json, csv, .* and parquet"):
         file_type_of(name)
 
 
@@ -71,10 +75,11 @@ def test_gzip_around_parquet_is_refused() -> None:
 
 
 LOSSLESS = [(JSONL, JSONL), (JSONL, JSON), (JSON, JSON), (JSON, JSONL)]
-LOSSLESS += [(CSV, CSV), (CSV, JSON), (CSV, JSONL), (PARQUET, PARQUET), (TAR, JSONL), (TAR, JSON), (TAR, PARQUET)]
+LOSSLESS += [(CSV, CSV), (CSV, JSON), (CSV, JSONL), (TSV, TSV), (TSV, JSON), (TSV, JSONL)]
+LOSSLESS += [(PARQUET, PARQUET), (TAR, JSONL), (TAR, JSON), (TAR, PARQUET)]
 
 
-@pytest.mark.parametrize(("source", "target"), list(product([JSONL, JSON, CSV, PARQUET, TAR], repeat=2)))
+@pytest.mark.parametrize(("source", "target"), list(product([JSONL, JSON, CSV, TSV, PARQUET, TAR], repeat=2)))
 def test_only_lossless_conversions_are_accepted(source: FileType, target: FileType) -> None:
     if (source, target) in LOSSLESS:
         check_conversion(source, target)
@@ -122,21 +127,38 @@ def test_csv_with_a_name_twice_cannot_become_objects(tmp_path: Path) -> None:
         rewritten(tmp_path, "t.csv", b"a,b,a\n1,2,3\n", {"s": [1.0]}, target="t.jsonl")
 
 
-@pytest.mark.parametrize(("source", "target"), list(product(["", ".gz"], repeat=2)))
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: bytes(pa.compress(data, "zstd", asbytes=True)),
+}
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+    ".zst": lambda data: pa.CompressedInputStream(pa.BufferReader(data), "zstd").read(),
+}
+COMPRESSIONS = [ending for ending in PACK if ending]
+
+
+@pytest.mark.parametrize(("source", "target"), list(product(PACK, repeat=2)))
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
         ("t.jsonl", b'{"a":1}\r\n{"a":2}', b'{"a":1,"s":0.5}\r\n{"a":2,"s":null}'),
         ("t.json", b'[{"a":1},\n{"a":2}]', b'[{"a":1,"s":0.5},\n{"a":2,"s":null}]'),
         ("t.csv", b"a\r\n1\r\n2", b"a,s\r\n1,0.5\r\n2,"),
+        ("t.tsv", b"a\tb\r\n1\t2\r\n2", b"a\tb\ts\r\n1\t2\t0.5\r\n2\t\t"),
     ],
 )
-def test_gzip_of_input_and_output_are_independent(
+def test_compression_of_input_and_output_are_independent(
     tmp_path: Path, name: str, content: bytes, expected: bytes, source: str, target: str
 ) -> None:
-    packed = gzip.compress(content) if source else content
-    output = rewritten(tmp_path, name + source, packed, {"s": [0.5, None]}, target=name + target)
-    assert (gzip.decompress(output) if target else output) == expected
+    output = rewritten(tmp_path, name + source, PACK[source](content), {"s": [0.5, None]}, target=name + target)
+    assert UNPACK[target](output) == expected
 
 
 def test_gzip_output_holds_neither_time_nor_name(tmp_path: Path) -> None:
@@ -145,20 +167,59 @@ def test_gzip_output_holds_neither_time_nor_name(tmp_path: Path) -> None:
     assert output[4:8] == bytes(4)
 
 
-def test_gzip_output_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_compressed_output_is_the_same_however_it_is_written(tmp_path: Path, ending: str) -> None:
     content = "".join(f'{{"n": {number**3}}}\n' for number in range(20_000)).encode()
-    output = rewritten(tmp_path, "t.jsonl", content, {}, 7, target="t.jsonl.gz")
-    for size in (1, 1000, len(content)):
+    output = rewritten(tmp_path, "t.jsonl", content, {}, 7, target=f"t.jsonl{ending}")
+    for size in (1000, len(content)):
         stream = io.BytesIO()
-        with gzipped(stream) as packed:
+        with packed(stream, Compression(ending[1:])) as text:
             for start in range(0, len(content), size):
-                packed.write(content[start : start + size])
+                text.write(content[start : start + size])
         assert stream.getvalue() == output
 
 
-def test_gzip_of_several_members_is_one_table(tmp_path: Path) -> None:
-    packed = gzip.compress(b'{"a":1}\n{"a"') + gzip.compress(b":2}\n")
-    assert rewritten(tmp_path, "t.jsonl.gz", packed, {"s": [1.0, 2.0]}, target="t.jsonl").count(b"\n") == 2
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_several_members_or_frames_are_one_table(tmp_path: Path, ending: str) -> None:
+    pack = PACK[ending]
+    data = pack(b'{"a":1}\n{"a"') + pack(b"") + pack(b":2}\n") + pack(b"")
+    added = {"s": [1.0, 2.0]}
+    assert rewritten(tmp_path, f"t.jsonl{ending}", data, added, target="t.jsonl").count(b"\n") == 2
+    if ending in (".gz", ".xz"):  # may be padded
+        data = data + bytes(8)
+        assert rewritten(tmp_path, f"t.jsonl{ending}", data, added, target="t.jsonl").count(b"\n") == 2
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_a_compressed_file_may_be_cut_off_anywhere_and_that_is_said(tmp_path: Path, ending: str) -> None:
+    data = PACK[ending](b'{"a":1}\n' * 3)
+    for size in range(1, len(data)):
+        path = tmp_path / f"t.jsonl{ending}"
+        for content in (data[:size], data + data[:size]):
+            path.write_bytes(content)
+            with (
+                pytest.raises(JobError, match=r"data ends too early|is not whole"),
+                open_table(path, file_type_of(path.name)) as reader,
+            ):
+                reader.scan()
+
+
+LARGE_WINDOWS = {
+    # The frame's header asks for a window of 2 GiB.
+    ".zst": b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + b"\x01\x00\x00",
+    ".xz": lzma.compress(b"{}", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 256 << 20, "preset": 0}]),
+}
+
+
+@pytest.mark.parametrize("ending", LARGE_WINDOWS)
+def test_a_window_that_takes_too_much_memory_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"t.jsonl{ending}"
+    path.write_bytes(LARGE_WINDOWS[ending])
+    with (
+        pytest.raises(JobError, match="data needs too much memory"),
+        open_table(path, file_type_of(path.name)) as table,
+    ):
+        table.scan()
 
 
 TEXTS = {
@@ -188,12 +249,36 @@ def test_broken_gzip_is_named_in_words(
         reader.scan()
 
 
+NOT_WHOLE = r"The file name ends in \.\w+ but the data is not whole (bzip2|xz|zstd) data"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("ending", [".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize(
+    ("breaking", "problem"),
+    [
+        (lambda _: b"text " * 9, NOT_WHOLE),
+        (lambda data: data[: len(data) // 2], "The (bzip2|xz|zstd) data ends too early: the file was cut off"),
+        (lambda data: data + b"rest" * 4, NOT_WHOLE),
+        (lambda data: data[:4] + bytes(4) + data[8:], NOT_WHOLE),
+    ],
+)
+def test_other_broken_data_is_named_in_words(
+    tmp_path: Path, name: str, ending: str, breaking: Callable[[bytes], bytes], problem: str
+) -> None:
+    path = tmp_path / f"{name}{ending}"
+    path.write_bytes(breaking(PACK[ending](TEXTS[name].encode())))
+    with pytest.raises(JobError, match=problem), open_table(path, file_type_of(path.name)) as reader:
+        reader.scan()
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv"])
-def test_compressed_data_without_gz_in_the_name_is_recognised(tmp_path: Path, name: str) -> None:
+def test_compressed_data_without_an_ending_in_the_name_is_recognised(tmp_path: Path, name: str, ending: str) -> None:
     path = tmp_path / name
-    path.write_bytes(gzip.compress(TEXTS[name].encode()))
+    path.write_bytes(PACK[ending](TEXTS[name].encode()))
     with (
-        pytest.raises(JobError, match=r"gzip-compressed: let the file name end in .gz"),
+        pytest.raises(JobError, match=rf"-compressed: let the file name end in {ending}"),
         open_table(path, file_type_of(name)) as reader,
     ):
         reader.scan()

@@ -23,6 +23,7 @@ def table_of(table_format: TableFormat, folder: Path) -> Path:
         TableFormat.JSONL: '{"text": "a"}\n{"text": "b"}\n',
         TableFormat.JSON: '[{"text": "a"}, {"text": "b"}]',
         TableFormat.CSV: "text\na\nb\n",
+        TableFormat.TSV: "text\na\nb\n",
     }
     if table_format in texts:
         path.write_text(texts[table_format])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import fields, replace
 
+from clip_operator.dialect import USUAL, Dialect
 from clip_operator.errors import RequestError
 from clip_operator.inputs.input import Input
 from clip_operator.inputs.json_content import as_it_is
@@ -21,18 +23,33 @@ from clip_operator.storage import (
     name_of,
     parent,
 )
-from clip_operator.tables import TableFormat, file_type_of
+from clip_operator.tables import DELIMITED, TableFormat, file_type_of
 
 
-def find_input(storage: Storage, uri: str) -> Input:
+def find_input(storage: Storage, uri: str, dialect: Dialect = USUAL) -> Input:
     """Return the input that a URI names: an object, a folder (``…/``), a pattern (``…/part-*.parquet``) or ``hf:…``.
 
     In a pattern ``*`` stands for any characters and ``?`` for one, in the last part of the URI only. An object whose
     name really has such characters is taken as what it is.
 
-    :raises RequestError: the URI names no table, or has wildcards where they are not understood.
+    :param dialect: how it is written, should it be CSV or TSV.
+    :raises RequestError: the URI names no table, or has wildcards where they are not understood; or there is a dialect
+        and it is neither CSV nor TSV.
     :raises JobError: there is nothing, or what is there is not one table.
     """
+    found = _found(storage, uri)
+    if dialect == USUAL:
+        return found
+    if isinstance(found, ManyFiles | OneText) and found.file_type.format in DELIMITED:
+        return replace(found, file_type=found.file_type.written_in(dialect))
+    said = ", ".join(field.name for field in fields(dialect) if getattr(dialect, field.name) not in (None, ()))
+    raise RequestError(
+        f"{display(uri)} is {found.file_type}, and {said} is said of csv and tsv only; leave it out, or name another "
+        "input"
+    )
+
+
+def _found(storage: Storage, uri: str) -> Input:
     if dataset_name(uri) is not None:
         # Imported here: nobody else needs the package behind it, which takes seconds to import.
         from clip_operator.inputs.hugging_face import find_dataset

@@ -1,23 +1,21 @@
-"""One JSONL, JSON or CSV file, plain or gzip, cut between its records."""
+"""One JSONL, JSON, CSV or TSV file, plain or compressed, cut between its records."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from clip_operator.errors import JobError
-from clip_operator.inputs.csv_header import read_csv_header
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.machine.disk import written_to
 from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display
-from clip_operator.tables import FileType, Span, TableFormat, cut_text
+from clip_operator.tables import DELIMITED, FileType, NotUnpacked, Span, cut_text, header_of, unpacked
 
 _BLOCK_BYTES = 1 << 20
 
@@ -26,7 +24,7 @@ _BLOCK_BYTES = 1 << 20
 class OneText:
     """One text file. A shard is a span of the bytes of its text, unpacked, which is all that is downloaded.
 
-    Of a gzip file all bytes up to the end of the shard are read, for there is no other way to it; none is kept.
+    Of a compressed file all bytes up to the end of the shard are read, for there is no other way to it; none is kept.
     """
 
     storage: Storage
@@ -47,18 +45,18 @@ class OneText:
             self.storage.download(self.info, path)
             return LocalInput(path, self.file_type)
         check_version(self.info, shard)
-        header = self._header(folder / "input.header") if self.file_type.format is TableFormat.CSV else b""
+        header = self._header(path) if self.file_type.format in DELIMITED else b""
         with _errors_explained(self.info, path):
             path.write_bytes(header)
-            if self.file_type.gzip:
+            if self.file_type.compression:
                 self._unpack(shard, path)
-        if not self.file_type.gzip and shard.stop > shard.start:
+        if not self.file_type.compression and shard.stop > shard.start:
             self.storage.download_range(self.info, shard.start, shard.stop - shard.start, path, at=len(header))
-        return LocalInput(path, FileType(self.file_type.format), fragment_of(shard))
+        return LocalInput(path, replace(self.file_type, compression=None), fragment_of(shard))
 
-    def _header(self, scratch: Path) -> bytes:
-        with _errors_explained(self.info, scratch), self._text() as text:
-            return read_csv_header(text, scratch)
+    def _header(self, path: Path) -> bytes:
+        with _errors_explained(self.info, path), self._text() as text:
+            return header_of(text, replace(self.file_type, compression=None))
 
     def _unpack(self, shard: Shard, path: Path) -> None:
         """Append the shard's text to the file."""
@@ -70,7 +68,7 @@ class OneText:
     @contextmanager
     def _text(self) -> Iterator[BinaryIO]:
         with self.storage.open(self.info) as stream:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=stream)) if self.file_type.gzip else stream
+            yield io.BufferedReader(unpacked(stream, self.file_type.compression))
 
 
 def _copy(source: BinaryIO, target: BinaryIO | None, length: int) -> int:
@@ -85,9 +83,9 @@ def _copy(source: BinaryIO, target: BinaryIO | None, length: int) -> int:
 
 @contextmanager
 def _errors_explained(info: ObjectInfo, path: Path) -> Iterator[None]:
-    """Say what is wrong with the gzip data of the object, or with the disk that ``path`` is on."""
+    """Say which object cannot be unpacked, or what is wrong with the disk that ``path`` is on."""
     with written_to(path):
         try:
             yield
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise JobError(f"{display(info.uri)} is not whole gzip data ({error}). Write or upload it again.") from None
+        except NotUnpacked as error:
+            raise JobError(f"{display(info.uri)}: {error}") from None

@@ -52,7 +52,7 @@ def evaluate(
     output_type = file_type_of(request.output)
     images = image_loader(request, storage)
     with stopped_by(stop):
-        data = find_input(storage, request.input)
+        data = find_input(storage, request.input, request.dialect)
     check_conversion(data.file_type, output_type)
     check_outputs_apart(storage, request, data)
     source = version(data.info)

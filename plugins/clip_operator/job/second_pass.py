@@ -85,7 +85,8 @@ def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistri
     if null is None:
         log.warning("No row has a percentile: %s", _no_pair(request))
     target = output.with_name(f"{output.name}-with-percentiles")
-    file_type = file_type_of(request.output)
+    without = request.model_copy(update={"percentile_key": None})
+    file_type = file_type_of(request.output, without.output_dialect)
     with (
         open_table(output, file_type, (request.output_key,)) as table,
         create_table(target, file_type, table, {request.percentile_key: AddedType.FLOAT64}) as writer,
@@ -121,7 +122,7 @@ def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration
     target = output.with_name(f"{output.name}-filtered")
     rows = 0
     with (
-        open_table(output, file_type_of(request.output), (request.output_key,)) as table,
+        open_table(output, file_type_of(request.output, request.output_dialect), (request.output_key,)) as table,
         create_selection(target, table) as selection,
     ):
         for chunk in table.chunks(CHUNK_ROWS):

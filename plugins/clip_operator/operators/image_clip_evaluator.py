@@ -58,7 +58,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.
 
     :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
-        the format: ``jsonl``, ``json``, ``csv`` (each also ``.gz``) or ``parquet``. May be left out for ``step >= 1``.
+        the format: ``jsonl``, ``json``, ``csv``, ``tsv`` (each also ``.gz``, ``.zst``, ``.bz2`` or ``.xz``) or
+        ``parquet``. May be left out for ``step >= 1``.
     :param cache_path: URI of the folder that holds the steps from 1 on.
     :param file_name_prefix: what their names start with. Default: ``dataflow_cache_step``.
     :param cache_type: their format, by suffix. Default: ``jsonl``.
@@ -68,6 +69,15 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         URI, or an image's bytes, also in base64. May be a path into a column, as in ``conversation[0].value``.
         Default: ``image_path``.
     :param input_text_key: column that holds the caption, or a path into one. Default: ``text``.
+    :param delimiter: of CSV and TSV, the character between two cells. The output is written in the same way, as for the
+        next three. Default: a comma, in TSV a tab; or what Excel's first line ``sep=;`` says.
+    :param quotechar: of CSV and TSV, the character around cells that hold others' marks, or ``none`` where quotes are
+        text. Default: a double quote.
+    :param escapechar: of CSV and TSV, the character that makes the one behind it text, as a backslash. Default: none.
+    :param encoding: of CSV and TSV, as in ``utf-16-le`` or ``cp1252``. Default: UTF-8, or UTF-16 where a byte order
+        mark says so.
+    :param column_names: the columns of a CSV or TSV file without a header. The output has none, either; its columns are
+        these and then those that are added. Default: the first line names the columns.
     :param output_key: column to add. Default: ``clip_score``.
     :param aggregate: what a row gets that has several images or several captions in a list, each image with each
         caption being a pair: the ``mean``, ``max`` or ``min`` of the pairs' scores, or, with ``all``, a list of them,
@@ -156,6 +166,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {
+        "column_names": "json",
         "image_hosts": "json",
         "image_buckets": "json",
         "max_error_rates": "json",
@@ -176,6 +187,11 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         step: int | str = 0,
         input_image_key: str = "image_path",
         input_text_key: str = "text",
+        delimiter: str | None = None,
+        quotechar: str | None = None,
+        escapechar: str | None = None,
+        encoding: str | None = None,
+        column_names: Sequence[str] = (),
         output_key: str = "clip_score",
         aggregate: str | None = None,
         model_name: str = "openai/clip-vit-base-patch32",

@@ -44,9 +44,12 @@ def own_parameters(init: Callable[..., None]) -> tuple[str, ...]:
 
 
 def parameters_of(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any]:
-    """Return an operator's rendered parameters. A blank string is what a template leaves of one that is not set."""
+    """Return an operator's rendered parameters. A blank string is what a template leaves of one that is not set.
+
+    A lone tab is a delimiter.
+    """
     values = {name: getattr(operator, name) for name in names}
-    return {name: None if isinstance(v, str) and not v.strip() else v for name, v in values.items()}
+    return {name: None if isinstance(v, str) and v != "\t" and not v.strip() else v for name, v in values.items()}
 
 
 def choice_of(parameters: Mapping[str, Any], name: str, choices: Sequence[str]) -> Any:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 # How much of an input is read: a larger one is judged by its start. So much is parsed within a second.
 _BYTES = 8 << 20
-_COMPRESSED_BYTES = 1 << 20  # gzip makes several times as much of it
+_COMPRESSED_BYTES = 1 << 20  # several times as much, unpacked
 
 
 def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threading.Event) -> None:
@@ -105,7 +105,7 @@ class _Checks:
         if scheme_of(self.request.input) == "file":
             return None  # it may be mounted in the pod alone, and a data set of the hub be fetched there alone
         try:
-            source = find_input(self.storage, self.request.input)
+            source = find_input(self.storage, self.request.input, self.request.dialect)
         except (ObjectNotFound, BucketNotFound):
             raise
         except StorageError as error:
@@ -143,7 +143,7 @@ class _Checks:
             log.debug("What is in the input is left to be checked where it is scored: there is no %s here", error.name)
 
     def _content(self, source: ObjectInfo, file_type: FileType, path: Path, *, alone: bool) -> None:
-        most = _COMPRESSED_BYTES if file_type.gzip else _BYTES
+        most = _COMPRESSED_BYTES if file_type.compression else _BYTES
         if source.size <= most and alone:
             path.write_bytes(self.storage.read(source.uri, most))
             self._whole(path, file_type)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import display
-from clip_operator.tables import FileType, TableFormat, TableReader, TableScan
+from clip_operator.tables import DELIMITED, FileType, TableFormat, TableReader, TableScan
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ def check_columns(
     missing = [key for key in (request.input_image_key, request.input_text_key) if key not in (*columns, *paths)]
     if missing:
         hint = ""
-        if len(columns) == 1 and (delimiter := next((d for d in ";\t|" if d in columns[0]), None)):
-            hint = f". Is {delimiter!r} its delimiter? CSV files need commas"
+        if len(columns) == 1 and (delimiter := next((d for d in ";,\t|" if d in columns[0]), None)):
+            hint = f". Is {delimiter!r} its delimiter? Then set delimiter to it"
         raise JobError(
             f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
             f"its {_shown(columns, file_type, request)}{_shown_paths(paths)}{hint}"
@@ -92,7 +92,7 @@ def _shown(columns: Sequence[str], file_type: FileType, request: EvaluationReque
     """
     names = columns[:_SHOWN_COLUMNS]
     more = " …" if len(columns) > len(names) else ""
-    if file_type.format is TableFormat.CSV and not set(named_columns(request)) & set(columns):
+    if file_type.format in DELIMITED and not set(named_columns(request)) & set(columns):
         names = [name for name in names if name.lower() in _COMMON_NAMES]
         if not names:
             return f"{len(columns):,} columns have other names, left unsaid here, for the first line may be no header"

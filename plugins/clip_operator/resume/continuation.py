@@ -30,7 +30,9 @@ class PreviousOutput:
         output = manifest.output
         storage.download(ObjectInfo(output.uri, output.size, output.etag), path)
         [self._column] = manifest.output_columns
-        self._table = open_table(path, file_type_of(manifest.output.uri), (self._column,))
+        self._table = open_table(
+            path, file_type_of(manifest.output.uri, manifest.request.output_dialect), (self._column,)
+        )
 
     def results(self) -> Iterator[RowResult | None]:
         """Yield each row's result, None where it has no score, and behind the last row. Whether its text was cut or

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import BinaryIO
@@ -53,7 +53,7 @@ from clip_operator.storage import (
     display,
     parent,
 )
-from clip_operator.tables import TableFormat, file_type_of, gzipped, join_arrays, join_parquet
+from clip_operator.tables import TableFormat, file_type_of, join_arrays, join_parquet, packed
 
 log = logging.getLogger(__name__)
 
@@ -269,13 +269,13 @@ def _joined(
         has_gaps = len(manifests) > 1 and any(manifest.rows.total == 0 for manifest in manifests)
         is_array_with_gaps = has_gaps and output_type.format is TableFormat.JSON
         is_parquet = output_type.format is TableFormat.PARQUET
-        if not (is_parquet or output_type.gzip or is_array_with_gaps):
+        if not (is_parquet or output_type.compression or is_array_with_gaps):
             return storage.concatenate(sources, target_uri, condition)
         with storage.create(target_uri, condition) as target:
             if is_parquet:
                 join_parquet([partial(storage.open, source) for source in sources], target)
             else:
-                with gzipped(target) if output_type.gzip else nullcontext(target) as text:
+                with packed(target, output_type.compression) as text:
                     if is_array_with_gaps:
                         join_arrays(_opened(sources, storage), text)
                     else:

@@ -123,7 +123,7 @@ class ShardPlan(BaseModel):
         output_type = file_type_of(self.request.output)
         if self.standalone:
             return join(parent(self.request.output), f"part-{name}.{output_type}")
-        return f"{self.folder}{name}.{FileType(output_type.format)}"  # gzip is left to the merge
+        return f"{self.folder}{name}.{FileType(output_type.format)}"  # compression is left to the merge
 
     def has_made(self, index: int, manifest: EvaluationManifest) -> bool:
         """Tell whether a manifest is of this shard, counted from 0, of this plan.
@@ -197,7 +197,7 @@ def plan_shards(
             "rescore needs the whole previous output in one place, so it is for single tasks and for part files. With "
             "shards, reuse= keeps scores across runs, and tries failed rows again"
         )
-    data = find_input(storage, request.input)
+    data = find_input(storage, request.input, request.dialect)
     if not data.info.etag:
         raise JobError(
             f"the store of {display(request.input)} tells no versions apart, so shards cannot be sure "

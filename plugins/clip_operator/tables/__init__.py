@@ -27,8 +27,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clip_operator.tables.cells import held, sole
-from clip_operator.tables.cutting import Cuts, Span, cut_text
-from clip_operator.tables.file_types import FileType, TableFormat, check_conversion, file_type_of
+from clip_operator.tables.compression import NotUnpacked, packed, unpacked
+from clip_operator.tables.cutting import Cuts, Span, cut_text, header_of
+from clip_operator.tables.file_types import (
+    DELIMITED,
+    Compression,
+    FileType,
+    TableFormat,
+    check_conversion,
+    file_type_of,
+)
 from clip_operator.tables.formats import FORMATS
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import join_arrays
@@ -45,16 +53,19 @@ from clip_operator.tables.table import (
     TableWriter,
     UnreadableValue,
 )
-from clip_operator.tables.text_files import gzipped, read_blocks
+from clip_operator.tables.text_files import read_blocks
 
 __all__ = [
+    "DELIMITED",
     "WHOLE",
     "AddedType",
     "AddedValue",
     "Chunk",
+    "Compression",
     "Cuts",
     "FileType",
     "Fragment",
+    "NotUnpacked",
     "ParquetLayout",
     "RowGroup",
     "Span",
@@ -68,15 +79,17 @@ __all__ = [
     "create_table",
     "cut_text",
     "file_type_of",
-    "gzipped",
+    "header_of",
     "held",
     "is_json_lines",
     "join_arrays",
     "join_parquet",
     "open_table",
+    "packed",
     "parquet_layout",
     "path_of",
     "sole",
+    "unpacked",
     "value_at",
 ]
 
@@ -111,9 +124,9 @@ def is_json_lines(stream: BinaryIO, file_type: FileType) -> bool | None:
     Little more than the first line is read.
 
     :param stream: the text as it is stored, from its beginning.
-    :raises JobError: it is not UTF-8, or not gzip.
+    :raises JobError: it is not UTF-8, or cannot be unpacked.
     """
-    return is_lines(read_blocks(stream, file_type.gzip))
+    return is_lines(read_blocks(stream, file_type.compression))
 
 
 def create_table(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from clip_operator.dialect import USUAL, Dialect
 from clip_operator.errors import RequestError
 
 
@@ -16,22 +17,45 @@ class TableFormat(StrEnum):
     JSON = "json"
     """One JSON array of objects, or an object in which one member is such an array."""
     CSV = "csv"
-    """RFC 4180: comma, double quotes, UTF-8, a header row."""
+    """RFC 4180: comma, double quotes, UTF-8, a header row, unless a dialect says otherwise."""
+    TSV = "tsv"
+    """The same with tabs."""
     PARQUET = "parquet"
     TAR = "tar"
     """WebDataset: a row is a run of files in a tar whose names differ only in their endings. It is only read."""
 
 
+DELIMITED = (TableFormat.CSV, TableFormat.TSV)
+"""The formats that are cells with a delimiter between them."""
+
+
+class Compression(StrEnum):
+    """What the file of a text is packed with as a whole, by the ending of its name."""
+
+    GZIP = "gz"
+    BZIP2 = "bz2"
+    XZ = "xz"
+    ZSTD = "zst"
+
+
 @dataclass(frozen=True)
 class FileType:
-    """A table format, and whether the file as a whole is gzip-compressed (text formats only)."""
+    """A table format, and what the file as a whole is compressed with, if it is (text formats only).
+
+    :param dialect: what is said of how cells are written; ``USUAL`` in all formats but CSV and TSV.
+    """
 
     format: TableFormat
-    gzip: bool = False
+    compression: Compression | None = None
+    dialect: Dialect = USUAL
+
+    def written_in(self, dialect: Dialect) -> FileType:
+        """Return the type of a table that is written in a dialect, which has none where there are no cells to mark."""
+        return replace(self, dialect=dialect if self.format in DELIMITED else USUAL)
 
     def __str__(self) -> str:
         """Return the file name's ending without its first dot: ``jsonl``, ``csv.gz``."""
-        return f"{self.format.value}.gz" if self.gzip else self.format.value
+        return f"{self.format.value}.{self.compression}" if self.compression else self.format.value
 
 
 _FORMAT_OF_ENDING = {
@@ -40,25 +64,28 @@ _FORMAT_OF_ENDING = {
     "ndjson": TableFormat.JSONL,
     "json": TableFormat.JSON,
     "csv": TableFormat.CSV,
+    "tsv": TableFormat.TSV,
     "parquet": TableFormat.PARQUET,
     "pq": TableFormat.PARQUET,
     "tar": TableFormat.TAR,
 }
-_KNOWN_ENDINGS = "jsonl, json, csv (each also with .gz) and parquet; and tar, to be read only"
+_KNOWN_ENDINGS = "jsonl, json, csv, tsv (each also with .gz, .zst, .bz2 or .xz) and parquet; and tar, to be read only"
+_COMPRESSIONS = frozenset(Compression)
 _PICKLE_ENDINGS = frozenset({"pkl", "pickle"})
 
 
-def file_type_of(name: str) -> FileType:
+def file_type_of(name: str, dialect: Dialect = USUAL) -> FileType:
     """Tell a table's file type from a file name, a URI or a bare ending (``"jsonl"``, ``"csv.gz"``).
 
     Upper and lower case are the same. ``ndjson`` and ``jsonlines`` mean JSONL and ``pq`` means Parquet.
 
+    :param dialect: how it is written, should it be CSV or TSV.
     :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose (pickle).
     """
     endings = name.rsplit("/", 1)[-1].lower().split(".")
-    compressed = len(endings) > 1 and endings[-1] == "gz"
-    if compressed:
-        endings.pop()
+    compression = None
+    if len(endings) > 1 and endings[-1] in _COMPRESSIONS:
+        compression = Compression(endings.pop())
     ending = endings[-1]
     if ending in _PICKLE_ENDINGS:
         raise RequestError(
@@ -68,17 +95,18 @@ def file_type_of(name: str) -> FileType:
     table_format = _FORMAT_OF_ENDING.get(ending)
     if table_format is None:
         raise RequestError(f"{name!r} does not end in a known table format. Known are {_KNOWN_ENDINGS}.")
-    if table_format is TableFormat.PARQUET and compressed:
-        raise RequestError(f"{name!r}: Parquet compresses inside the file; name it without .gz.")
-    if table_format is TableFormat.TAR and compressed:
+    if table_format is TableFormat.PARQUET and compression:
+        raise RequestError(f"{name!r}: Parquet compresses inside the file; name it without .{compression}.")
+    if table_format is TableFormat.TAR and compression:
         raise RequestError(f"{name!r}: images are compressed already, so tars are read as they are; unpack it once.")
-    return FileType(table_format, compressed)
+    return FileType(table_format, compression).written_in(dialect)
 
 
 _LOSSLESS_TARGETS: dict[TableFormat, tuple[TableFormat, ...]] = {
     TableFormat.JSONL: (TableFormat.JSONL, TableFormat.JSON),
     TableFormat.JSON: (TableFormat.JSON, TableFormat.JSONL),
     TableFormat.CSV: (TableFormat.CSV, TableFormat.JSONL, TableFormat.JSON),
+    TableFormat.TSV: (TableFormat.TSV, TableFormat.JSONL, TableFormat.JSON),
     TableFormat.PARQUET: (TableFormat.PARQUET,),
     TableFormat.TAR: (TableFormat.JSONL, TableFormat.JSON, TableFormat.PARQUET),
 }
@@ -96,6 +124,8 @@ def check_conversion(source: FileType, target: FileType) -> None:
         why = "tars are only read, because the output of a tar is the table of its rows, without the images"
     elif target.format is TableFormat.PARQUET:
         why = "Parquet has one type a column, so numbers, missing fields and nested values would be altered"
+    elif source.format in DELIMITED and target.format in DELIMITED:
+        why = "its delimiter would be another, and what stands in quotes as well"
     elif source.format is TableFormat.PARQUET:
         why = "text has no place for Parquet's column types, binary values and metadata"
     else:

@@ -56,6 +56,7 @@ FORMATS: Mapping[TableFormat, Format] = {
     TableFormat.JSONL: lines,
     TableFormat.JSON: array,
     TableFormat.CSV: csv,
+    TableFormat.TSV: csv,
     TableFormat.PARQUET: parquet,
     TableFormat.TAR: tar,
 }

@@ -1,21 +1,20 @@
-"""Opens plain and gzip text files: strict UTF-8 in lines or blocks, bounded, and deterministic bytes out."""
+"""Opens plain and compressed text files: strict text in lines or blocks, bounded, and deterministic bytes out."""
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, AnyStr, BinaryIO, cast
+from typing import AnyStr, BinaryIO
 
 from clip_operator.errors import JobError
-from clip_operator.machine.stopping import check_not_stopped
+from clip_operator.tables.compression import hint_of_magic, unpacked
+from clip_operator.tables.file_types import Compression, FileType
 
 MAX_ROW_LENGTH = 256 * 1024 * 1024
 """The longest row that is accepted, so that memory stays bounded: bytes of memory that its text takes.
@@ -30,9 +29,9 @@ A value takes up to some 70 bytes of memory while its row is read, and as little
 
 BYTE_ORDER_MARK = "\ufeff"
 
+_BYTE_ORDERS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_LONGEST_MARK = len(codecs.BOM_UTF8)
 _BLOCK_BYTES = 1024 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
-_COMPRESSION_LEVEL = 6
 _MOST_WIDTH = 4
 _SHORT = 1024  # in longer texts, what Python adds to each of them is nothing
 _CONTINUING = bytes(range(0x80, 0xC0))
@@ -78,97 +77,143 @@ def too_many_values(place: str, hint: str = "") -> JobError:
     return JobError(f"{place} has more than {MAX_ROW_VALUES:,} values, the most that are accepted. {hint}".rstrip())
 
 
-def byte_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[bytes]:
+def byte_lines(source: Path | BinaryIO, compression: Compression | None) -> Iterator[bytes]:
     """Yield the lines of a file, or of a stream, each with its own ending; only a line feed ends a line.
 
-    :raises JobError: if the gzip data is broken, or a line is longer than ``MAX_ROW_LENGTH``.
+    :raises JobError: if it cannot be unpacked, or a line is longer than ``MAX_ROW_LENGTH``.
     """
-    with _opened(source, compressed) as stream:
-        for number, line in enumerate(iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""), 1):
-            if is_too_long(line):
-                raise row_too_long(f"line {number}", "If the rows are elements of one JSON array, name the file .json.")
-            yield line
+    with _opened(source, compression) as stream:
+        yield from _byte_lines(stream)
 
 
-def read_lines(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
+def _byte_lines(stream: BinaryIO) -> Iterator[bytes]:
+    for number, line in enumerate(iter(partial(stream.readline, MAX_ROW_LENGTH + 1), b""), 1):
+        if is_too_long(line):
+            raise row_too_long(f"line {number}", "If the rows are elements of one JSON array, name the file .json.")
+        yield line
+
+
+def read_lines(source: Path | BinaryIO, compression: Compression | None) -> Iterator[str]:
     """Yield the text of ``byte_lines``.
 
-    :raises JobError: if the gzip data is broken, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
+    :raises JobError: if it cannot be unpacked, or a line is not UTF-8 or longer than ``MAX_ROW_LENGTH``.
     """
-    for number, line in enumerate(byte_lines(source, compressed), 1):
+    for number, line in enumerate(byte_lines(source, compression), 1):
+        yield _decoded(line, number, "utf-8", "utf-8")
+
+
+def _decoded(line: bytes, number: int, encoding: str, asked: str | None) -> str:
+    try:
+        return line.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _not_text(number, error, asked) from error
+
+
+class TextLines:
+    """The lines of a file, or of a stream, as text, each with its own ending. They can be gone over once.
+
+    After the first line `encoding` tells what the text is encoded in, and `size` always how many bytes of it, unpacked,
+    the lines so far have taken. Encoded again, they are the same bytes.
+
+    :param encoding: the text's; None for UTF-8 or, where a byte order mark says so, UTF-16.
+    :param block_bytes: how much is read at once.
+    """
+
+    def __init__(
+        self,
+        source: Path | BinaryIO,
+        compression: Compression | None,
+        encoding: str | None = None,
+        block_bytes: int = _BLOCK_BYTES,
+    ) -> None:
+        self._source = source
+        self._compression = compression
+        self._asked = encoding
+        self._block_bytes = block_bytes
+        self.encoding = encoding or "utf-8"
+        self.size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines.
+
+        :raises JobError: it cannot be unpacked, a line is not text in the encoding or longer than ``MAX_ROW_LENGTH``,
+            or the byte order mark is another encoding's.
+        """
+        with _opened(self._source, self._compression, self._block_bytes) as stream:
+            self.encoding = _encoding_of(stream.peek(_LONGEST_MARK)[:_LONGEST_MARK], self._asked)
+            yield from self._wide(stream) if self.encoding in _BYTE_ORDERS.values() else self._narrow(stream)
+
+    def _narrow(self, stream: BinaryIO) -> Iterator[str]:
+        encoding = self.encoding
+        for number, line in enumerate(_byte_lines(stream), 1):
+            self.size += len(line)
+            text = _decoded(line, number, encoding, self._asked)
+            if encoding != "utf-8" and text.encode(encoding) != line:
+                raise JobError(f"line {number} has a character that {encoding} can write in several ways; use UTF-8")
+            yield text
+
+    def _wide(self, stream: BinaryIO) -> Iterator[str]:
+        text = io.TextIOWrapper(stream, self.encoding, newline="\n")
+        number, most = 1, MAX_ROW_LENGTH // _MOST_WIDTH
         try:
-            text = line.decode()
+            for number, line in enumerate(iter(partial(text.readline, most + 1), ""), 1):
+                if len(line) > most:
+                    raise row_too_long(f"line {number}", most=most * _MOST_WIDTH)
+                self.size += len(line.encode(self.encoding))
+                yield line
         except UnicodeDecodeError as error:
-            raise _not_utf8(number, error) from error
-        yield text
+            raise JobError(f"the text behind line {number} is not {self.encoding} ({error.reason})") from error
+        finally:
+            text.detach()
 
 
-def read_blocks(source: Path | BinaryIO, compressed: bool) -> Iterator[str]:
+def _encoding_of(start: bytes, asked: str | None) -> str:
+    """Return the encoding of a text that starts so.
+
+    :raises JobError: its byte order mark is not that of the encoding that was asked for.
+    """
+    marked = _BYTE_ORDERS.get(start[:2]) or ("utf-8" if start == codecs.BOM_UTF8 else None)
+    if asked == "utf-16" and marked not in _BYTE_ORDERS.values():
+        raise JobError("the text has no byte order mark; let encoding be utf-16-le or utf-16-be")
+    if marked is not None and asked not in (None, marked) and not (asked == "utf-16" and marked != "utf-8"):
+        raise JobError(f"the text begins with the byte order mark of {marked}, so it is not in encoding {asked!r}")
+    return marked or asked or "utf-8"
+
+
+def read_blocks(source: Path | BinaryIO, compression: Compression | None) -> Iterator[str]:
     """Yield the text of a file, or of a stream, in blocks of about 1 MiB, cut anywhere between two characters.
 
-    :raises JobError: if the gzip data is broken, or the text is not UTF-8.
+    :raises JobError: if it cannot be unpacked, or the text is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    with _opened(source, compressed) as stream:
+    with _opened(source, compression) as stream:
         block = b"start"
         while block:
             block = stream.read(_BLOCK_BYTES)
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                raise _not_utf8(line + error.object.count(b"\n", 0, error.start), error) from error
+                raise _not_text(line + error.object.count(b"\n", 0, error.start), error) from error
             line += block.count(b"\n")
             yield text
 
 
-def _not_utf8(line: int, error: UnicodeDecodeError) -> JobError:
-    text = f"line {line} is not UTF-8 text ({error.reason}, byte 0x{error.object[error.start]:02x})"
-    if line == 1 and error.object.startswith(_GZIP_MAGIC):
-        return JobError(f"{text}. The data is gzip-compressed: let the file name end in .gz, or unpack it once.")
-    return JobError(f"{text}. Write the file as UTF-8.")
+def _not_text(line: int, error: UnicodeDecodeError, asked: str | None = "utf-8") -> JobError:
+    encoding = (asked or "utf-8").upper()
+    text = f"line {line} is not {encoding} text ({error.reason}, byte 0x{error.object[error.start]:02x})"
+    if line == 1 and (hint := hint_of_magic(error.object)):
+        return JobError(f"{text}. {hint}")
+    return JobError(f"{text}. Write the file as UTF-8{', or name its encoding' if asked != 'utf-8' else ''}.")
 
 
 @contextmanager
-def _opened(source: Path | BinaryIO, compressed: bool) -> Iterator[BinaryIO]:
+def _opened(
+    source: Path | BinaryIO, compression: Compression | None, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[io.BufferedReader]:
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        if not compressed:
-            yield io.BufferedReader(_Watched(file), _BLOCK_BYTES)
-            return
-        try:
-            # Watched on both sides: a little of gzip data can hold a lot of text, and a lot of it none at all. The
-            # outer buffer is the one in C: lines straight from GzipFile cost a Python call each.
-            unpacked = gzip.GzipFile(fileobj=cast("BinaryIO", _Watched(file)))
-            yield io.BufferedReader(_Watched(unpacked), _BLOCK_BYTES)
-        except gzip.BadGzipFile as error:
-            raise JobError(f"The file name ends in .gz but the data is not whole gzip data ({error}).") from error
-        except EOFError as error:
-            raise JobError("The gzip data ends too early: the file was cut off. Write or upload it again.") from error
-        except zlib.error as error:
-            raise JobError(f"The gzip data is damaged ({error}). Write or upload the file again.") from error
-
-
-class _Watched(io.RawIOBase):
-    """A stream that looks, before each read, whether the work was told to stop."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        check_not_stopped()
-        return int(self._stream.readinto(buffer))
-
-
-def gzipped(target: BinaryIO) -> gzip.GzipFile:
-    """Return a file whose bytes go to `target` compressed, without time or name: the same bytes in, the same bytes out.
-
-    To be closed, which leaves the target open.
-    """
-    return gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, fileobj=target, mtime=0)
+        # A buffer in C: lines straight from what unpacks cost a Python call each.
+        yield io.BufferedReader(unpacked(file, compression), block_bytes)
 
 
 class MeasuredText:
@@ -177,16 +222,26 @@ class MeasuredText:
     :param stream: the text as it is stored, from its beginning; it is not closed.
     """
 
-    def __init__(self, stream: BinaryIO, compressed: bool) -> None:
+    def __init__(self, stream: BinaryIO, file_type: FileType) -> None:
         self._stream = stream
-        self._compressed = compressed
-        self.size = 0
+        self.file_type = file_type
+        self._size = 0
+        self._lines: TextLines | None = None
 
-    def read(self, texts_of: Callable[[BinaryIO, bool], Iterator[AnyStr]]) -> Iterator[AnyStr]:
+    @property
+    def size(self) -> int:
+        return self._size if self._lines is None else self._lines.size
+
+    def read(self, texts_of: Callable[[BinaryIO, Compression | None], Iterator[AnyStr]]) -> Iterator[AnyStr]:
         """Yield what :func:`byte_lines`, :func:`read_lines` or :func:`read_blocks` yields of it."""
-        for text in texts_of(self._stream, self._compressed):
-            self.size += size_in_bytes(text)
+        for text in texts_of(self._stream, self.file_type.compression):
+            self._size += size_in_bytes(text)
             yield text
+
+    def lines(self, block_bytes: int = _BLOCK_BYTES) -> TextLines:
+        """Return the lines of a text that may be in another encoding than UTF-8."""
+        self._lines = TextLines(self._stream, self.file_type.compression, self.file_type.dialect.encoding, block_bytes)
+        return self._lines
 
 
 def size_in_bytes(text: str | bytes) -> int:

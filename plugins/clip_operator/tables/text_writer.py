@@ -1,35 +1,45 @@
-"""Writes a new text file, plain or gzip, that is completed at the end or removed after an error."""
+"""Writes a new text file, plain or compressed, that is completed at the end or removed after an error."""
 
 from __future__ import annotations
 
-import gzip
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from clip_operator.errors import JobError
 from clip_operator.machine.disk import written_to
+from clip_operator.tables.compression import packed
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.table import TableWriter
-from clip_operator.tables.text_files import gzipped
 
 
 class TextWriter(TableWriter):
-    """A text file that grows. The gzip header holds neither time nor name: the same text, the same bytes.
+    """A text file that grows. The same text gives the same bytes.
 
+    :param encoding: the text's; that of a byte order, and not one that begins with a mark.
     :raises JobError: here and in all methods, where the disk does not take the file.
     """
 
-    def __init__(self, path: Path, file_type: FileType) -> None:
+    def __init__(self, path: Path, file_type: FileType, encoding: str = "utf-8") -> None:
         self._path = path
+        self._encoding = encoding
         with written_to(path):
             self._file = path.open("wb")
-        self._stream: BinaryIO | gzip.GzipFile = gzipped(self._file) if file_type.gzip else self._file
+        self._stream = packed(self._file, file_type.compression)
 
     def _append(self, text: str) -> None:
-        """Append text, encoded as UTF-8."""
+        """Append text.
+
+        :raises JobError: as in all methods, or the encoding has no place for it.
+        """
+        try:
+            encoded = text.encode(self._encoding)
+        except UnicodeEncodeError as error:
+            raise JobError(
+                f"{error.object[error.start]!r}, in a value or a name to add, cannot be written in {self._encoding}, "
+                "the encoding of the input; write the step as jsonl, or the input as UTF-8"
+            ) from None
         with written_to(self._path):
-            self._stream.write(text.encode())
+            self._stream.write(encoded)
 
     def close(self) -> None:
         self._close_file()

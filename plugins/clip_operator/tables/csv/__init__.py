@@ -1,4 +1,4 @@
-"""CSV (RFC 4180), read and written with every byte between the fields kept."""
+"""CSV (RFC 4180) and its dialects, read and written with every byte between the fields kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from clip_operator.tables.csv.writer import CsvWriter
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.table import AddedType, TableReader, TableWriter
-from clip_operator.tables.text_files import MeasuredText, read_lines
+from clip_operator.tables.text_files import MeasuredText
+
+_FEW_BYTES = 64 << 10  # a header is hardly ever longer
 
 open_reader: Callable[..., TableReader] = CsvReader
 
@@ -18,7 +20,7 @@ open_reader: Callable[..., TableReader] = CsvReader
 def create_writer(
     path: Path, file_type: FileType, added: Mapping[str, AddedType], like: TableReader, fragment: Fragment, /
 ) -> TableWriter:
-    """Create a CSV file, which only CSV becomes."""
+    """Create a CSV or TSV file, which only the same becomes."""
     assert isinstance(like, CsvReader)
     return CsvWriter(path, file_type, added, like, fragment)
 
@@ -29,8 +31,14 @@ def create_selection(path: Path, like: TableReader, /) -> TableWriter:
 
 
 def row_ends(text: MeasuredText, /) -> Iterator[int]:
-    """Yield where the header ends, and then where each record ends."""
-    _, records = header_and_rows(text.read(read_lines))
-    yield text.size
+    """Yield where the header ends, 0 where there is none, and then where each record ends."""
+    header, records = header_and_rows(lines := text.lines(), text.file_type)
+    yield lines.size if header.record else len(header.to_bytes())
     for _ in records:
-        yield text.size
+        yield lines.size
+
+
+def header_bytes(text: MeasuredText, /) -> bytes:
+    """Return the header, with what tells of the encoding and the delimiter in front of it, if anything does."""
+    header, _ = header_and_rows(text.lines(_FEW_BYTES), text.file_type)
+    return header.to_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,12 +9,8 @@ from clip_operator.tables.added_columns import checked_columns
 from clip_operator.tables.csv.reader import CsvChunk, CsvReader, with_line_break
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import Fragment
-from clip_operator.tables.json.members import json_literal
 from clip_operator.tables.table import AddedType, AddedValue, Chunk
 from clip_operator.tables.text_writer import TextWriter
-
-_CELL = re.compile(r'"[^"]*(?:""[^"]*)*"|[^,]*')
-_NEEDS_QUOTES = re.compile(r'[",\r\n]')
 
 
 class CsvWriter(TextWriter):
@@ -31,15 +26,19 @@ class CsvWriter(TextWriter):
     ) -> None:
         header = like.header()
         self._added = dict(added)
+        self._syntax = header.syntax
         self._width = len(header.names)
         self._indices = [header.index(name) for name in added]
-        super().__init__(path, file_type)
+        super().__init__(path, file_type, header.encoding)
         if not fragment.first:
             return
-        new_names = [_cell_text(name) for name, index in zip(added, self._indices, strict=True) if index is None]
-        text = with_line_break(header.text) if like.joined else header.text
-        body = text.rstrip("\r\n")
-        self._append(",".join([body, *new_names]) + text[len(body) :])
+        self._append(header.preamble)
+        if not header.record:
+            return
+        new_names = [self._syntax.cell(name) for name, index in zip(added, self._indices, strict=True) if index is None]
+        text = with_line_break(header.record) if like.joined else header.record
+        body = self._syntax.body(text)
+        self._append(self._syntax.delimiter.join([body, *new_names]) + text[len(body) :])
 
     def write(self, chunk: Chunk, added: Mapping[str, Sequence[AddedValue]]) -> None:
         if not isinstance(chunk, CsvChunk):
@@ -48,37 +47,22 @@ class CsvWriter(TextWriter):
         if not columns:
             self._append("".join(chunk.texts))
             return
-        rows = zip(*([_cell_text(value) for value in values] for values in columns), strict=True)
+        cell = self._syntax.cell
+        rows = zip(*([cell(value) for value in values] for values in columns), strict=True)
         records = zip(chunk.texts, chunk.widths, rows, strict=True)
         self._append("".join([self._with_cells(text, width, cells) for text, width, cells in records]))
 
     def _with_cells(self, text: str, width: int, cells: Sequence[str]) -> str:
-        body = text.rstrip("\r\n")
+        body, delimiter = self._syntax.body(text), self._syntax.delimiter
         ending = text[len(body) :]
-        body += "," * (self._width - width)
+        body += delimiter * (self._width - width)
         for index, cell in zip(self._indices, cells, strict=True):
-            body = f"{body},{cell}" if index is None else _replaced(body, index, cell)
+            body = f"{body}{delimiter}{cell}" if index is None else self._replaced(body, index, cell)
         # A record of one empty cell would be a blank line, which is no record.
-        return (body or '""') + ending
+        return (body or self._syntax.quoted("")) + ending
 
-
-def _replaced(body: str, index: int, cell: str) -> str:
-    start = 0
-    for _ in range(index):
-        start = _cell_end(body, start) + 1
-    return body[:start] + cell + body[_cell_end(body, start) :]
-
-
-def _cell_end(body: str, start: int) -> int:
-    match = _CELL.match(body, start)
-    return match.end() if match else start
-
-
-def _cell_text(value: AddedValue) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        value = json_literal(value)
-    if not isinstance(value, str):
-        return float.__repr__(value)
-    return '"' + value.replace('"', '""') + '"' if _NEEDS_QUOTES.search(value) else value
+    def _replaced(self, body: str, index: int, cell: str) -> str:
+        start = 0
+        for _ in range(index):
+            start = self._syntax.cell_end(body, start) + 1
+        return body[:start] + cell + body[self._syntax.cell_end(body, start) :]

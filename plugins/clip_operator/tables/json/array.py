@@ -45,9 +45,9 @@ class JsonArrayReader(JsonReader):
         fragment = WHOLE if self.joined else self.fragment
         if fragment == WHOLE and path != self._looked_at:
             self._images = None
-            self._images = Document(read_blocks(path, self.file_type.gzip)).coco_images()
+            self._images = Document(read_blocks(path, self.file_type.compression)).coco_images()
             self._looked_at = path
-        return Document(read_blocks(path, self.file_type.gzip), fragment, self._images)
+        return Document(read_blocks(path, self.file_type.compression), fragment, self._images)
 
     def ends(self) -> tuple[str, str] | None:
         """Return the rest of an object that the rows are in, as far as the last pass over the file has come."""

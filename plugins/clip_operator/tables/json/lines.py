@@ -52,7 +52,7 @@ class JsonlReader(JsonReader):
 
     def _rows_of(self, path: Path) -> Iterator[JsonRow]:
         mark = ""
-        for number, line in enumerate(read_lines(path, self.file_type.gzip), 1):
+        for number, line in enumerate(read_lines(path, self.file_type.compression), 1):
             if number == 1 and line.startswith(BYTE_ORDER_MARK) and (self.joined or self.fragment.first):
                 mark, line = BYTE_ORDER_MARK, line[1:]
             from_object = line.lstrip(WHITESPACE)
