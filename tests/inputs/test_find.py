@@ -213,11 +213,16 @@ def test_rows_of_part_files_are_told_where_footers_tell_them(tmp_path: Path) -> 
     ]
 
 
-def test_of_very_many_part_files_no_footer_is_read(tmp_path: Path) -> None:
-    uri = put(tmp_path, *(f"part-{number:03d}.parquet" for number in range(201)), content=b"not even Parquet")
-    cuts = find_input(Storage(), uri).cut(1)
-    assert len(cuts) == 201
-    assert {(cut.first_row, cut.rows) for cut in cuts} == {(None, None)}
+def test_of_many_parquet_files_those_that_tell_the_columns_of_all_are_known(tmp_path: Path) -> None:
+    for number in range(201):
+        columns = {"a": [1], "b": ["x"]} if number in (7, 150) else {"a": [1]}
+        pq.write_table(pa.table(columns), tmp_path / f"part-{number:03d}.parquet")
+    given = find_input(Storage(), f"{tmp_path}/")
+    assert [cut.rows for cut in given.cut(1)] == [1] * 201
+    assert given.columns_of == (0, 7)
+    assert find_input(Storage(), f"{tmp_path}/part-00?.parquet").columns_of == (0, 7)
+    assert find_input(Storage(), f"{tmp_path}/part-1?0.parquet").columns_of == (0, 5)
+    assert find_input(Storage(), f"{tmp_path}/part-02?.parquet").columns_of == ()
 
 
 def test_a_part_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
@@ -12,11 +14,13 @@ from clip_operator.machine.disk import written_to
 from clip_operator.machine.threads import in_threads
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display, name_of
-from clip_operator.tables import WHOLE, FileType, Span, TableFormat, parquet_layout
+from clip_operator.tables import FileType, ParquetLayout, Span, TableFormat, parquet_layout, unified_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _DOWNLOADS = 4  # each of them reads several ranges of a large file at once
 _FOOTERS = 16
-_MOST_FOOTERS = 200
 _LONGEST_NAME_BYTES = 255
 
 
@@ -39,18 +43,41 @@ class ManyFiles:
 
     def _rows(self) -> Sequence[int | None]:
         """Return how many rows each file has, where that can be told from a few small requests."""
-        if self.file_type.format is not TableFormat.PARQUET or len(self.files) > _MOST_FOOTERS:
+        if self.file_type.format is not TableFormat.PARQUET:
             return [None] * len(self.files)
-        return in_threads(_FOOTERS, self._rows_of, self.files)
+        return [layout.rows for layout in self._layouts]
 
-    def _rows_of(self, info: ObjectInfo) -> int:
+    @property
+    def columns_of(self) -> tuple[int, ...]:
+        if self.file_type.format is not TableFormat.PARQUET:
+            return ()
+        names = [display(info.uri) for info in self.files]
+        _, telling = unified_schema(zip(names, (layout.schema for layout in self._layouts), strict=True))
+        return tuple(telling) if len(telling) > 1 else ()
+
+    @cached_property
+    def _layouts(self) -> list[ParquetLayout]:
+        return in_threads(_FOOTERS, self._layout_of, self.files)
+
+    def _layout_of(self, info: ObjectInfo) -> ParquetLayout:
         try:
             with self.storage.open(info) as stream:
-                return parquet_layout(stream).rows
+                return parquet_layout(stream)
         except JobError as error:
             if info.uri in str(error) or isinstance(error, Cancelled):
                 raise
             raise JobError(f"{display(info.uri)}: {error}") from error
+
+    def _schema(self, columns_of: Sequence[int]) -> pa.Schema | None:
+        """Return the columns of all files, which these tell."""
+        if not columns_of:
+            return None
+        if max(columns_of) >= len(self.files):
+            raise JobError(f"{display(self.info.uri)} has {len(self.files):,} files, and no file {max(columns_of):,}")
+        files = [self.files[index] for index in columns_of]
+        layouts = in_threads(_FOOTERS, self._layout_of, files)
+        named = zip(files, layouts, strict=True)
+        return unified_schema((display(info.uri), layout.schema) for info, layout in named)[0]
 
     def fetch(self, folder: Path, shard: Shard | None = None) -> LocalInput:
         if shard is not None:
@@ -65,7 +92,9 @@ class ManyFiles:
         in_threads(_DOWNLOADS, lambda pair: self.storage.download(*pair), zip(wanted, paths, strict=True))
         # Of an input that is one file, it is said already which one an error speaks of.
         local = paths[0] if self.files == (self.info,) else tuple(paths)
-        return LocalInput(local, self.file_type, WHOLE if shard is None else fragment_of(shard))
+        if shard is None:
+            return LocalInput(local, self.file_type)
+        return LocalInput(local, self.file_type, fragment_of(shard), schema=self._schema(shard.columns_of))
 
 
 def _local_name(info: ObjectInfo) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, ClassVar, cast
 
 from clip_operator.errors import JobError
 from clip_operator.inputs.csv_header import read_csv_header
@@ -32,6 +32,7 @@ class OneText:
     storage: Storage
     info: ObjectInfo
     file_type: FileType
+    columns_of: ClassVar[tuple[int, ...]] = ()
 
     @property
     def files(self) -> tuple[ObjectInfo, ...]:

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # How much of an input is read: a larger one is judged by its start. So much is parsed within a second.
 _BYTES = 8 << 20
 _COMPRESSED_BYTES = 1 << 20  # gzip makes several times as much of it
+_FOOTERS = 16  # how many are read, one after another, where the first one has not all columns
 
 
 def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threading.Event) -> None:
@@ -134,7 +135,7 @@ class _Checks:
             return  # its rows come with their images, and have columns of our own
         try:
             with scratch_folder() as folder:
-                self._content(source.files[0], source.file_type, folder / "input", alone=len(source.files) == 1)
+                self._content(source, folder / "input")
         except BucketNotFound:
             raise
         except (StorageError, OSError) as error:
@@ -142,15 +143,16 @@ class _Checks:
         except ModuleNotFoundError as error:
             log.debug("What is in the input is left to be checked where it is scored: there is no %s here", error.name)
 
-    def _content(self, source: ObjectInfo, file_type: FileType, path: Path, *, alone: bool) -> None:
+    def _content(self, source: Input, path: Path) -> None:
+        first, file_type = source.files[0], source.file_type
         most = _COMPRESSED_BYTES if file_type.gzip else _BYTES
-        if source.size <= most and alone:
-            path.write_bytes(self.storage.read(source.uri, most))
+        if first.size <= most and len(source.files) == 1:
+            path.write_bytes(self.storage.read(first.uri, most))
             self._whole(path, file_type)
         elif file_type.format is TableFormat.PARQUET:
-            self._columns(footer_columns(self.storage, source), file_type)
+            self._columns(self._parquet_columns(source.files), file_type)
         else:
-            path.write_bytes(self.storage.read_range(source.uri, 0, most))
+            path.write_bytes(self.storage.read_range(first.uri, 0, most))
             self._columns(header_columns(path, file_type, self.request), file_type)
             self._start(first_rows(path, file_type, self.request))
 
@@ -161,6 +163,18 @@ class _Checks:
                 return
             problem = no_image_comes(table, self.request, self._images, self._look, self._stop)
         self._conclude(problem, certain=problem is not None and not self._may_take_over())
+
+    def _parquet_columns(self, files: Sequence[ObjectInfo]) -> Sequence[str] | None:
+        """Return the columns of the first file, and of others where it lacks some that are read; None if more may."""
+        columns: dict[str, None] = {}
+        for info in files[:_FOOTERS]:
+            found = footer_columns(self.storage, info)
+            if found is None:
+                return None
+            columns |= dict.fromkeys(found)
+            if {self.request.input_image_key, self.request.input_text_key} <= columns.keys():
+                return tuple(columns)
+        return tuple(columns) if len(files) <= _FOOTERS else None
 
     def _columns(self, columns: Sequence[str] | None, file_type: FileType) -> None:
         if columns is not None:

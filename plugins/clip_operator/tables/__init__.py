@@ -24,13 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip_operator.tables.cutting import Cuts, Span, cut_text
 from clip_operator.tables.file_types import FileType, TableFormat, check_conversion, file_type_of
 from clip_operator.tables.formats import FORMATS
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import join_arrays
-from clip_operator.tables.parquet import join_parquet, parquet_layout
+from clip_operator.tables.parquet import join_parquet, parquet_layout, unified_schema
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
 from clip_operator.tables.table import (
     AddedType,
@@ -42,6 +43,9 @@ from clip_operator.tables.table import (
     UnreadableValue,
 )
 from clip_operator.tables.text_files import gzipped
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "WHOLE",
@@ -69,6 +73,7 @@ __all__ = [
     "join_parquet",
     "open_table",
     "parquet_layout",
+    "unified_schema",
 ]
 
 
@@ -79,21 +84,25 @@ def open_table(
     *,
     fragment: Fragment = WHOLE,
     row_groups: range | None = None,
+    schema: pa.Schema | None = None,
 ) -> TableReader:
     """Open a local file, or several as one table, for reading.
 
     :param path: a file; or one or more files that are whole tables each, whose rows come one behind the other. The text
         between their rows is then not all kept: every line of JSONL and CSV gets a line feed, only the first header
-        stays, and a JSON array is written anew. CSV headers and Parquet schemas have to be equal. Errors name the file.
+        stays, and a JSON array is written anew. CSV headers have to be equal; Parquet's columns become one schema where
+        every value can stay as it is. Errors name the file.
     :param columns: the columns whose values will be asked for, and any others that ``scan().columns`` must not miss;
         their values are kept ready while other fields stay text. In CSV and Parquet each may occur only once.
     :param fragment: of a single text file, which span of a table it is, cut as by :func:`cut_text`. A span of CSV
         has the header in front. Of several files, where they come among all of a table's files.
     :param row_groups: of a single Parquet file, the row groups to read; nothing is read of the others.
-    :raises JobError: if a Parquet file is not readable, or has other columns than the first. Text formats are read
-        later, by ``scan`` and ``chunks``.
+    :param schema: of Parquet files that are a part of all the files of a table, the columns of the whole, as
+        :func:`unified_schema` finds them.
+    :raises JobError: if a Parquet file is not readable, or has columns that do not go with the others'. Text formats
+        are read later, by ``scan`` and ``chunks``.
     """
-    return FORMATS[file_type.format].open_reader(path, file_type, columns, fragment, row_groups)
+    return FORMATS[file_type.format].open_reader(path, file_type, columns, fragment, row_groups, schema)
 
 
 def create_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
+from functools import partial
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
-from clip_operator.tables.table import Chunk, TableReader, errors_explained
+from clip_operator.tables.table import Chunk, TableReader, errors_explained, names_of
 
 RowT_contra = TypeVar("RowT_contra", contravariant=True)
 
@@ -83,10 +84,11 @@ class RowReader(TableReader):
         file_type: FileType,
         columns: Sequence[str] | None = None,
         fragment: Fragment = WHOLE,
-        _row_groups: range | None = None,
+        *_of_parquet: object,
     ) -> None:
         super().__init__(file_type)
         self._paths = (source,) if isinstance(source, Path) else tuple(source)
+        self._names = names_of(self._paths)
         self.joined = not isinstance(source, Path)
         """Whether these are whole tables, so that the text between their rows is not all of one file."""
         self.fragment = fragment
@@ -96,9 +98,9 @@ class RowReader(TableReader):
         """Return the rows of the file, or of each file in turn, whose errors then name it."""
         if not self.joined:
             return rows_of(self._paths[0])
-        return chain.from_iterable(_with_name(path, rows_of) for path in self._paths)
+        return chain.from_iterable(map(partial(_with_name, rows_of), self._names, self._paths))
 
 
-def _with_name(path: Path, rows_of: Callable[[Path], Iterator[RowT]]) -> Iterator[RowT]:
-    with errors_explained(path.name):
+def _with_name(rows_of: Callable[[Path], Iterator[RowT]], name: str, path: Path) -> Iterator[RowT]:
+    with errors_explained(name):
         yield from rows_of(path)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -174,3 +175,11 @@ def errors_explained(name: str) -> Iterator[None]:
         raise
     except JobError as error:
         raise JobError(f"{name}: {error}") from error
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return what to call the files of one table in messages: their names, with as many folders as tell them apart."""
+    depth = 1
+    while len(names := {path.parts[-depth:] for path in paths}) < len(set(paths)) and max(map(len, names)) == depth:
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in paths]

@@ -16,7 +16,7 @@ _SCHEMA = pa.schema([(name, pa.list_(pa.string()) if name == MEMBERS else pa.str
 def template_of(rows: int) -> Template:
     """Return what a Parquet file of this many rows is like."""
     whole, rest = divmod(rows, _GROUP_ROWS)
-    return Template(_SCHEMA, None, [_GROUP_ROWS] * whole + [rest] * bool(rest))
+    return Template(_SCHEMA, (), [_GROUP_ROWS] * whole + [rest] * bool(rest))
 
 
 def batch_of(samples: Sequence[Sample]) -> pa.RecordBatch:
