@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,27 @@ def test_files_that_do_not_go_together_are_refused_before_anything_is_planned(
         f"{parts}/part-3.parquet has other columns than {parts}/part-1.parquet: the column 'n' is double, not int64. "
     )
     assert not (tmp_path / "out.parquet.shards").exists()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_column_of_the_folders_can_be_the_caption_and_stays_in_the_step(
+    images: Path, tmp_path: Path, ending: str
+) -> None:
+    for number in range(3):
+        folder = tmp_path / "t" / f"caption=a shape, number {number}"
+        folder.mkdir(parents=True)
+        if ending == "parquet":
+            pq.write_table(pa.table({"image_path": [f"{number}.png"]}), folder / "part.parquet")
+        else:
+            (folder / "part.jsonl").write_text(f'{{"image_path": "{number}.png"}}\n')
+    outputs = [tmp_path / f"{name}.{ending}" for name in ("single", "out")]
+    single = evaluate(request(tmp_path / "t", outputs[0], images, input_text_key="caption"))
+    assert (single.rows.total, single.rows.scored) == (3, 3)
+    scored(plan_shards(request(tmp_path / "t", outputs[1], images, input_text_key="caption"), Storage(), shards=3))
+    if ending == "parquet":
+        assert read(outputs[0]).equals(read(outputs[1]), check_metadata=True)
+        captions = read(outputs[0])["caption"].to_pylist()
+    else:
+        assert outputs[0].read_bytes() == outputs[1].read_bytes()
+        captions = [json.loads(line)["caption"] for line in outputs[0].read_text().splitlines()]
+    assert captions == [f"a shape, number {number}" for number in range(3)]

@@ -10,6 +10,7 @@ from clip_operator.inputs.listing import WILDCARDS, files_in_folder, files_match
 from clip_operator.inputs.many_files import ManyFiles
 from clip_operator.inputs.one_parquet import OneParquet
 from clip_operator.inputs.one_text import OneText
+from clip_operator.inputs.partitions import partitions_of
 from clip_operator.storage import (
     AccessDenied,
     ObjectInfo,
@@ -20,7 +21,7 @@ from clip_operator.storage import (
     name_of,
     parent,
 )
-from clip_operator.tables import TableFormat, file_type_of
+from clip_operator.tables import Partitions, TableFormat, file_type_of
 
 
 def find_input(storage: Storage, uri: str) -> Input:
@@ -39,7 +40,7 @@ def find_input(storage: Storage, uri: str) -> Input:
         return find_dataset(uri)
     if uri.endswith("/"):
         files = files_in_folder(storage, uri)
-        return _many(storage, uri, files)
+        return _many(storage, uri, files, partitions_of(uri, files))
     if WILDCARDS.search(uri):
         with suppress(ObjectNotFound, AccessDenied):
             return _one(storage, storage.stat(uri))
@@ -79,8 +80,8 @@ def _stat(storage: Storage, uri: str) -> ObjectInfo:
         ) from None
 
 
-def _many(storage: Storage, uri: str, files: list[ObjectInfo]) -> Input:
-    return ManyFiles(storage, ObjectInfo.of_many(uri, files), one_type_of(uri, files), tuple(files))
+def _many(storage: Storage, uri: str, files: list[ObjectInfo], partitions: Partitions | None = None) -> Input:
+    return ManyFiles(storage, ObjectInfo.of_many(uri, files), one_type_of(uri, files), tuple(files), partitions)
 
 
 def _one(storage: Storage, info: ObjectInfo) -> Input:

@@ -64,6 +64,7 @@ class HuggingFaceDataset:
     rows: Any
     image_folders: tuple[Path, ...]
     columns_of: ClassVar[tuple[int, ...]] = ()
+    partitions: ClassVar[None] = None
 
     @property
     def file_type(self) -> FileType:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from clip_operator.errors import JobError
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, display
-from clip_operator.tables import WHOLE, FileType, Fragment, Span, TableReader, open_table
+from clip_operator.tables import WHOLE, FileType, Fragment, Partitions, Span, TableReader, open_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +26,7 @@ class LocalInput:
     :param row_groups: those of a Parquet file that are here; None for all.
     :param schema: the columns of the whole input where those of its Parquet files differ; None where they do not, or
         where all files are here.
+    :param partitions: the columns that the files have by their folders.
     """
 
     path: Path | tuple[Path, ...]
@@ -33,6 +34,7 @@ class LocalInput:
     fragment: Fragment = WHOLE
     row_groups: range | None = None
     schema: pa.Schema | None = None
+    partitions: Partitions | None = None
 
     def open(self, columns: Sequence[str] | None = None) -> TableReader:
         """Open it for reading as one table; the parameter and the errors are those of ``open_table``."""
@@ -43,6 +45,7 @@ class LocalInput:
             fragment=self.fragment,
             row_groups=self.row_groups,
             schema=self.schema,
+            partitions=self.partitions,
         )
 
 
@@ -64,6 +67,10 @@ class Input(Protocol):
     @property
     def columns_of(self) -> tuple[int, ...]:
         """Which of many files, from 0, tell the columns of all where these differ; none where each of them does."""
+
+    @property
+    def partitions(self) -> Partitions | None:
+        """The columns that many files have by their folders; None where there are none."""
 
     def cut(self, rows_at_most: int, /) -> tuple[Span, ...]:
         """Return the finest spans that it can sensibly be cut into, in order: at least one, together all of it.

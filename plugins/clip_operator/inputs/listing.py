@@ -101,5 +101,8 @@ def _is_part(inner: str, info: ObjectInfo) -> bool:
 
 
 def is_hidden(segments: Iterable[str]) -> bool:
-    """Tell whether a file is one that readers of folders pass over, by its name or those of its folders."""
-    return any(segment.startswith((".", "_")) for segment in segments)
+    """Tell whether a file is one that readers of folders pass over, by its name or those of its folders.
+
+    A column whose name begins with an underscore hides no folder: ``_year=2024``.
+    """
+    return any(segment.startswith(".") or (segment.startswith("_") and "=" not in segment) for segment in segments)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
+from clip_operator.inputs.partitions import inside
 from clip_operator.machine.disk import written_to
 from clip_operator.machine.threads import in_threads
 from clip_operator.request import Shard
-from clip_operator.storage import ObjectInfo, Storage, display, name_of
-from clip_operator.tables import FileType, ParquetLayout, Span, TableFormat, parquet_layout, unified_schema
+from clip_operator.storage import ObjectInfo, Storage, display, parent
+from clip_operator.tables import FileType, ParquetLayout, Partitions, Span, TableFormat, parquet_layout, unified_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +33,7 @@ class ManyFiles:
     info: ObjectInfo
     file_type: FileType
     files: tuple[ObjectInfo, ...]
+    partitions: Partitions | None = None
 
     def cut(self, _rows_at_most: int, /) -> tuple[Span, ...]:  # no file is cut
         first_row: int | None = 0
@@ -68,6 +70,11 @@ class ManyFiles:
                 raise
             raise JobError(f"{display(info.uri)}: {error}") from error
 
+    def _local(self, info: ObjectInfo) -> Path:
+        """Return where a file lies from the input's folder on."""
+        inner = inside(f"{parent(self.info.uri)}/", info.uri)
+        return Path(*(_local_name(segment) for segment in inner.split("/") if segment not in ("", ".", "..")))
+
     def _schema(self, columns_of: Sequence[int]) -> pa.Schema | None:
         """Return the columns of all files, which these tell."""
         if not columns_of:
@@ -83,9 +90,9 @@ class ManyFiles:
         if shard is not None:
             check_version(self.info, shard)
         first, last = (0, len(self.files)) if shard is None else (shard.start, shard.stop)
-        wanted = self.files[first:last]
+        wanted, partitions = self.files[first:last], self.partitions and self.partitions.of(slice(first, last))
         # A folder for each: files of different folders may have the same name, and errors are to tell it.
-        paths = [folder / "input" / f"{first + index:06d}" / _local_name(info) for index, info in enumerate(wanted)]
+        paths = [folder / "input" / f"{first + index:06d}" / self._local(info) for index, info in enumerate(wanted)]
         with written_to(folder / "input"):
             for path in paths:
                 path.parent.mkdir(parents=True)
@@ -93,12 +100,12 @@ class ManyFiles:
         # Of an input that is one file, it is said already which one an error speaks of.
         local = paths[0] if self.files == (self.info,) else tuple(paths)
         if shard is None:
-            return LocalInput(local, self.file_type)
-        return LocalInput(local, self.file_type, fragment_of(shard), schema=self._schema(shard.columns_of))
+            return LocalInput(local, self.file_type, partitions=partitions)
+        schema = self._schema(shard.columns_of)
+        return LocalInput(local, self.file_type, fragment_of(shard), schema=schema, partitions=partitions)
 
 
-def _local_name(info: ObjectInfo) -> str:
-    name = name_of(info.uri)
+def _local_name(name: str) -> str:
     return (
         name if len(name.encode(errors="surrogatepass")) <= _LONGEST_NAME_BYTES else name[-_LONGEST_NAME_BYTES // 4 :]
     )

@@ -23,6 +23,7 @@ class OneParquet:
     info: ObjectInfo
     file_type: FileType
     columns_of: ClassVar[tuple[int, ...]] = ()
+    partitions: ClassVar[None] = None
 
     @property
     def files(self) -> tuple[ObjectInfo, ...]:

@@ -33,6 +33,7 @@ class OneText:
     info: ObjectInfo
     file_type: FileType
     columns_of: ClassVar[tuple[int, ...]] = ()
+    partitions: ClassVar[None] = None
 
     @property
     def files(self) -> tuple[ObjectInfo, ...]:

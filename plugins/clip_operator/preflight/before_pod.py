@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from clip_operator.request import EvaluationRequest
 from clip_operator.steps import beside
 from clip_operator.storage import (
     BucketNotFound,
-    ObjectInfo,
     ObjectNotFound,
     Storage,
     StorageError,
@@ -87,6 +86,10 @@ def _was_tried_before(request: EvaluationRequest, storage: Storage) -> bool:
     if standing.proof is not None:
         return not request.overwrite and standing.proof.request.fingerprint() == request.fingerprint()
     return standing.claim is not None and standing.claim.requested_by == request.requested_by
+
+
+def _of_folders(source: Input) -> Collection[str]:
+    return () if source.partitions is None else source.partitions.types
 
 
 class _Checks:
@@ -150,11 +153,12 @@ class _Checks:
             path.write_bytes(self.storage.read(first.uri, most))
             self._whole(path, file_type)
         elif file_type.format is TableFormat.PARQUET:
-            self._columns(self._parquet_columns(source.files), file_type)
+            self._columns(self._parquet_columns(source), file_type)
         else:
             path.write_bytes(self.storage.read_range(first.uri, 0, most))
-            self._columns(header_columns(path, file_type, self.request), file_type)
-            self._start(first_rows(path, file_type, self.request))
+            header = header_columns(path, file_type, self.request)
+            self._columns(header and (*header, *_of_folders(source)), file_type)
+            self._start(first_rows(path, file_type, self.request), _of_folders(source))
 
     def _whole(self, path: Path, file_type: FileType) -> None:
         with open_checked(partial(open_table, path, file_type), self.request) as (table, scan):
@@ -164,33 +168,34 @@ class _Checks:
             problem = no_image_comes(table, self.request, self._images, self._look, self._stop)
         self._conclude(problem, certain=problem is not None and not self._may_take_over())
 
-    def _parquet_columns(self, files: Sequence[ObjectInfo]) -> Sequence[str] | None:
+    def _parquet_columns(self, source: Input) -> Sequence[str] | None:
         """Return the columns of the first file, and of others where it lacks some that are read; None if more may."""
-        columns: dict[str, None] = {}
-        for info in files[:_FOOTERS]:
+        columns: dict[str, None] = dict.fromkeys(_of_folders(source))
+        for info in source.files[:_FOOTERS]:
             found = footer_columns(self.storage, info)
             if found is None:
                 return None
             columns |= dict.fromkeys(found)
             if {self.request.input_image_key, self.request.input_text_key} <= columns.keys():
                 return tuple(columns)
-        return tuple(columns) if len(files) <= _FOOTERS else None
+        return tuple(columns) if len(source.files) <= _FOOTERS else None
 
     def _columns(self, columns: Sequence[str] | None, file_type: FileType) -> None:
         if columns is not None:
             check_columns(columns, file_type, self.request)
             self.passed.append("it has the columns")
 
-    def _start(self, rows: Chunk | None) -> None:
+    def _start(self, rows: Chunk | None, of_folders: Collection[str]) -> None:
         """Judge by the first rows, which others need not be like."""
         if rows is None:
             return
         request = self.request
         check_free([key for key in request.added_columns if any(v is not None for v in rows.column(key))], request)
-        for key in (request.input_image_key, request.input_text_key):
+        keys = {request.input_image_key, request.input_text_key}
+        for key in sorted(keys - set(of_folders)):
             if all(value is None for value in rows.column(key)):
                 log.warning("%s: the first %d rows have nothing in %r", display(request.input), len(rows), key)
-        if not self._looks_at_images():
+        if not self._looks_at_images() or keys & set(of_folders):
             return
         sample = draw([rows], request, self._images, len(rows))
         failed = failures(sample, self._look, self._stop)

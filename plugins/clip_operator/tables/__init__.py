@@ -33,6 +33,7 @@ from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import join_arrays
 from clip_operator.tables.parquet import join_parquet, parquet_layout, unified_schema
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.partitions import PartitionedReader, PartitionedWriter, Partitions
 from clip_operator.tables.table import (
     AddedType,
     AddedValue,
@@ -56,6 +57,7 @@ __all__ = [
     "FileType",
     "Fragment",
     "ParquetLayout",
+    "Partitions",
     "RowGroup",
     "Span",
     "TableFormat",
@@ -85,6 +87,7 @@ def open_table(
     fragment: Fragment = WHOLE,
     row_groups: range | None = None,
     schema: pa.Schema | None = None,
+    partitions: Partitions | None = None,
 ) -> TableReader:
     """Open a local file, or several as one table, for reading.
 
@@ -99,10 +102,15 @@ def open_table(
     :param row_groups: of a single Parquet file, the row groups to read; nothing is read of the others.
     :param schema: of Parquet files that are a part of all the files of a table, the columns of the whole, as
         :func:`unified_schema` finds them.
+    :param partitions: of several files, columns that they have by the folders that they are from. They stand behind the
+        others, and go into what is written.
     :raises JobError: if a Parquet file is not readable, or has columns that do not go with the others'. Text formats
         are read later, by ``scan`` and ``chunks``.
     """
-    return FORMATS[file_type.format].open_reader(path, file_type, columns, fragment, row_groups, schema)
+    of_folders = () if partitions is None else partitions.types
+    named = None if columns is None else (*columns, *of_folders)
+    reader = FORMATS[file_type.format].open_reader(path, file_type, named, fragment, row_groups, schema)
+    return reader if partitions is None else PartitionedReader(reader, partitions)
 
 
 def create_table(
@@ -120,6 +128,10 @@ def create_table(
     :raises JobError: if the input's header or schema names a column more than once where that cannot be told apart.
     """
     check_conversion(like.file_type, file_type)
+    if isinstance(like, PartitionedReader):
+        of_folders = like.added
+        writer = create_table(path, file_type, like.table, of_folders | dict(added), fragment=fragment)
+        return PartitionedWriter(writer, list(of_folders))
     return FORMATS[file_type.format].create_writer(path, file_type, added, like, fragment)
 
 

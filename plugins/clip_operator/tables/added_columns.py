@@ -11,7 +11,7 @@ from clip_operator.tables.table import AddedType, AddedValue
 def checked_columns(
     types: Mapping[str, AddedType], added: Mapping[str, Sequence[AddedValue]], rows: int
 ) -> list[list[AddedValue]]:
-    """Return the values to write, a list a column in the order of `types`: plain floats, plain strings, None.
+    """Return the values to write, a list a column in the order of `types`: plain numbers, plain strings, None.
 
     :raises ValueError: if a column is missing, unexpected or not `rows` long, or a number is NaN or infinite.
     :raises TypeError: if a value is not of its column's type.
@@ -23,8 +23,15 @@ def checked_columns(
         values = added[name]
         if len(values) != rows:
             raise ValueError(f"column {name!r} has {len(values)} values for {rows} rows")
-        columns.append(_floats(name, values) if column_type is AddedType.FLOAT64 else _strings(name, values))
+        columns.append(_CHECKS[column_type](name, values))
     return columns
+
+
+def _integers(name: str, values: Sequence[AddedValue]) -> list[AddedValue]:
+    for value in values:
+        if value is not None and not isinstance(value, int):
+            raise TypeError(f"column {name!r} holds integers, got {value!r}")
+    return list(values)
 
 
 def _floats(name: str, values: Sequence[AddedValue]) -> list[AddedValue]:
@@ -47,3 +54,6 @@ def _strings(name: str, values: Sequence[AddedValue]) -> list[AddedValue]:
         if value is not None and not isinstance(value, str):
             raise TypeError(f"column {name!r} holds strings, got {value!r}")
     return list(values)
+
+
+_CHECKS = {AddedType.FLOAT64: _floats, AddedType.INT64: _integers, AddedType.STRING: _strings}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from functools import partial
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -86,9 +85,8 @@ class RowReader(TableReader):
         fragment: Fragment = WHOLE,
         *_of_parquet: object,
     ) -> None:
-        super().__init__(file_type)
         self._paths = (source,) if isinstance(source, Path) else tuple(source)
-        self._names = names_of(self._paths)
+        super().__init__(file_type, names_of(self._paths))
         self.joined = not isinstance(source, Path)
         """Whether these are whole tables, so that the text between their rows is not all of one file."""
         self.fragment = fragment
@@ -98,9 +96,14 @@ class RowReader(TableReader):
         """Return the rows of the file, or of each file in turn, whose errors then name it."""
         if not self.joined:
             return rows_of(self._paths[0])
-        return chain.from_iterable(map(partial(_with_name, rows_of), self._names, self._paths))
+        return self._of_each_file(rows_of)
 
-
-def _with_name(rows_of: Callable[[Path], Iterator[RowT]], name: str, path: Path) -> Iterator[RowT]:
-    with errors_explained(name):
-        yield from rows_of(path)
+    def _of_each_file(self, rows_of: Callable[[Path], Iterator[RowT]]) -> Iterator[RowT]:
+        count = 0
+        for index, path in enumerate(self._paths):
+            if index == len(self.file_starts):
+                self.file_starts.append(count)
+            with errors_explained(self.file_names[index]):
+                for row in rows_of(path):
+                    count += 1
+                    yield row

@@ -31,6 +31,7 @@ class AddedType(StrEnum):
     """The type of a column that a writer adds."""
 
     FLOAT64 = "float64"
+    INT64 = "int64"
     STRING = "string"
 
 
@@ -97,10 +98,14 @@ class TableReader(AbstractContextManager["TableReader"]):
     """A table in a local file, or in several. Every pass starts from the beginning.
 
     :param file_type: the format and compression of the files.
+    :param file_names: what to call them in messages.
     """
 
-    def __init__(self, file_type: FileType) -> None:
+    def __init__(self, file_type: FileType, file_names: Sequence[str]) -> None:
         self.file_type = file_type
+        self.file_names = file_names
+        self.file_starts: list[int] = []
+        """Which row of the table is the first of each file, as far as the files were read already."""
 
     @abstractmethod
     def scan(self) -> TableScan:

@@ -77,5 +77,5 @@ def _cell_text(value: AddedValue) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return float.__repr__(value)
+        return repr(value)
     return '"' + value.replace('"', '""') + '"' if _NEEDS_QUOTES.search(value) else value

@@ -48,7 +48,7 @@ def json_literal(value: AddedValue) -> str:
     """Return an added value as JSON: null, a number with all its digits, or a string."""
     if value is None:
         return "null"
-    return json_string(value) if isinstance(value, str) else float.__repr__(value)
+    return json_string(value) if isinstance(value, str) else repr(value)
 
 
 def without_line_breaks(text: str) -> str:

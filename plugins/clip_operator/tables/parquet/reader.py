@@ -7,7 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import BinaryIO
@@ -129,18 +129,18 @@ class ParquetReader(TableReader):
         row_groups: range | None = None,
         schema: pa.Schema | None = None,
     ) -> None:
-        super().__init__(file_type)
         sources = source if isinstance(source, Sequence) else [source]
-        self._names = _names(sources)
+        super().__init__(file_type, _names(sources))
         unified = UnifiedColumns()
         if schema is not None:
             unified.add(schema, "the first file")
         self._parts = []
-        for name, part_source in zip(self._names, sources, strict=True):
+        for name, part_source in zip(self.file_names, sources, strict=True):
             with errors_explained(name) if isinstance(source, Sequence) else nullcontext():
                 part = FilePart(part_source, row_groups, shared_trial())
             unified.add(part.schema, name)
             self._parts.append(part)
+        self.file_starts = [0, *accumulate(part.metadata.num_rows for part in self._parts)][:-1]
         self._schema = unified.schema
         for name in columns or ():
             column_index(self._schema, name)
@@ -174,7 +174,7 @@ class ParquetReader(TableReader):
             yield chunk.whole()
 
     def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        for name, part in zip(self._names, self._parts, strict=True):
+        for name, part in zip(self.file_names, self._parts, strict=True):
             with errors_explained(name) if len(self._parts) > 1 else nullcontext():
                 for batch in part.batches(rows):
                     if not batch.schema.equals(self._schema, check_metadata=True):

@@ -14,7 +14,11 @@ import pyarrow.parquet as pq
 from clip_operator.tables.parquet.columns import column_index
 from clip_operator.tables.table import AddedType
 
-ARROW_TYPES: Mapping[AddedType, pa.DataType] = {AddedType.FLOAT64: pa.float64(), AddedType.STRING: pa.string()}
+ARROW_TYPES: Mapping[AddedType, pa.DataType] = {
+    AddedType.FLOAT64: pa.float64(),
+    AddedType.INT64: pa.int64(),
+    AddedType.STRING: pa.string(),
+}
 
 # The writer adds this key itself. If a file has it in its own metadata, too, Arrow does not read what is written of it.
 _ARROW_SCHEMA = b"ARROW:schema"
