@@ -36,8 +36,8 @@ class LocalInput:
     schema: pa.Schema | None = None
     partitions: Partitions | None = None
 
-    def open(self, columns: Sequence[str] | None = None) -> TableReader:
-        """Open it for reading as one table; the parameter and the errors are those of ``open_table``."""
+    def open(self, columns: Sequence[str] | None = None, pair: tuple[str, str] | None = None) -> TableReader:
+        """Open it for reading as one table; the parameters and the errors are those of ``open_table``."""
         return open_table(
             self.path,
             self.file_type,
@@ -46,6 +46,7 @@ class LocalInput:
             row_groups=self.row_groups,
             schema=self.schema,
             partitions=self.partitions,
+            pair=pair,
         )
 
 

@@ -88,6 +88,7 @@ def open_table(
     row_groups: range | None = None,
     schema: pa.Schema | None = None,
     partitions: Partitions | None = None,
+    pair: tuple[str, str] | None = None,
 ) -> TableReader:
     """Open a local file, or several as one table, for reading.
 
@@ -104,12 +105,14 @@ def open_table(
         :func:`unified_schema` finds them.
     :param partitions: of several files, columns that they have by the folders that they are from. They stand behind the
         others, and go into what is written.
+    :param pair: of tars, what the image and the caption are called: beside columns that every tar has, the ending of a
+        file (``img``), or a field of the .json file (``json.prompt``).
     :raises JobError: if a Parquet file is not readable, or has columns that do not go with the others'. Text formats
         are read later, by ``scan`` and ``chunks``.
     """
     of_folders = () if partitions is None else partitions.types
     named = None if columns is None else (*columns, *of_folders)
-    reader = FORMATS[file_type.format].open_reader(path, file_type, named, fragment, row_groups, schema)
+    reader = FORMATS[file_type.format].open_reader(path, file_type, named, fragment, row_groups, schema, pair)
     return reader if partitions is None else PartitionedReader(reader, partitions)
 
 

@@ -32,6 +32,7 @@ class Format(Protocol):
         fragment: Fragment,
         row_groups: range | None,
         schema: pa.Schema | None,
+        pair: tuple[str, str] | None,
         /,
     ) -> TableReader:
         """Open what :func:`~clip_operator.tables.open_table` opens."""

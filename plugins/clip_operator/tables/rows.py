@@ -83,7 +83,7 @@ class RowReader(TableReader):
         file_type: FileType,
         columns: Sequence[str] | None = None,
         fragment: Fragment = WHOLE,
-        *_of_parquet: object,
+        *_of_others: object,
     ) -> None:
         self._paths = (source,) if isinstance(source, Path) else tuple(source)
         super().__init__(file_type, names_of(self._paths))

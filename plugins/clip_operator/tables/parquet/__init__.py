@@ -22,6 +22,7 @@ def open_reader(
     _fragment: Fragment,
     row_groups: range | None,
     schema: pa.Schema | None,
+    _pair: tuple[str, str] | None,
     /,
 ) -> TableReader:
     """Open a Parquet file, some row groups of one, or several as one table."""
