@@ -44,6 +44,8 @@ _FORMAT_OF_ENDING = {
     "tar": TableFormat.TAR,
 }
 _KNOWN_ENDINGS = "jsonl, json, csv (each also with .gz) and parquet; and tar, to be read only"
+_PACKERS = frozenset({"gz", "bz2", "xz", "zst", "lz4"})
+_PACKED_TARS = frozenset({"tgz", "tbz", "tbz2", "txz", "tzst"})
 _PICKLE_ENDINGS = frozenset({"pkl", "pickle"})
 
 
@@ -52,9 +54,15 @@ def file_type_of(name: str) -> FileType:
 
     Upper and lower case are the same. ``ndjson`` means JSONL and ``pq`` means Parquet.
 
-    :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose (pickle).
+    :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose: a pickle, a
+        compressed tar.
     """
     endings = name.rsplit("/", 1)[-1].lower().split(".")
+    if endings[-1] in _PACKED_TARS or (endings[-1] in _PACKERS and endings[-2:-1] == ["tar"]):
+        raise RequestError(
+            f"{name!r} is a compressed tar. Its files could not be found without unpacking all of it, and images are "
+            "compressed already, so tars are read as they are: unpack it once, as with gzip -d or zstd -d."
+        )
     compressed = len(endings) > 1 and endings[-1] == "gz"
     if compressed:
         endings.pop()
@@ -69,8 +77,6 @@ def file_type_of(name: str) -> FileType:
         raise RequestError(f"{name!r} does not end in a known table format. Known are {_KNOWN_ENDINGS}.")
     if table_format is TableFormat.PARQUET and compressed:
         raise RequestError(f"{name!r}: Parquet compresses inside the file; name it without .gz.")
-    if table_format is TableFormat.TAR and compressed:
-        raise RequestError(f"{name!r}: images are compressed already, so tars are read as they are; unpack it once.")
     return FileType(table_format, compressed)
 
 
