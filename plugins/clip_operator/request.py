@@ -204,6 +204,9 @@ class Shard(BaseModel):
     first_row: int | None = Field(None, description="The whole input's index of its first row, where that is known.")
     rows: int | None = Field(None, description="How many rows it has, where that is known.")
     total_rows: int | None = Field(None, description="How many rows the whole input has, where that is known.")
+    columns_of: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="Of many Parquet files whose columns differ, those that tell the columns of all, from 0."
+    )
     standalone: bool = Field(
         False, description="The output is a table of its own, not a span of the bytes of the whole one."
     )

@@ -213,11 +213,16 @@ def test_rows_of_part_files_are_told_where_footers_tell_them(tmp_path: Path) -> 
     ]
 
 
-def test_of_very_many_part_files_no_footer_is_read(tmp_path: Path) -> None:
-    uri = put(tmp_path, *(f"part-{number:03d}.parquet" for number in range(201)), content=b"not even Parquet")
-    cuts = find_input(Storage(), uri).cut(1)
-    assert len(cuts) == 201
-    assert {(cut.first_row, cut.rows) for cut in cuts} == {(None, None)}
+def test_of_many_parquet_files_those_that_tell_the_columns_of_all_are_known(tmp_path: Path) -> None:
+    for number in range(201):
+        columns = {"a": [1], "b": ["x"]} if number in (7, 150) else {"a": [1]}
+        pq.write_table(pa.table(columns), tmp_path / f"part-{number:03d}.parquet")
+    given = find_input(Storage(), f"{tmp_path}/")
+    assert [cut.rows for cut in given.cut(1)] == [1] * 201
+    assert given.columns_of == (0, 7)
+    assert find_input(Storage(), f"{tmp_path}/part-00?.parquet").columns_of == (0, 7)
+    assert find_input(Storage(), f"{tmp_path}/part-1?0.parquet").columns_of == (0, 5)
+    assert find_input(Storage(), f"{tmp_path}/part-02?.parquet").columns_of == ()
 
 
 def test_a_part_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
@@ -241,3 +246,31 @@ def test_an_error_names_the_tar_where_the_input_does_not(tmp_path: Path, inputs:
     with pytest.raises(JobError, match="is not a tar") as told, local.open() as table:
         table.scan()
     assert ("a.tar" in str(told.value)) is named
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "how"),
+    [
+        ("_delta_log/00000000000000000000.json", "Delta Lake", "to_pyarrow_dataset"),
+        ("_delta_log/00000000000000000010.checkpoint.parquet", "Delta Lake", "to_pyarrow_dataset"),
+        (".hoodie/hoodie.properties", "Apache Hudi", "Spark"),
+        ("metadata/00001-a.metadata.json", "Apache Iceberg", "pyiceberg"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "dt=a/", "data/", "data/dt=a/*.parquet", "*.parquet", "up"])
+def test_files_whose_log_tells_which_are_live_are_not_read(
+    tmp_path: Path, s3: S3, log: str, kind: str, how: str, place: str
+) -> None:
+    for name in (log, "dt=a/part.parquet", "data/part.parquet", "data/dt=a/part.parquet", "part.parquet"):
+        put(tmp_path / "t", name)
+        s3.put(f"tables/t/{name}", b"x")
+    for root in (f"{tmp_path}", f"s3://{s3.bucket}/tables"):
+        uri = f"{root}/" if place == "up" else f"{root}/t/{place}"
+        with pytest.raises(JobError, match=f"holds a table of {kind}: .*{log}, which is not read here.*{how}"):
+            find_input(s3.storage, uri)
+
+
+def test_a_folder_called_metadata_alone_is_no_log(tmp_path: Path) -> None:
+    uri = put(tmp_path, "data/part.jsonl", "metadata/part.jsonl", "metadata/deeper/a.metadata.jsonl")
+    assert len(find_input(Storage(), uri).files) == 3
+    assert len(find_input(Storage(), f"{uri}data/").files) == 1

@@ -86,6 +86,23 @@ def test_webdataset_tars_become_a_table_with_scores(tars: Path, tmp_path: Path) 
     assert [row["clip_score"] for row in rows if row["clip_score"] is not None] == pytest.approx(plain, abs=1e-6)
 
 
+def test_images_and_captions_of_tars_are_found_by_the_endings_that_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for number in range(2):
+        with tarfile.open(tmp_path / "t" / f"{number}.tar", "w") as tar:
+            for ending, data in {"img": picture(number), "json": b'{"prompt": "a shape"}'}.items():
+                info = tarfile.TarInfo(f"0.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    fields = {"input_image_key": "img", "input_text_key": "json.prompt"}
+    single = evaluate(request(f"{tmp_path}/t/", tmp_path / "single.jsonl", **fields))
+    assert single.rows.scored == 2
+    in_shards(request(f"{tmp_path}/t/", tmp_path / "out.jsonl", **fields), Storage(), shards=2)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "single.jsonl").read_bytes()
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert (first["img"], first["json.prompt"]) == ("0.img", "a shape")
+
+
 def test_tars_in_s3_are_scored_by_shards_as_by_one_task(tars: Path, s3: S3) -> None:
     root = s3.put_folder(tars, "laion")
     single = evaluate(request(f"{root}/*.tar", f"{root}/steps/single.jsonl"), s3.storage)

@@ -305,6 +305,33 @@ def test_a_column_that_the_first_rows_of_a_large_table_lack_may_come_later(
         check(step(s3, file_type, rows, output_key="noise"), s3.storage)
 
 
+def test_a_column_may_be_in_another_part_file_than_the_first(s3: S3, tmp_path: Path) -> None:
+    for number, columns in enumerate((["image_path"], ["image_path", "text"])):
+        pq.write_table(pa.table({name: ["images/00000.png"] for name in columns}), tmp_path / f"{number}.parquet")
+        s3.put(f"parts/{number}.parquet", (tmp_path / f"{number}.parquet").read_bytes())
+    fields = {"input": f"s3://{s3.bucket}/parts/", "output": f"s3://{s3.bucket}/out.parquet"}
+    check(request("", **fields), s3.storage)
+    with pytest.raises(JobError, match="no column 'caption'; its columns are 'image_path', 'text'"):
+        check(request("", **fields, input_text_key="caption"), s3.storage)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_column_may_be_in_the_names_of_folders(
+    s3: S3, tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pq.write_table(pa.table({"image_path": ["images/00000.png"]}), tmp_path / "t.parquet")
+    content = {
+        "jsonl": b'{"image_path": "images/00000.png"}\n',
+        "csv": b"image_path\nimages/00000.png\n",
+        "parquet": (tmp_path / "t.parquet").read_bytes(),
+    }
+    for number in range(2):
+        s3.put(f"parts/text=a shape/n={number}/t.{ending}", content[ending])
+    output = f"s3://{s3.bucket}/out.{ending}"
+    check(request("", input=f"s3://{s3.bucket}/parts/", output=output), s3.storage)
+    assert "have nothing in" not in caplog.text
+
+
 def test_a_malformed_row_of_a_small_table_needs_no_pod(folder: str, s3: S3) -> None:
     s3.put("data/captions.jsonl", b'{"image_path": "a.png", "text": "a"}\n{"image_pa')
     with pytest.raises(JobError, match=r"^s3://\S+/captions.jsonl: line 2 "):

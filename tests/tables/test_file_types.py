@@ -70,8 +70,12 @@ def test_other_names_are_refused_with_the_formats_there_are(name: str) -> None:
 def test_gzip_around_parquet_is_refused() -> None:
     with pytest.raises(RequestError, match="compresses inside"):
         file_type_of("rows.parquet.gz")
-    with pytest.raises(RequestError, match="unpack it once"):
-        file_type_of("rows.tar.gz")
+
+
+@pytest.mark.parametrize("ending", ["tar.gz", "tgz", "TAR.ZST", "tar.bz2", "tbz2", "tar.xz", "txz", "tar.lz4", "tzst"])
+def test_a_compressed_tar_is_refused_with_what_to_do(ending: str) -> None:
+    with pytest.raises(RequestError, match=r"is a compressed tar.*unpack it once, as with gzip -d or zstd -d"):
+        file_type_of(f"s3://b/00000.{ending}")
 
 
 LOSSLESS = [(JSONL, JSONL), (JSONL, JSON), (JSON, JSON), (JSON, JSONL)]

@@ -11,28 +11,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import Reason, RowError
+from clip_operator.image_formats import IMAGE_FORMATS
 from clip_operator.images.heif import is_heif, load_decoder
 from clip_operator.images.jpeg_scans import is_one_scan
 from clip_operator.images.orientation import turned
 
 if TYPE_CHECKING:
     from PIL import Image
-
-# The formats that image data sets are made of, by Pillow's plugin. Everything else stays out of reach of untrusted
-# bytes: EPS starts Ghostscript, QOI is decoded in Python pixel by pixel, ICO holds whole images of another size than
-# its directory says, and PSD, FLI, FITS, … are seldom-used parsers. TGA has no signature, so it is asked last.
-_PLUGINS = {
-    "JPEG": "JpegImagePlugin",
-    "PNG": "PngImagePlugin",
-    "WEBP": "WebPImagePlugin",
-    "GIF": "GifImagePlugin",
-    "AVIF": "AvifImagePlugin",
-    "BMP": "BmpImagePlugin",
-    "TIFF": "TiffImagePlugin",
-    "JPEG2000": "Jpeg2KImagePlugin",
-    "PPM": "PpmImagePlugin",
-    "TGA": "TgaImagePlugin",
-}
 
 # Where every image comes to the same size, memory and time are bounded by the longer side alone.
 _MAX_ASPECT_RATIO, _MAX_ASPECT_RATIO_TO_ONE_SIZE = 200, 1000
@@ -141,12 +126,12 @@ def _load_plugins() -> tuple[str, ...]:
     # stderr about a broken file is out of Python's reach.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
-    for plugin in _PLUGINS.values():
+    for plugin, _ in IMAGE_FORMATS.values():
         try:
             importlib.import_module(f"PIL.{plugin}")
         except ImportError:  # AVIF came with Pillow 11.3
             continue
-    return tuple(name for name in _PLUGINS if name in Image.OPEN)
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 def decode_in_one_thread() -> None:

@@ -13,6 +13,7 @@ from clip_operator.inputs.listing import WILDCARDS, files_in_folder, files_match
 from clip_operator.inputs.many_files import ManyFiles
 from clip_operator.inputs.one_parquet import OneParquet
 from clip_operator.inputs.one_text import OneText
+from clip_operator.inputs.partitions import partitions_of
 from clip_operator.storage import (
     AccessDenied,
     ObjectInfo,
@@ -23,7 +24,7 @@ from clip_operator.storage import (
     name_of,
     parent,
 )
-from clip_operator.tables import DELIMITED, TableFormat, file_type_of
+from clip_operator.tables import DELIMITED, Partitions, TableFormat, file_type_of
 
 
 def find_input(storage: Storage, uri: str, dialect: Dialect = USUAL) -> Input:
@@ -57,7 +58,7 @@ def _found(storage: Storage, uri: str) -> Input:
         return find_dataset(uri)
     if uri.endswith("/"):
         files = files_in_folder(storage, uri)
-        return _many(storage, uri, files)
+        return _many(storage, uri, files, partitions_of(uri, files))
     if WILDCARDS.search(uri):
         with suppress(ObjectNotFound, AccessDenied):
             return _one(storage, storage.stat(uri))
@@ -97,9 +98,9 @@ def _stat(storage: Storage, uri: str) -> ObjectInfo:
         ) from None
 
 
-def _many(storage: Storage, uri: str, files: list[ObjectInfo]) -> Input:
+def _many(storage: Storage, uri: str, files: list[ObjectInfo], partitions: Partitions | None = None) -> Input:
     file_type = as_it_is(storage, files, one_type_of(uri, files))
-    return ManyFiles(storage, ObjectInfo.of_many(uri, files), file_type, tuple(files))
+    return ManyFiles(storage, ObjectInfo.of_many(uri, files), file_type, tuple(files), partitions)
 
 
 def _one(storage: Storage, info: ObjectInfo) -> Input:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from clip_operator.errors import JobError, RequestError
 from clip_operator.inputs.hugging_face_files import OwnFiles
@@ -63,6 +63,8 @@ class HuggingFaceDataset:
     info: ObjectInfo
     rows: Any
     image_folders: tuple[Path, ...]
+    columns_of: ClassVar[tuple[int, ...]] = ()
+    partitions: ClassVar[None] = None
 
     @property
     def file_type(self) -> FileType:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from clip_operator.errors import JobError
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, display
-from clip_operator.tables import WHOLE, FileType, Fragment, Span, TableReader, open_table
+from clip_operator.tables import WHOLE, FileType, Fragment, Partitions, Span, TableReader, open_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -21,16 +24,30 @@ class LocalInput:
     :param file_type: the type of them all. The text of a shard of one file is unpacked, whatever the input is.
     :param fragment: whether the shard is the start or the end of the whole input.
     :param row_groups: those of a Parquet file that are here; None for all.
+    :param schema: the columns of the whole input where those of its Parquet files differ; None where they do not, or
+        where all files are here.
+    :param partitions: the columns that the files have by their folders.
     """
 
     path: Path | tuple[Path, ...]
     file_type: FileType
     fragment: Fragment = WHOLE
     row_groups: range | None = None
+    schema: pa.Schema | None = None
+    partitions: Partitions | None = None
 
-    def open(self, columns: Sequence[str] | None = None) -> TableReader:
-        """Open it for reading as one table; the parameter and the errors are those of ``open_table``."""
-        return open_table(self.path, self.file_type, columns, fragment=self.fragment, row_groups=self.row_groups)
+    def open(self, columns: Sequence[str] | None = None, pair: tuple[str, str] | None = None) -> TableReader:
+        """Open it for reading as one table; the parameters and the errors are those of ``open_table``."""
+        return open_table(
+            self.path,
+            self.file_type,
+            columns,
+            fragment=self.fragment,
+            row_groups=self.row_groups,
+            schema=self.schema,
+            partitions=self.partitions,
+            pair=pair,
+        )
 
 
 class Input(Protocol):
@@ -47,6 +64,14 @@ class Input(Protocol):
     @property
     def files(self) -> tuple[ObjectInfo, ...]:
         """The objects it consists of, in the order of their rows; none for a Hugging Face data set."""
+
+    @property
+    def columns_of(self) -> tuple[int, ...]:
+        """Which of many files, from 0, tell the columns of all where these differ; none where each of them does."""
+
+    @property
+    def partitions(self) -> Partitions | None:
+        """The columns that many files have by their folders; None where there are none."""
 
     def cut(self, rows_at_most: int, /) -> tuple[Span, ...]:
         """Return the finest spans that it can sensibly be cut into, in order: at least one, together all of it.

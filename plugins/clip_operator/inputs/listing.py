@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 from clip_operator.errors import JobError, RequestError
+from clip_operator.inputs.table_logs import check_in_no_table, check_no_log
 from clip_operator.steps import is_beside_output
 from clip_operator.storage import ObjectInfo, ObjectNotFound, Storage, canonical, display, name_of, parent
 from clip_operator.tables import FileType, file_type_of
@@ -23,14 +24,16 @@ def files_in_folder(storage: Storage, uri: str) -> list[ObjectInfo]:
     underscore; objects without content and type that stand for a folder; and this package's own bookkeeping.
 
     :raises ObjectNotFound: there is no such file.
+    :raises JobError: they are files of a table whose log tells which of them are live.
     """
-    files = [
-        info
-        for info in storage.list(uri)
-        if _is_part(inner := info.uri.removeprefix(uri), info) and not is_hidden(inner.split("/"))
-    ]
+    files = []
+    for info in storage.list(uri):
+        check_no_log(uri, info)
+        if _is_part(inner := info.uri.removeprefix(uri), info) and not is_hidden(inner.split("/")):
+            files.append(info)
     if not files:
         raise ObjectNotFound(f"{display(uri)} is an empty folder, or there is none: no file to read was found in it")
+    check_in_no_table(storage, uri)
     return sorted(files, key=lambda info: info.uri)
 
 
@@ -40,6 +43,7 @@ def files_matching(storage: Storage, pattern: str) -> list[ObjectInfo]:
     Hidden names match only a pattern that begins as they do.
 
     :raises ObjectNotFound: there is no such file.
+    :raises JobError: they are files of a table whose log tells which of them are live.
     """
     wanted = name_of(pattern)
     folder = pattern.removesuffix(wanted)
@@ -52,6 +56,7 @@ def files_matching(storage: Storage, pattern: str) -> list[ObjectInfo]:
     ]
     if not files:
         raise ObjectNotFound(f"{display(pattern)} matches no file in {display(folder)}")
+    check_in_no_table(storage, folder)
     return sorted(files, key=lambda info: info.uri)
 
 
@@ -101,5 +106,8 @@ def _is_part(inner: str, info: ObjectInfo) -> bool:
 
 
 def is_hidden(segments: Iterable[str]) -> bool:
-    """Tell whether a file is one that readers of folders pass over, by its name or those of its folders."""
-    return any(segment.startswith((".", "_")) for segment in segments)
+    """Tell whether a file is one that readers of folders pass over, by its name or those of its folders.
+
+    A column whose name begins with an underscore hides no folder: ``_year=2024``.
+    """
+    return any(segment.startswith(".") or (segment.startswith("_") and "=" not in segment) for segment in segments)

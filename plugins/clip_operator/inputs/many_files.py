@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
+from clip_operator.inputs.partitions import inside
 from clip_operator.machine.disk import written_to
 from clip_operator.machine.threads import in_threads
 from clip_operator.request import Shard
-from clip_operator.storage import ObjectInfo, Storage, display, name_of
-from clip_operator.tables import WHOLE, FileType, Span, TableFormat, parquet_layout
+from clip_operator.storage import ObjectInfo, Storage, display, parent
+from clip_operator.tables import FileType, ParquetLayout, Partitions, Span, TableFormat, parquet_layout, unified_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _DOWNLOADS = 4  # each of them reads several ranges of a large file at once
 _FOOTERS = 16
-_MOST_FOOTERS = 200
 _LONGEST_NAME_BYTES = 255
 
 
@@ -28,6 +33,7 @@ class ManyFiles:
     info: ObjectInfo
     file_type: FileType
     files: tuple[ObjectInfo, ...]
+    partitions: Partitions | None = None
 
     def cut(self, _rows_at_most: int, /) -> tuple[Span, ...]:  # no file is cut
         first_row: int | None = 0
@@ -39,37 +45,67 @@ class ManyFiles:
 
     def _rows(self) -> Sequence[int | None]:
         """Return how many rows each file has, where that can be told from a few small requests."""
-        if self.file_type.format is not TableFormat.PARQUET or len(self.files) > _MOST_FOOTERS:
+        if self.file_type.format is not TableFormat.PARQUET:
             return [None] * len(self.files)
-        return in_threads(_FOOTERS, self._rows_of, self.files)
+        return [layout.rows for layout in self._layouts]
 
-    def _rows_of(self, info: ObjectInfo) -> int:
+    @property
+    def columns_of(self) -> tuple[int, ...]:
+        if self.file_type.format is not TableFormat.PARQUET:
+            return ()
+        names = [display(info.uri) for info in self.files]
+        _, telling = unified_schema(zip(names, (layout.schema for layout in self._layouts), strict=True))
+        return tuple(telling) if len(telling) > 1 else ()
+
+    @cached_property
+    def _layouts(self) -> list[ParquetLayout]:
+        return in_threads(_FOOTERS, self._layout_of, self.files)
+
+    def _layout_of(self, info: ObjectInfo) -> ParquetLayout:
         try:
             with self.storage.open(info) as stream:
-                return parquet_layout(stream).rows
+                return parquet_layout(stream)
         except JobError as error:
             if info.uri in str(error) or isinstance(error, Cancelled):
                 raise
             raise JobError(f"{display(info.uri)}: {error}") from error
 
+    def _local(self, info: ObjectInfo) -> Path:
+        """Return where a file lies from the input's folder on."""
+        inner = inside(f"{parent(self.info.uri)}/", info.uri)
+        return Path(*(_local_name(segment) for segment in inner.split("/") if segment not in ("", ".", "..")))
+
+    def _schema(self, columns_of: Sequence[int]) -> pa.Schema | None:
+        """Return the columns of all files, which these tell."""
+        if not columns_of:
+            return None
+        if max(columns_of) >= len(self.files):
+            raise JobError(f"{display(self.info.uri)} has {len(self.files):,} files, and no file {max(columns_of):,}")
+        files = [self.files[index] for index in columns_of]
+        layouts = in_threads(_FOOTERS, self._layout_of, files)
+        named = zip(files, layouts, strict=True)
+        return unified_schema((display(info.uri), layout.schema) for info, layout in named)[0]
+
     def fetch(self, folder: Path, shard: Shard | None = None) -> LocalInput:
         if shard is not None:
             check_version(self.info, shard)
         first, last = (0, len(self.files)) if shard is None else (shard.start, shard.stop)
-        wanted = self.files[first:last]
+        wanted, partitions = self.files[first:last], self.partitions and self.partitions.of(slice(first, last))
         # A folder for each: files of different folders may have the same name, and errors are to tell it.
-        paths = [folder / "input" / f"{first + index:06d}" / _local_name(info) for index, info in enumerate(wanted)]
+        paths = [folder / "input" / f"{first + index:06d}" / self._local(info) for index, info in enumerate(wanted)]
         with written_to(folder / "input"):
             for path in paths:
                 path.parent.mkdir(parents=True)
         in_threads(_DOWNLOADS, lambda pair: self.storage.download(*pair), zip(wanted, paths, strict=True))
         # Of an input that is one file, it is said already which one an error speaks of.
         local = paths[0] if self.files == (self.info,) else tuple(paths)
-        return LocalInput(local, self.file_type, WHOLE if shard is None else fragment_of(shard))
+        if shard is None:
+            return LocalInput(local, self.file_type, partitions=partitions)
+        schema = self._schema(shard.columns_of)
+        return LocalInput(local, self.file_type, fragment_of(shard), schema=schema, partitions=partitions)
 
 
-def _local_name(info: ObjectInfo) -> str:
-    name = name_of(info.uri)
+def _local_name(name: str) -> str:
     return (
         name if len(name.encode(errors="surrogatepass")) <= _LONGEST_NAME_BYTES else name[-_LONGEST_NAME_BYTES // 4 :]
     )

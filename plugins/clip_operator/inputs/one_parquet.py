@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
 from clip_operator.request import Shard
@@ -21,6 +22,8 @@ class OneParquet:
     storage: Storage
     info: ObjectInfo
     file_type: FileType
+    columns_of: ClassVar[tuple[int, ...]] = ()
+    partitions: ClassVar[None] = None
 
     @property
     def files(self) -> tuple[ObjectInfo, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from clip_operator.errors import JobError
 from clip_operator.inputs.input import LocalInput, check_version, fragment_of
@@ -30,6 +30,8 @@ class OneText:
     storage: Storage
     info: ObjectInfo
     file_type: FileType
+    columns_of: ClassVar[tuple[int, ...]] = ()
+    partitions: ClassVar[None] = None
 
     @property
     def files(self) -> tuple[ObjectInfo, ...]:

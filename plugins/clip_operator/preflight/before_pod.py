@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from clip_operator.request import EvaluationRequest
 from clip_operator.steps import beside
 from clip_operator.storage import (
     BucketNotFound,
-    ObjectInfo,
     ObjectNotFound,
     Storage,
     StorageError,
@@ -41,6 +40,7 @@ log = logging.getLogger(__name__)
 # How much of an input is read: a larger one is judged by its start. So much is parsed within a second.
 _BYTES = 8 << 20
 _COMPRESSED_BYTES = 1 << 20  # several times as much, unpacked
+_FOOTERS = 16  # how many are read, one after another, where the first one has not all columns
 
 
 def check_before_pod(request: EvaluationRequest, storage: Storage, stop: threading.Event) -> None:
@@ -86,6 +86,10 @@ def _was_tried_before(request: EvaluationRequest, storage: Storage) -> bool:
     if standing.proof is not None:
         return not request.overwrite and standing.proof.request.fingerprint() == request.fingerprint()
     return standing.claim is not None and standing.claim.requested_by == request.requested_by
+
+
+def _of_folders(source: Input) -> Collection[str]:
+    return () if source.partitions is None else source.partitions.types
 
 
 class _Checks:
@@ -134,7 +138,7 @@ class _Checks:
             return  # its rows come with their images, and have columns of our own
         try:
             with scratch_folder() as folder:
-                self._content(source.files[0], source.file_type, folder / "input", alone=len(source.files) == 1)
+                self._content(source, folder / "input")
         except BucketNotFound:
             raise
         except (StorageError, OSError) as error:
@@ -142,18 +146,20 @@ class _Checks:
         except ModuleNotFoundError as error:
             log.debug("What is in the input is left to be checked where it is scored: there is no %s here", error.name)
 
-    def _content(self, source: ObjectInfo, file_type: FileType, path: Path, *, alone: bool) -> None:
+    def _content(self, source: Input, path: Path) -> None:
+        first, file_type = source.files[0], source.file_type
         most = _COMPRESSED_BYTES if file_type.compression else _BYTES
-        if source.size <= most and alone:
-            path.write_bytes(self.storage.read(source.uri, most))
+        if first.size <= most and len(source.files) == 1:
+            path.write_bytes(self.storage.read(first.uri, most))
             self._whole(path, file_type)
         elif file_type.format is TableFormat.PARQUET:
-            columns, paths = footer_columns(self.storage, source, self.request) or (None, ())
+            columns, paths = self._parquet_columns(source)
             self._columns(columns, file_type, paths)
         else:
-            path.write_bytes(self.storage.read_range(source.uri, 0, most))
-            self._columns(header_columns(path, file_type, self.request), file_type)
-            self._start(first_rows(path, file_type, self.request))
+            path.write_bytes(self.storage.read_range(first.uri, 0, most))
+            header = header_columns(path, file_type, self.request)
+            self._columns(header and (*header, *_of_folders(source)), file_type)
+            self._start(first_rows(path, file_type, self.request), _of_folders(source))
 
     def _whole(self, path: Path, file_type: FileType) -> None:
         with open_checked(partial(open_table, path, file_type), self.request) as (table, scan):
@@ -163,12 +169,28 @@ class _Checks:
             problem = no_image_comes(table, self.request, self._images, self._look, self._stop)
         self._conclude(problem, certain=problem is not None and not self._may_take_over())
 
+    def _parquet_columns(self, source: Input) -> tuple[Sequence[str] | None, Sequence[str]]:
+        """Return the columns of the first file, and of others where it lacks some that are read, and paths into them;
+        no columns if more may come.
+        """
+        columns: dict[str, None] = dict.fromkeys(_of_folders(source))
+        paths: dict[str, None] = {}
+        for info in source.files[:_FOOTERS]:
+            found = footer_columns(self.storage, info, self.request)
+            if found is None:
+                return None, ()
+            columns |= dict.fromkeys(found[0])
+            paths |= dict.fromkeys(found[1])
+            if {self.request.input_image_key, self.request.input_text_key} <= columns.keys() | paths.keys():
+                return tuple(columns), tuple(paths)
+        return (tuple(columns) if len(source.files) <= _FOOTERS else None), tuple(paths)
+
     def _columns(self, columns: Sequence[str] | None, file_type: FileType, paths: Sequence[str] = ()) -> None:
         if columns is not None:
             check_columns(columns, file_type, self.request, paths)
             self.passed.append("it has the columns")
 
-    def _start(self, rows: Chunk | None) -> None:
+    def _start(self, rows: Chunk | None, of_folders: Collection[str]) -> None:
         """Judge by the first rows, which others need not be like."""
         if rows is None:
             return
@@ -176,10 +198,11 @@ class _Checks:
         # A column to add is no path to anything, though its name may look like one.
         plain = (key for key in request.added_columns if path_of(key) is None)
         check_free([key for key in plain if any(v is not None for v in rows.column(key))], request)
-        for key in (request.input_image_key, request.input_text_key):
+        keys = {request.input_image_key, request.input_text_key}
+        for key in sorted(keys - set(of_folders)):
             if all(value is None for value in rows.column(key)):
                 log.warning("%s: the first %d rows have nothing in %r", display(request.input), len(rows), key)
-        if not self._looks_at_images():
+        if not self._looks_at_images() or keys & set(of_folders):
             return
         sample = draw([rows], request, self._images, len(rows))
         failed = failures(sample, self._look, self._stop)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.request import EvaluationRequest
@@ -24,18 +25,23 @@ _COMMON_NAMES = (
 )
 
 
+class OpenInput(Protocol):
+    """Opens a table, as ``open_table`` does where it is said which."""
+
+    def __call__(self, columns: Sequence[str], /, *, pair: tuple[str, str]) -> TableReader: ...
+
+
 @contextmanager
-def open_checked(
-    open_input: Callable[[Sequence[str]], TableReader], request: EvaluationRequest
-) -> Iterator[tuple[TableReader, TableScan]]:
+def open_checked(open_input: OpenInput, request: EvaluationRequest) -> Iterator[tuple[TableReader, TableScan]]:
     """Open a copy of the input, every row of which has been seen to be well formed and to fit the request's columns.
 
-    :param open_input: opens the copy, given the columns that will be asked for.
+    :param open_input: opens the copy, given the columns that will be asked for, the image and the caption among them.
     :raises JobError: it is not; the message names the input, and the line or the column.
     """
     with ExitStack() as stack:
         try:
-            table = stack.enter_context(open_input(named_columns(request)))
+            pair = (request.input_image_key, request.input_text_key)
+            table = stack.enter_context(open_input(named_columns(request), pair=pair))
             scan = table.scan()
         except Cancelled:
             raise

@@ -62,6 +62,7 @@ class ShardPlan(BaseModel):
     standalone: bool = Field(description="Each shard writes a table of its own, and those are the output.")
     is_complete: bool = Field(False, description="The output was there already, so there is nothing to divide.")
     shards: list[Span] = Field(fail_fast=True, description="start, stop, first row, rows of each, as in request.shard.")
+    columns_of: tuple[int, ...] = Field((), description="Which files tell the columns, as in request.shard.")
     drawn: str | None = Field(None, description="Tells plans apart that overwrite and that no task instance asks for.")
     created_at: AwareDatetime
 
@@ -71,7 +72,9 @@ class ShardPlan(BaseModel):
             raise ValueError("the shards are not of this output, or their rows are not all rows")
         if not all(map(_is_span, self.shards)) or any(a.stop != b.start for a, b in pairwise(self.shards)):
             raise ValueError("the shards do not lie one behind the other")
-        if self.id != _id(self.request, self.input, self.standalone, self.shards, self.is_complete, self.drawn):
+        if self.id != _id(
+            self.request, self.input, self.standalone, self.shards, self.is_complete, self.columns_of, self.drawn
+        ):
             raise ValueError("the id is that of another plan")
         return self
 
@@ -106,6 +109,7 @@ class ShardPlan(BaseModel):
             input_etag=self.input.etag,
             **self.shards[index]._asdict(),
             total_rows=self.total_rows,
+            columns_of=self.columns_of,
             standalone=self.standalone,
         )
         return self.request.model_copy(
@@ -342,14 +346,16 @@ def _plan(
     is_complete: bool = False,
 ) -> ShardPlan:
     source, drawn = version(data.info), uuid4().hex
+    columns_of = () if is_complete else data.columns_of
     return ShardPlan(
-        id=_id(request, source, standalone, spans, is_complete, drawn),
+        id=_id(request, source, standalone, spans, is_complete, columns_of, drawn),
         request=request,
         input=source,
         total_rows=_total_rows(spans),
         standalone=standalone,
         is_complete=is_complete,
         shards=spans,
+        columns_of=columns_of,
         drawn=drawn,
         created_at=datetime.now(UTC),
     )
@@ -366,6 +372,7 @@ def _id(
     standalone: bool,
     spans: Sequence[Span],
     is_complete: bool,
+    columns_of: Sequence[int] = (),
     drawn: str | None = None,
 ) -> str:
     # Whoever says overwrite wants scores that he has asked for, and not those of shards that stand around.
@@ -373,7 +380,7 @@ def _id(
     if request.overwrite:
         asker = drawn if request.requested_by is None else request.requested_by.model_dump()
     conduct = None if is_complete else [asker, request.rescore, request.resume_point_rows]
-    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, conduct]
+    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, columns_of, conduct]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from clip_operator.tables.cells import held, sole
 from clip_operator.tables.compression import NotUnpacked, packed, unpacked
@@ -41,8 +41,9 @@ from clip_operator.tables.formats import FORMATS
 from clip_operator.tables.fragment import WHOLE, Fragment
 from clip_operator.tables.json.array import join_arrays
 from clip_operator.tables.json.lines import is_lines
-from clip_operator.tables.parquet import join_parquet, parquet_layout
+from clip_operator.tables.parquet import join_parquet, parquet_layout, unified_schema
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
+from clip_operator.tables.partitions import PartitionedReader, PartitionedWriter, Partitions
 from clip_operator.tables.paths import path_of, value_at
 from clip_operator.tables.table import (
     AddedType,
@@ -54,6 +55,9 @@ from clip_operator.tables.table import (
     UnreadableValue,
 )
 from clip_operator.tables.text_files import read_blocks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "DELIMITED",
@@ -67,6 +71,7 @@ __all__ = [
     "Fragment",
     "NotUnpacked",
     "ParquetLayout",
+    "Partitions",
     "RowGroup",
     "Span",
     "TableFormat",
@@ -89,6 +94,7 @@ __all__ = [
     "parquet_layout",
     "path_of",
     "sole",
+    "unified_schema",
     "unpacked",
     "value_at",
 ]
@@ -101,21 +107,34 @@ def open_table(
     *,
     fragment: Fragment = WHOLE,
     row_groups: range | None = None,
+    schema: pa.Schema | None = None,
+    partitions: Partitions | None = None,
+    pair: tuple[str, str] | None = None,
 ) -> TableReader:
     """Open a local file, or several as one table, for reading.
 
     :param path: a file; or one or more files that are whole tables each, whose rows come one behind the other. The text
         between their rows is then not all kept: every line of JSONL and CSV gets a line feed, only the first header
-        stays, and a JSON array is written anew. CSV headers and Parquet schemas have to be equal. Errors name the file.
+        stays, and a JSON array is written anew. CSV headers have to be equal; Parquet's columns become one schema where
+        every value can stay as it is. Errors name the file.
     :param columns: the columns whose values will be asked for, and any others that ``scan().columns`` must not miss;
         their values are kept ready while other fields stay text. In CSV and Parquet each may occur only once.
     :param fragment: of a single text file, which span of a table it is, cut as by :func:`cut_text`. A span of CSV
         has the header in front. Of several files, where they come among all of a table's files.
     :param row_groups: of a single Parquet file, the row groups to read; nothing is read of the others.
-    :raises JobError: if a Parquet file is not readable, or has other columns than the first. Text formats are read
-        later, by ``scan`` and ``chunks``.
+    :param schema: of Parquet files that are a part of all the files of a table, the columns of the whole, as
+        :func:`unified_schema` finds them.
+    :param partitions: of several files, columns that they have by the folders that they are from. They stand behind the
+        others, and go into what is written.
+    :param pair: of tars, what the image and the caption are called: beside columns that every tar has, the ending of a
+        file (``img``), or a field of the .json file (``json.prompt``).
+    :raises JobError: if a Parquet file is not readable, or has columns that do not go with the others'. Text formats
+        are read later, by ``scan`` and ``chunks``.
     """
-    return FORMATS[file_type.format].open_reader(path, file_type, columns, fragment, row_groups)
+    of_folders = () if partitions is None else partitions.types
+    named = None if columns is None else (*columns, *of_folders)
+    reader = FORMATS[file_type.format].open_reader(path, file_type, named, fragment, row_groups, schema, pair)
+    return reader if partitions is None else PartitionedReader(reader, partitions)
 
 
 def is_json_lines(stream: BinaryIO, file_type: FileType) -> bool | None:
@@ -144,6 +163,10 @@ def create_table(
     :raises JobError: if the input's header or schema names a column more than once where that cannot be told apart.
     """
     check_conversion(like.file_type, file_type)
+    if isinstance(like, PartitionedReader):
+        of_folders = like.added
+        writer = create_table(path, file_type, like.table, of_folders | dict(added), fragment=fragment)
+        return PartitionedWriter(writer, list(of_folders))
     return FORMATS[file_type.format].create_writer(path, file_type, added, like, fragment)
 
 

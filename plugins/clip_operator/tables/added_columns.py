@@ -11,8 +11,8 @@ from clip_operator.tables.table import AddedType, AddedValue
 def checked_columns(
     types: Mapping[str, AddedType], added: Mapping[str, Sequence[AddedValue]], rows: int
 ) -> list[list[AddedValue]]:
-    """Return the values to write, a list a column in the order of `types`: plain floats, plain strings,
-    tuples of floats, None.
+    """Return the values to write, a list a column in the order of `types`: plain numbers, plain strings, tuples of
+    floats, None.
 
     :raises ValueError: if a column is missing, unexpected or not `rows` long, or a number is NaN or infinite.
     :raises TypeError: if a value is not of its column's type.
@@ -26,6 +26,13 @@ def checked_columns(
             raise ValueError(f"column {name!r} has {len(values)} values for {rows} rows")
         columns.append(_CHECKS[column_type](name, values))
     return columns
+
+
+def _integers(name: str, values: Sequence[AddedValue]) -> list[AddedValue]:
+    for value in values:
+        if value is not None and not isinstance(value, int):
+            raise TypeError(f"column {name!r} holds integers, got {value!r}")
+    return list(values)
 
 
 def _floats(name: str, values: Sequence[AddedValue]) -> list[AddedValue]:
@@ -65,6 +72,7 @@ def _strings(name: str, values: Sequence[AddedValue]) -> list[AddedValue]:
 
 _CHECKS: Mapping[AddedType, Callable[[str, Sequence[AddedValue]], list[AddedValue]]] = {
     AddedType.FLOAT64: _floats,
+    AddedType.INT64: _integers,
     AddedType.STRING: _strings,
     AddedType.FLOAT64_LIST: _lists,
 }

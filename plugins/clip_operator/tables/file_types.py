@@ -71,6 +71,8 @@ _FORMAT_OF_ENDING = {
 }
 _KNOWN_ENDINGS = "jsonl, json, csv, tsv (each also with .gz, .zst, .bz2 or .xz) and parquet; and tar, to be read only"
 _COMPRESSIONS = frozenset(Compression)
+_PACKERS = frozenset({*_COMPRESSIONS, "lz4"})
+_PACKED_TARS = frozenset({"tgz", "tbz", "tbz2", "txz", "tzst"})
 _PICKLE_ENDINGS = frozenset({"pkl", "pickle"})
 
 
@@ -80,9 +82,15 @@ def file_type_of(name: str, dialect: Dialect = USUAL) -> FileType:
     Upper and lower case are the same. ``ndjson`` and ``jsonlines`` mean JSONL and ``pq`` means Parquet.
 
     :param dialect: how it is written, should it be CSV or TSV.
-    :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose (pickle).
+    :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose: a pickle, a
+        compressed tar.
     """
     endings = name.rsplit("/", 1)[-1].lower().split(".")
+    if endings[-1] in _PACKED_TARS or (endings[-1] in _PACKERS and endings[-2:-1] == ["tar"]):
+        raise RequestError(
+            f"{name!r} is a compressed tar. Its files could not be found without unpacking all of it, and images are "
+            "compressed already, so tars are read as they are: unpack it once, as with gzip -d or zstd -d."
+        )
     compression = None
     if len(endings) > 1 and endings[-1] in _COMPRESSIONS:
         compression = Compression(endings.pop())
@@ -97,8 +105,6 @@ def file_type_of(name: str, dialect: Dialect = USUAL) -> FileType:
         raise RequestError(f"{name!r} does not end in a known table format. Known are {_KNOWN_ENDINGS}.")
     if table_format is TableFormat.PARQUET and compression:
         raise RequestError(f"{name!r}: Parquet compresses inside the file; name it without .{compression}.")
-    if table_format is TableFormat.TAR and compression:
-        raise RequestError(f"{name!r}: images are compressed already, so tars are read as they are; unpack it once.")
     return FileType(table_format, compression).written_in(dialect)
 
 

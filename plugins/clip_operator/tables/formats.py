@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from clip_operator.tables import csv, parquet, tar
 from clip_operator.tables.file_types import FileType, TableFormat
@@ -12,6 +12,9 @@ from clip_operator.tables.fragment import Fragment
 from clip_operator.tables.json import array, lines
 from clip_operator.tables.table import AddedType, TableReader, TableWriter
 from clip_operator.tables.text_files import MeasuredText
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Format(Protocol):
@@ -28,6 +31,8 @@ class Format(Protocol):
         columns: Sequence[str] | None,
         fragment: Fragment,
         row_groups: range | None,
+        schema: pa.Schema | None,
+        pair: tuple[str, str] | None,
         /,
     ) -> TableReader:
         """Open what :func:`~clip_operator.tables.open_table` opens."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
 from clip_operator.tables.fragment import WHOLE, Fragment
-from clip_operator.tables.table import Chunk, TableReader, errors_explained
+from clip_operator.tables.table import Chunk, TableReader, errors_explained, names_of
 
 RowT_contra = TypeVar("RowT_contra", contravariant=True)
 
@@ -83,10 +83,10 @@ class RowReader(TableReader):
         file_type: FileType,
         columns: Sequence[str] | None = None,
         fragment: Fragment = WHOLE,
-        _row_groups: range | None = None,
+        *_of_others: object,
     ) -> None:
-        super().__init__(file_type)
         self._paths = (source,) if isinstance(source, Path) else tuple(source)
+        super().__init__(file_type, names_of(self._paths))
         self.joined = not isinstance(source, Path)
         """Whether these are whole tables, so that the text between their rows is not all of one file."""
         self.fragment = fragment
@@ -96,9 +96,14 @@ class RowReader(TableReader):
         """Return the rows of the file, or of each file in turn, whose errors then name it."""
         if not self.joined:
             return rows_of(self._paths[0])
-        return chain.from_iterable(_with_name(path, rows_of) for path in self._paths)
+        return self._of_each_file(rows_of)
 
-
-def _with_name(path: Path, rows_of: Callable[[Path], Iterator[RowT]]) -> Iterator[RowT]:
-    with errors_explained(path.name):
-        yield from rows_of(path)
+    def _of_each_file(self, rows_of: Callable[[Path], Iterator[RowT]]) -> Iterator[RowT]:
+        count = 0
+        for index, path in enumerate(self._paths):
+            if index == len(self.file_starts):
+                self.file_starts.append(count)
+            with errors_explained(self.file_names[index]):
+                for row in rows_of(path):
+                    count += 1
+                    yield row

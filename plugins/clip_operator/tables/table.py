@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -30,6 +31,7 @@ class AddedType(StrEnum):
     """The type of a column that a writer adds."""
 
     FLOAT64 = "float64"
+    INT64 = "int64"
     STRING = "string"
     FLOAT64_LIST = "list of float64"
     """In CSV its cells are JSON."""
@@ -103,10 +105,14 @@ class TableReader(AbstractContextManager["TableReader"]):
     """A table in a local file, or in several. Every pass starts from the beginning.
 
     :param file_type: the format and compression of the files.
+    :param file_names: what to call them in messages.
     """
 
-    def __init__(self, file_type: FileType) -> None:
+    def __init__(self, file_type: FileType, file_names: Sequence[str]) -> None:
         self.file_type = file_type
+        self.file_names = file_names
+        self.file_starts: list[int] = []
+        """Which row of the table is the first of each file, as far as the files were read already."""
 
     @abstractmethod
     def scan(self) -> TableScan:
@@ -181,3 +187,11 @@ def errors_explained(name: str) -> Iterator[None]:
         raise
     except JobError as error:
         raise JobError(f"{name}: {error}") from error
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return what to call the files of one table in messages: their names, with as many folders as tell them apart."""
+    depth = 1
+    while len(names := {path.parts[-depth:] for path in paths}) < len(set(paths)) and max(map(len, names)) == depth:
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in paths]

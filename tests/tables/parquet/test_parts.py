@@ -192,33 +192,6 @@ def test_one_type_of_parquet_has_several_names_in_arrow(
         assert column.to_pylist() == [value, None, value, None]
 
 
-@pytest.mark.parametrize(
-    ("other", "problem"),
-    [
-        (pa.table({"a": [1]}), "it lacks 'b'"),
-        (pa.table({"a": [1], "b": ["x"], "c": [1]}), "only it has 'c'"),
-        (pa.table({"a": [1.5], "b": ["x"]}), "the column 'a' is double, not int64"),
-        (pa.table({"b": ["x"], "a": [1]}), "the same columns stand in another order"),
-        (
-            pa.table([[1], ["x"]], pa.schema([pa.field("a", pa.int64(), nullable=False), ("b", pa.string())])),
-            "the column 'a' is int64 without nulls, not int64",
-        ),
-    ],
-)
-def test_files_of_other_columns_are_refused_by_name(tmp_path: Path, other: pa.Table, problem: str) -> None:
-    first, second = tmp_path / "one.parquet", tmp_path / "two.parquet"
-    pq.write_table(pa.table({"a": [1], "b": ["x"]}), first)
-    pq.write_table(other, second)
-    for refused in (
-        lambda: open_table([first, second], PARQUET),
-        lambda: join_parquet([first, second], tmp_path / "out.parquet"),
-    ):
-        with pytest.raises(JobError, match=r"two\.parquet has other columns than one\.parquet: ") as caught:
-            refused()
-        assert problem in str(caught.value)
-    assert not (tmp_path / "out.parquet").exists()
-
-
 def test_a_damaged_file_among_many_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": range(10_000)}), tmp_path / "one.parquet", use_dictionary=False)
     content = (tmp_path / "one.parquet").read_bytes()

@@ -17,7 +17,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clip_operator.errors import JobError
-from clip_operator.tables import TableScan, UnreadableValue, file_type_of, open_table, table, text_files
+from clip_operator.image_formats import IMAGE_ENDINGS
+from clip_operator.tables import (
+    Fragment,
+    TableScan,
+    UnreadableValue,
+    create_table,
+    file_type_of,
+    open_table,
+    table,
+    text_files,
+)
 from tests.tables.rewriting import rewrite
 
 TAR = file_type_of("tar")
@@ -149,6 +159,96 @@ def test_a_key_that_comes_again_is_another_row(tmp_path: Path) -> None:
     path = saved(tmp_path, [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.txt", b"late")])
     assert column(path, "__key__") == ["a", "b", "a"]
     assert column(path, "text") == [None, None, "late"]
+
+
+@pytest.mark.parametrize("ending", sorted(IMAGE_ENDINGS))
+def test_every_format_that_is_read_alone_is_read_in_a_tar(tmp_path: Path, ending: str) -> None:
+    path = saved(tmp_path, [(f"a.{ending.upper()}", b"image"), ("a.txt", b"text")])
+    assert column(path, "image_path") == [b"image"]
+
+
+NAMED: list[Member] = [
+    ("a.IMG", b"image a"),
+    ("a.cap", "\ufeffcaf\u00e9".encode()),
+    ("a.json", b'{"prompt": "from json", "n": 1, "a.b": "dotted"}'),
+    ("a.jpg", b"preview"),
+    ("b.img", b"image b"),
+    ("b.cap", b"\xff"),
+    ("c.json", b'{"prompt": 1}'),
+]
+
+
+@pytest.mark.parametrize(
+    ("text_key", "texts"),
+    [
+        ("cap", ["caf\u00e9", UnreadableValue, None]),
+        ("json.prompt", ["from json", None, None]),
+        ("json.a.b", ["dotted", None, None]),
+        ("__key__", ["a", "b", "c"]),
+        ("text", [None, None, None]),
+    ],
+)
+def test_the_image_and_the_caption_can_be_named(tmp_path: Path, text_key: str, texts: list[object]) -> None:
+    path = saved(tmp_path, NAMED)
+    own = ("img",) if text_key in COLUMNS else ("img", text_key)
+    with open_table(path, TAR, [*own, "clip_score"], pair=("img", text_key)) as reader:
+        if text_key != "text":
+            assert reader.scan() == TableScan(3, (*COLUMNS, *own))
+        chunks = list(reader.chunks(2))
+        values = [value for chunk in chunks for value in chunk.column(text_key)]
+        assert [type(v) if isinstance(v, UnreadableValue) else v for v in values] == texts
+        assert [v for chunk in chunks for v in chunk.column("img")] == [b"image a", b"image b", None]
+        assert [v for chunk in chunks for v in chunk.column("image_path")] == [b"preview", None, None]
+        for target in ("out.jsonl", "out.parquet"):
+            with create_table(tmp_path / target, file_type_of(target), reader, {}) as writer:
+                for chunk in chunks:
+                    writer.write(chunk.select([True] * len(chunk)), {})
+    written = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["img"] for row in written] == ["a.IMG", "b.img", None]
+    assert [row[text_key] for row in written] == [None if v is UnreadableValue else v for v in texts]
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [{name: line.get(name) for name in ("img", text_key)} for line in lines] == [
+        {name: row[name] for name in ("img", text_key)} for row in written
+    ]
+    assert ("a.cap" in lines[0].get("members", [])) == (text_key != "cap")
+    assert "b.cap" in lines[1]["members"]
+
+
+def first_words(folder: Path, members: Sequence[Member], pair: tuple[str, str] | None = None) -> str:
+    with pytest.raises(JobError) as caught, open_table(saved(folder, members), TAR, pair=pair) as reader:
+        reader.scan()
+    return str(caught.value)
+
+
+def test_names_with_dots_are_explained_by_a_key_and_its_members(tmp_path: Path) -> None:
+    dots = [(f"22.{n:02d}.{ending}", b"x") for n in range(4) for ending in ("png", "txt")]
+    assert first_words(tmp_path, dots).startswith(
+        "No row of the tar has an image: the first key is '22', and its members are '22.00.png', '22.00.txt', "
+        "'22.01.png', '22.01.txt', '22.02.png', '22.02.txt', \u2026. Name its ending by input_image_key, as in img, or "
+    )
+    captions = [("a.png", b"x"), ("a.caption", b"x"), ("b.png", b"x")]
+    assert first_words(tmp_path, captions).startswith(
+        "No row of the tar has a caption: the first key is 'a', and its members are 'a.png', 'a.caption'. Name its "
+        "ending by input_text_key, as in cap, or a field of its .json as in json.prompt, or "
+    )
+    assert "has a caption" in first_words(tmp_path, captions, pair=("png", "cap"))
+    assert "has an image" in first_words(tmp_path, captions, pair=("jpg", "caption"))
+    with open_table(saved(tmp_path, captions), TAR, pair=("png", "caption")) as reader:
+        assert reader.scan().rows == 2
+    with open_table(saved(tmp_path, captions), TAR, fragment=Fragment(first=False)) as reader:
+        assert reader.scan().rows == 2, "other shards may have captions"
+
+
+def test_files_of_a_row_that_do_not_stand_together_are_refused(tmp_path: Path) -> None:
+    apart = [(f"{n}.{ending}", b"x") for ending in ("png", "txt") for n in range(3)]
+    assert first_words(tmp_path, apart) == (
+        "The members of the key '0' do not stand behind one another in the tar: '0.png' comes first, and '0.txt' "
+        "behind other keys. Write the tar sorted by name (tar --sort=name)"
+    )
+    assert "the key '0'" in first_words(tmp_path, [*apart[2::-1], ("x.cls", b""), *apart[3:]])
+    paths = [saved(tmp_path, [("0.png", b"x"), ("1.txt", b"x")], "a.tar"), saved(tmp_path, [("0.txt", b"x")], "b.tar")]
+    with open_table(paths, TAR) as reader:
+        assert reader.scan().rows == 3, "each tar has keys of its own"
 
 
 def test_what_is_no_file_of_a_row_is_passed_over(tmp_path: Path) -> None:

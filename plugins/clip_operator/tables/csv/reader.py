@@ -115,7 +115,7 @@ class CsvReader(RowReader):
         """
         if not self.joined:
             return self._header_and_rows()[0]
-        with errors_explained(self._paths[0].name):
+        with errors_explained(self.file_names[0]):
             return self._header_and_rows()[0]
 
     def scan(self) -> TableScan:
@@ -162,7 +162,7 @@ class CsvReader(RowReader):
         header, rows = header_and_rows(self._lines(path), self.file_type)
         if header.names != expected.names:
             raise JobError(
-                f"its header is not that of {self._paths[0].name}: {_difference(header.names, expected.names)}; "
+                f"its header is not that of {self.file_names[0]}: {_difference(header.names, expected.names)}; "
                 "files that make up one table need the same columns in the same order"
             )
         if (header.encoding, header.syntax) != (expected.encoding, expected.syntax):

@@ -83,7 +83,7 @@ class Syntax:
         if isinstance(value, tuple):
             value = json_literal(value)
         if not isinstance(value, str):
-            return float.__repr__(value)
+            return repr(value)
         if not self._marks.search(value):
             return value
         if self.quotechar:

@@ -50,7 +50,7 @@ def json_literal(value: AddedValue) -> str:
         return "null"
     if isinstance(value, tuple):
         return f"[{', '.join(map(float.__repr__, value))}]"
-    return json_string(value) if isinstance(value, str) else float.__repr__(value)
+    return json_string(value) if isinstance(value, str) else repr(value)
 
 
 def without_line_breaks(text: str) -> str:

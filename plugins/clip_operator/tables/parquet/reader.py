@@ -7,7 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import BinaryIO
@@ -22,16 +22,17 @@ from clip_operator.errors import JobError
 from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.tables import table
 from clip_operator.tables.file_types import FileType
-from clip_operator.tables.parquet.columns import check_same_columns, column_index, schema_paths, with_types
+from clip_operator.tables.parquet.columns import column_index, schema_paths
 from clip_operator.tables.parquet.row_groups import ParquetLayout, RowGroup
 from clip_operator.tables.parquet.row_sizes import check_rows, row_sizes
 from clip_operator.tables.parquet.schema import Template
 from clip_operator.tables.parquet.trial import Attempt, Trial, shared_trial
 from clip_operator.tables.parquet.types import changed
+from clip_operator.tables.parquet.unified import UnifiedColumns, with_columns_of
 from clip_operator.tables.parquet.validity import check_sound
 from clip_operator.tables.parquet.values import LargestValues
 from clip_operator.tables.paths import path_of, value_at
-from clip_operator.tables.table import TableReader, TableScan, errors_explained
+from clip_operator.tables.table import TableReader, TableScan, errors_explained, names_of
 
 ParquetSource = Path | BinaryIO | Callable[[], BinaryIO]
 """A file, a stream that can seek, or what opens one."""
@@ -132,8 +133,9 @@ class ParquetReader(TableReader):
     :param source: the file, or the files; each may also be a stream that can seek.
     :param columns: names that may each occur only once in the schema.
     :param row_groups: of a single file, those to read; by default all.
-    :raises JobError: if a file is not readable Parquet, names one of the columns twice, or has other columns than the
-        first one.
+    :param schema: the columns of the table that the files are some of the parts of; by default those of all files here.
+    :raises JobError: if a file is not readable Parquet, names one of the columns twice, or has columns that do not go
+        with those of the others.
     """
 
     def __init__(
@@ -142,24 +144,29 @@ class ParquetReader(TableReader):
         file_type: FileType,
         columns: Sequence[str] | None,
         row_groups: range | None = None,
+        schema: pa.Schema | None = None,
     ) -> None:
-        super().__init__(file_type)
-        if isinstance(source, Sequence):
-            self._parts = [_opened_part(part, index) for index, part in enumerate(source)]
-        else:
-            self._parts = [FilePart(source, row_groups, shared_trial())]
-        first = self._parts[0]
-        for index, part in enumerate(self._parts):
-            check_same_columns(part.schema, _name(part.source, index), first.schema, _name(first.source, 0))
+        sources = source if isinstance(source, Sequence) else [source]
+        super().__init__(file_type, _names(sources))
+        unified = UnifiedColumns()
+        if schema is not None:
+            unified.add(schema, "the first file")
+        self._parts = []
+        for name, part_source in zip(self.file_names, sources, strict=True):
+            with errors_explained(name) if isinstance(source, Sequence) else nullcontext():
+                part = FilePart(part_source, row_groups, shared_trial())
+            unified.add(part.schema, name)
+            self._parts.append(part)
+        self.file_starts = [0, *accumulate(part.metadata.num_rows for part in self._parts)][:-1]
+        self._schema = unified.schema
         self._columns = tuple(columns or ())
         for name in self._columns:
-            column_index(first.schema, name)
+            column_index(self._schema, name)
 
     def template(self) -> Template:
-        """Return what a new file takes over; the footer is that of the first file with a row group."""
-        first = next((part for part in self._parts if part.metadata.num_row_groups), self._parts[0])
+        """Return what a new file takes over."""
         sizes = [part.metadata.row_group(group).num_rows for part in self._parts for group in part.groups]
-        return Template(self._parts[0].schema, first.metadata, sizes)
+        return Template(self._schema, [(part.schema, part.metadata) for part in self._parts], sizes)
 
     def scan(self) -> TableScan:
         """Return rows and columns as the footer states them."""
@@ -186,14 +193,12 @@ class ParquetReader(TableReader):
             yield chunk.whole()
 
     def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        if len(self._parts) == 1:
-            yield from self._parts[0].batches(rows)
-            return
-        for index, part in enumerate(self._parts):
-            with errors_explained(_name(part.source, index)):
+        for name, part in zip(self.file_names, self._parts, strict=True):
+            with errors_explained(name) if len(self._parts) > 1 else nullcontext():
                 for batch in part.batches(rows):
-                    with _errors_explained():
-                        batch = with_types(batch, self._parts[0].schema)
+                    if not batch.schema.equals(self._schema, check_metadata=True):
+                        with _errors_explained():
+                            batch = with_columns_of(batch, self._schema)
                     yield batch
 
 
@@ -353,13 +358,11 @@ def _parquet_file(opened: Path | BinaryIO, metadata: pq.FileMetaData | None = No
         yield file
 
 
-def _opened_part(source: ParquetSource, index: int) -> FilePart:
-    with errors_explained(_name(source, index)):
-        return FilePart(source, None, shared_trial())
-
-
-def _name(source: ParquetSource, index: int) -> str:
-    return source.name if isinstance(source, Path) else f"Table {index + 1}"
+def _names(sources: Sequence[ParquetSource]) -> list[str]:
+    paths = [source for source in sources if isinstance(source, Path)]
+    if len(paths) == len(sources):
+        return names_of(paths)
+    return [f"Table {number}" for number in range(1, len(sources) + 1)]
 
 
 def check_not_encrypted(file: pq.ParquetFile, group: int) -> None:
@@ -399,8 +402,10 @@ def read_layout(stream: BinaryIO) -> ParquetLayout:
             metadata = file.metadata
             if metadata.num_row_groups:
                 _check_columns_not_encrypted(file)
+            with _errors_explained():
+                schema = file.schema_arrow
     groups = tuple(_row_group(metadata.row_group(index), footer) for index in range(metadata.num_row_groups))
-    return ParquetLayout(groups, (footer, size))
+    return ParquetLayout(groups, (footer, size), schema)
 
 
 def _row_group(group: pq.RowGroupMetaData, end: int) -> RowGroup:

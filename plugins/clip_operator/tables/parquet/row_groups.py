@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,12 @@ class ParquetLayout:
 
     :param row_groups: in the order in which they are read.
     :param footer: the bytes [start, stop) of the footer, its length and the format's mark, up to the end of the file.
+    :param schema: its columns.
     """
 
     row_groups: tuple[RowGroup, ...]
     footer: tuple[int, int]
+    schema: pa.Schema
 
     @property
     def rows(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from clip_operator.tables.table import AddedType
 
 ARROW_TYPES: Mapping[AddedType, pa.DataType] = {
     AddedType.FLOAT64: pa.float64(),
+    AddedType.INT64: pa.int64(),
     AddedType.STRING: pa.string(),
     AddedType.FLOAT64_LIST: pa.list_(pa.float64()),
 }
@@ -31,12 +32,12 @@ class Template:
     """What a new Parquet file takes over of the table whose rows it holds.
 
     :param schema: its columns, with their metadata.
-    :param metadata: a footer that tells how the columns are written; None for Arrow's own way.
+    :param parts: the schemas and footers of its parts, which tell how columns are written; none for Arrow's own way.
     :param group_sizes: the number of rows of each row group.
     """
 
     schema: pa.Schema
-    metadata: pq.FileMetaData | None
+    parts: Sequence[tuple[pa.Schema, pq.FileMetaData]]
     group_sizes: Sequence[int]
 
 
@@ -66,18 +67,49 @@ def with_columns(schema: pa.Schema, added: Mapping[str, AddedType]) -> pa.Schema
     return schema.with_metadata(metadata or None)
 
 
-def _with_features(raw: bytes, added: Mapping[str, AddedType]) -> bytes:
-    described = _json_object(raw)
+def metadata_of_both(
+    ours: Mapping[bytes, bytes], theirs: Mapping[bytes, bytes], changed: set[str], alike: set[str]
+) -> dict[bytes, bytes]:
+    """Return our metadata for a table that has taken columns, or types of columns, of another part of it.
+
+    Of these Hugging Face's feature types are taken over, too, and where they are not known, none are told: Arrow's
+    types then do. pandas' description of such columns is removed.
+
+    :param changed: the names of those columns.
+    :param alike: of these, the ones that are of the other part's type.
+    """
+    metadata = dict(ours)
+    if _HUGGINGFACE in metadata:
+        described, others = _json_object(metadata[_HUGGINGFACE]), _features(_json_object(theirs.get(_HUGGINGFACE, b"")))
+        features = _features(described)
+        if changed <= alike & others.keys():
+            features.update({name: others[name] for name in changed})
+            metadata[_HUGGINGFACE] = json.dumps(described).encode()
+        else:
+            del metadata[_HUGGINGFACE]
+    if _PANDAS in metadata:
+        metadata[_PANDAS] = _without_pandas_columns(metadata[_PANDAS], changed)
+    return metadata
+
+
+def _features(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the feature types in a description of Hugging Face's, to be changed there."""
     info = described.get("info")
     features = info.get("features") if isinstance(info, dict) else None
-    if not isinstance(features, dict):
+    return features if isinstance(features, dict) else {}
+
+
+def _with_features(raw: bytes, added: Mapping[str, AddedType]) -> bytes:
+    described = _json_object(raw)
+    features = _features(described)
+    if not features:
         return raw
     for name, column_type in added.items():
         features[name] = {"dtype": column_type.value, "_type": "Value"}
     return json.dumps(described).encode()
 
 
-def _without_pandas_columns(raw: bytes, names: list[str]) -> bytes:
+def _without_pandas_columns(raw: bytes, names: Collection[str]) -> bytes:
     described = _json_object(raw)
     columns = described.get("columns")
     if not isinstance(columns, list):
@@ -96,28 +128,34 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def leaf_options(schema: pa.Schema, metadata: pq.FileMetaData | None) -> dict[str, Any]:
+def leaf_options(schema: pa.Schema, parts: Sequence[tuple[pa.Schema, pq.FileMetaData]]) -> dict[str, Any]:
     """Return the writer's options that keep each leaf's codec, its dictionary, and INT96 where all times are INT96.
 
-    :param schema: the input's schema.
-    :param metadata: the input's footer; None for Arrow's own way.
+    :param schema: the table's schema.
+    :param parts: the schemas and footers of its parts; of each leaf, the first one that has it decides.
     """
-    if metadata is None or not metadata.num_row_groups:
+    seen: list[pa.Schema] = []
+    leaves: dict[str, pq.ColumnChunkMetaData] = {}
+    only_int96 = False
+    for own, metadata in parts:
+        if not metadata.num_row_groups or any(map(own.equals, seen)):
+            continue
+        first_group = metadata.row_group(0)
+        # Leaves are matched by position: other writers name the inner fields of lists and maps differently.
+        paths = _leaf_paths(own)
+        if len(paths) == first_group.num_columns:
+            leaves = {path: first_group.column(index) for index, path in enumerate(paths)} | leaves
+        only_int96 = only_int96 if seen else _only_int96(metadata.schema)
+        seen.append(own)
+    if not leaves:
         return {}
-    first_group = metadata.row_group(0)
-    # Leaves are matched by position: other writers name the inner fields of lists and maps differently.
-    paths = _leaf_paths(schema)
-    leaves = [first_group.column(index) for index in range(first_group.num_columns)]
-    if len(paths) != len(leaves):
-        return {}
+    known = {path: leaves[path] for path in _leaf_paths(schema) if path in leaves}
     return {
-        "compression": {path: _codec(leaf.compression) for path, leaf in zip(paths, leaves, strict=True)},
+        "compression": {path: _codec(leaf.compression) for path, leaf in known.items()},
         "use_dictionary": [
-            path
-            for path, leaf in zip(paths, leaves, strict=True)
-            if any("DICTIONARY" in encoding for encoding in leaf.encodings)
+            path for path, leaf in known.items() if any("DICTIONARY" in encoding for encoding in leaf.encodings)
         ],
-        "use_deprecated_int96_timestamps": _only_int96(metadata.schema),
+        "use_deprecated_int96_timestamps": only_int96,
     }
 
 

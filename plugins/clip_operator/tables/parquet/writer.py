@@ -59,7 +59,7 @@ class ParquetWriter(TableWriter):
         self._target = target
         self._added = dict(added)
         self._schema = with_columns(like.schema, added)
-        options = leaf_options(like.schema, like.metadata)
+        options = leaf_options(like.schema, like.parts)
         with self._errors_explained():
             self._file = pq.ParquetWriter(target, self._schema, **options)
         self._group_sizes = like.group_sizes

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from clip_operator.tables.table import TableReader
 from clip_operator.tables.tar.reader import TarReader
 
-open_reader: Callable[..., TableReader] = TarReader
+
+def open_reader(*given: Any) -> TableReader:
+    """Open a tar, or several as one table."""
+    *others, pair = given
+    return TarReader(*others, pair=pair)
 
 
 def create_writer(*_: object) -> NoReturn:

@@ -3,7 +3,9 @@
 The convention is WebDataset's own (github.com/webdataset/webdataset): the folder belongs to the key, the ending is in
 lower case, and a key that comes again later is another row. A row's fields are ``__key__``; ``__url__``, the tar's file
 name; ``image_path``, the image's name in the tar; ``text``, the .txt file or else the field ``caption`` or ``text`` of
-the .json file; ``json``, the .json file's object; and ``members``, the names of all files that are in none of these.
+the .json file; ``json``, the .json file's object; and ``members``, the names of all files that are in none of these. An
+image or a caption that was asked for by another name is the file with that ending, or with ``json.`` in front a field
+of the .json file.
 """
 
 from __future__ import annotations
@@ -11,16 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clip_operator.errors import JobError
+from clip_operator.image_formats import IMAGE_ENDINGS
 from clip_operator.tables import text_files
+from clip_operator.tables.fragment import WHOLE
 from clip_operator.tables.json.members import json_string
 from clip_operator.tables.json.reader import parse_object
 from clip_operator.tables.rows import RowReader, in_chunks
 from clip_operator.tables.table import TableScan, UnreadableValue
+from clip_operator.tables.tar.columns import NamedColumns, RowsSeen, field_of
 from clip_operator.tables.tar.members import TarMember, shown, tar_members
 from clip_operator.tables.tar.sample import COLUMNS, IMAGE, JSON, TEXT, Sample
 from clip_operator.tables.text_files import BYTE_ORDER_MARK, is_too_long, row_too_long
@@ -36,7 +42,6 @@ MAX_MEMBERS = 10_000
 MAX_NAMES_LENGTH = 16 * 1024 * 1024
 """The most characters that the names of a row's files may have together."""
 
-_IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 _CAPTION_FIELDS = ("caption", "text")
 
 
@@ -44,10 +49,12 @@ class TarChunk:
     """Consecutive rows. The bytes of their images are read when they are asked for.
 
     :param first_row: the index of the first row in the table.
+    :param named: the columns beside ``COLUMNS``.
     """
 
-    def __init__(self, first_row: int) -> None:
+    def __init__(self, first_row: int, named: Sequence[str]) -> None:
         self.first_row = first_row
+        self._named = named
         self.samples: list[Sample] = []
         self.size = 0
 
@@ -66,25 +73,28 @@ class TarChunk:
         be (``MAX_ROW_LENGTH``).
         """
         if name == IMAGE:
-            return list(self._images())
+            return list(self._images([sample.image for sample in self.samples]))
+        if name in self._named:
+            return list(self._images([sample.named.get(name) for sample in self.samples]))
         if name == TEXT:
             return [sample.text for sample in self.samples]
         if name == JSON:
             return [None if sample.json is None else parse_object(sample.json, "") for sample in self.samples]
         return [sample.fields.get(name) for sample in self.samples]
 
-    def _images(self) -> Iterator[object]:
+    def _images(self, values: Sequence[object]) -> Iterator[object]:
+        """Yield each row's value, the bytes where it is a member."""
         with ExitStack() as opened:
             files: dict[Path, BinaryIO] = {}
-            for sample in self.samples:
-                if sample.image is None:
-                    yield None
-                elif sample.image.size > text_files.MAX_ROW_LENGTH:
+            for sample, value in zip(self.samples, values, strict=True):
+                if not isinstance(value, TarMember):
+                    yield value
+                elif value.size > text_files.MAX_ROW_LENGTH:
                     yield UnreadableValue()
                 else:
                     if sample.tar not in files:
                         files[sample.tar] = opened.enter_context(sample.tar.open("rb"))
-                    yield _read(files[sample.tar], sample.image)
+                    yield _read(files[sample.tar], value)
 
     def objects(self) -> Sequence[str]:
         """Return the rows as JSON objects."""
@@ -94,10 +104,10 @@ class TarChunk:
         """Return the rows as one of Arrow's record batches."""
         from clip_operator.tables.tar.arrow import batch_of
 
-        return [batch_of(self.samples)]
+        return [batch_of(self.samples, self._named)]
 
     def select(self, kept: Sequence[bool]) -> TarChunk:
-        selected = TarChunk(self.first_row)
+        selected = TarChunk(self.first_row, self._named)
         for sample in compress(self.samples, kept):
             selected.add(sample)
         return selected
@@ -115,23 +125,38 @@ def _object(sample: Sample) -> str:
 
 
 class TarReader(RowReader):
-    """One WebDataset tar, or several as one table, whose errors then name the tar. Nothing is unpacked."""
+    """One WebDataset tar, or several as one table, whose errors then name the tar. Nothing is unpacked.
+
+    :param pair: what the image and the caption are called; by default ``image_path`` and ``text``.
+    """
+
+    def __init__(self, *given: Any, pair: tuple[str, str] | None = None) -> None:
+        super().__init__(*given)
+        self._names = NamedColumns(*(pair or ()))
 
     def scan(self) -> TableScan:
         """Count the rows, by the tar's headers alone. Every tar has the same columns.
 
-        :raises JobError: if a tar is damaged or cut off, or a row has two files with the same ending.
+        :raises JobError: if a tar is damaged or cut off, a row has two files with the same ending, or the files of one
+            do not stand together; and where this is the whole table, if no row has an image, or none a caption.
         """
-        return TableScan(sum(1 for _ in self._of_all_files(_runs)), COLUMNS)
+        rows, seen = 0, RowsSeen(self._names)
+        for file, run in self._of_all_files(_runs):
+            rows += 1
+            seen.see(file.name, run.key, run.files)
+        if self.fragment == WHOLE:
+            seen.check()
+        return TableScan(rows, (*COLUMNS, *self._names.own))
 
     def chunks(self, rows: int, segment_rows: int | None = None) -> Iterator[TarChunk]:
-        return in_chunks(self._of_all_files(_samples), rows, segment_rows, TarChunk)
+        samples = self._of_all_files(partial(_samples, self._names))
+        return in_chunks(samples, rows, segment_rows, lambda first_row: TarChunk(first_row, self._names.own))
 
     def template(self) -> Template:
         """Return what a Parquet file of the rows is like; they are counted for it."""
         from clip_operator.tables.tar.arrow import template_of
 
-        return template_of(self.scan().rows)
+        return template_of(sum(1 for _ in self._of_all_files(_runs)), self._names.own)
 
 
 @dataclass
@@ -143,9 +168,9 @@ class _Run:
     names_length: int = 0
 
 
-def _samples(path: Path) -> Iterator[Sample]:
+def _samples(names: NamedColumns, path: Path) -> Iterator[Sample]:
     for file, run in _runs(path):
-        yield _sample(path, file, run)
+        yield _sample(names, path, file, run)
 
 
 def _runs(path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
@@ -163,7 +188,8 @@ def _runs(path: Path) -> Iterator[tuple[BinaryIO, _Run]]:
             if ending in run.files:
                 raise JobError(
                     f"The tar has two files {shown(member.name)!r} in one row: {shown(run.files[ending].name)!r} "
-                    "came before. Give every row a name of its own."
+                    f"came before, and both have the key {shown(key)!r}. Give every row a key of its own, which has no "
+                    "dot: it ends at the first one"
                 )
             if len(run.files) == MAX_MEMBERS:
                 raise JobError(f"The row {shown(key)!r} has more than {MAX_MEMBERS:,} files, the most it may have.")
@@ -190,8 +216,8 @@ def _is_not_data(name: str) -> bool:
     return hidden or name == "__MACOSX" or (name.startswith("__") and name.endswith("__"))
 
 
-def _sample(path: Path, file: BinaryIO, run: _Run) -> Sample:
-    image = next((member for ending, member in run.files.items() if ending in _IMAGE_ENDINGS), None)
+def _sample(names: NamedColumns, path: Path, file: BinaryIO, run: _Run) -> Sample:
+    image = next((member for ending, member in run.files.items() if ending in IMAGE_ENDINGS), None)
     text_file, json_file = run.files.get("txt"), run.files.get("json")
     text = None if text_file is None else _text(file, text_file)
     json = None if json_file is None else _json(file, json_file)
@@ -200,11 +226,20 @@ def _sample(path: Path, file: BinaryIO, run: _Run) -> Sample:
         text_file if isinstance(text, str) else None,
         json_file if json is not None else None,
     ]
-    if text_file is None and json is not None:
-        fields = parse_object(json, "")
+    fields = {} if json is None else parse_object(json, "")
+    if text_file is None:
         text = next((value for name in _CAPTION_FIELDS if isinstance(value := fields.get(name), str)), None)
+    named: dict[str, TarMember | str | UnreadableValue] = {}
+    for name in names.own:
+        member, field_name = run.files.get(name.lower()), field_of(name)
+        if field_name is not None:
+            if isinstance(value := fields.get(field_name), str):
+                named[name] = value
+        elif member is not None:
+            named[name] = member if name == names.image else _text(file, member)
+            told.append(None if isinstance(named[name], UnreadableValue) else member)
     others = [member.name for member in run.files.values() if member not in told]
-    return Sample(run.key, path, image, text, json, others)
+    return Sample(run.key, path, image, text, json, others, named)
 
 
 def _text(file: BinaryIO, member: TarMember) -> str | UnreadableValue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class Sample:
     :param text: the caption; unreadable where its file is not UTF-8 or too long.
     :param json: the text of the .json file, if that is a JSON object.
     :param members: the names of the other files.
+    :param named: what else was asked for by its ending, an image, or by a text's ending or field; where the row has it.
     """
 
     key: str
@@ -29,10 +30,11 @@ class Sample:
     text: str | UnreadableValue | None
     json: str | None
     members: Sequence[str]
+    named: Mapping[str, TarMember | str | UnreadableValue]
 
     @property
     def fields(self) -> dict[str, str | list[str]]:
-        """What is written of the row: the fields that it has, in the order of ``COLUMNS``."""
+        """What is written of the row: the fields that it has, in the order of ``COLUMNS``, then what was named."""
         fields: dict[str, str | list[str]] = {KEY: self.key, URL: self.tar.name}
         if self.image is not None:
             fields[IMAGE] = self.image.name
@@ -42,11 +44,15 @@ class Sample:
             fields[JSON] = self.json
         if self.members:
             fields[MEMBERS] = list(self.members)
+        for name, value in self.named.items():
+            if not isinstance(value, UnreadableValue):
+                fields[name] = value if isinstance(value, str) else value.name
         return fields
 
     @property
     def size(self) -> int:
         """Bytes of the image and characters of the rest."""
-        image = self.image.size if self.image and self.image.size <= text_files.MAX_ROW_LENGTH else 0
-        text = len(self.text) if isinstance(self.text, str) else 0
-        return image + text + len(self.key) + len(self.json or "") + sum(map(len, self.members))
+        values = (self.image, self.text, *self.named.values())
+        images = sum(v.size for v in values if isinstance(v, TarMember) and v.size <= text_files.MAX_ROW_LENGTH)
+        texts = sum(len(value) for value in values if isinstance(value, str))
+        return images + texts + len(self.key) + len(self.json or "") + sum(map(len, self.members))
