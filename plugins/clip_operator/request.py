@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -89,17 +91,36 @@ _PLACES = ("input", "output", "filtered_output")
 _DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding"}
 
 
+def structure_in(text: str) -> Any:
+    """Return the list or the mapping in a text: in JSON, or as Python writes it, which templates make of one.
+
+    :raises ValueError: it is neither; the message says what JSON misses.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise error from None
+
+
 def names_in(value: Any) -> Any:
     """Return the names in a text, which templates and command lines give where a list is meant."""
-    return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith(("[", "(", "{")):
+        with suppress(ValueError):  # an address of IPv6 begins so, too
+            return structure_in(value)
+    return value.replace(",", " ").split()
 
 
 def _pairs(value: Any) -> Any:
-    """Return the mapping in a text such as ``"image_unavailable=0.01 text_empty=0.5"``, or in JSON."""
+    """Return the mapping in a text such as ``"image_unavailable=0.01 text_empty=0.5"``, or as :func:`structure_in`."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("{"):
-        return json.loads(value)
+        return structure_in(value)
     pairs = [pair.partition("=") for pair in names_in(value)]
     return {name: rate for name, _, rate in pairs}
 
