@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from clip_operator.errors import Reason, RequestError
+from clip_operator.redaction import holds_secret
 from clip_operator.storage import canonical, display, refused
 
 
@@ -56,6 +57,26 @@ def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> An
         ) from None
 
 
+def _rewriting(rewrite: dict[str, str]) -> dict[str, str]:
+    """Refuse what rewrites nothing well, or is told where all may read it."""
+    for prefix, target in rewrite.items():
+        if holds_secret(prefix):
+            raise ValueError(f"{display(prefix)}: paths with a password or a query are not rewritten")
+        if prefix.endswith(("/", "\\")) != target.endswith("/"):
+            raise ValueError(
+                f"{display(prefix)!r} and {display(target)!r}: either both end with a slash or none, as in "
+                "/mnt/old/ and s3://bucket/new/"
+            )
+    return rewrite
+
+
+def _repairs(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return each once, in one order, which is that in which they are made."""
+    if {"nfc", "nfd"} <= set(names):
+        raise ValueError("nfc composes what nfd takes apart; give one of them")
+    return tuple(name for name in get_args(PathRepair) if name in names)
+
+
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Uri = Annotated[NonBlank, AfterValidator(_may_be_logged)]
 Bucket = Annotated[NonBlank, AfterValidator(_is_a_bucket)]
@@ -65,6 +86,8 @@ OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
 Rescore = Literal["failed"]
+PathRepair = Literal["blanks", "percent", "backslashes", "nfc", "nfd"]
+PathPrefix = Annotated[str, StringConstraints(min_length=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 MinScore = Annotated[Rate | Literal["threshold"], WrapValidator(_rate_or_threshold)]
 
@@ -88,7 +111,14 @@ _CONDUCT = {
 _PLACES = ("input", "output", "filtered_output")
 
 # What decides the score of a row that has one.
-_DECIDES_SCORES = {"input_image_key", "input_text_key", "image_root", "image_decoding"}
+_DECIDES_SCORES = {
+    "input_image_key",
+    "input_text_key",
+    "image_root",
+    "image_path_rewrite",
+    "image_path_repairs",
+    "image_decoding",
+}
 
 
 def structure_in(text: str) -> Any:
@@ -123,6 +153,16 @@ def _pairs(value: Any) -> Any:
         return structure_in(value)
     pairs = [pair.partition("=") for pair in names_in(value)]
     return {name: rate for name, _, rate in pairs}
+
+
+def _rewrites(value: Any) -> Any:
+    """Return the mapping in a text such as ``/mnt/old/=s3://bucket/new/``, or as :func:`structure_in`."""
+    if not isinstance(value, str) or value.lstrip().startswith("{"):
+        return _pairs(value)
+    if value.count("=") != 1:
+        raise ValueError('give one pair as OLD=NEW; several, or such with an "=" in them, as JSON: {"OLD": "NEW"}')
+    prefix, _, target = value.partition("=")
+    return {prefix: target}
 
 
 def _number_of_images(value: Any) -> int | Literal["auto"]:
@@ -194,6 +234,12 @@ class EvaluationRequest(BaseModel):
     device: NonBlank | None = Field(None, description="cuda, cuda:1, cpu, …; by default cuda if there is one.")
     image_root: Uri | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
+    )
+    image_path_rewrite: Annotated[dict[PathPrefix, Uri], BeforeValidator(_rewrites), AfterValidator(_rewriting)] = (
+        Field({}, description="What image paths begin with that were written elsewhere, and what takes its place.")
+    )
+    image_path_repairs: Annotated[tuple[PathRepair, ...], BeforeValidator(names_in), AfterValidator(_repairs)] = Field(
+        (), description="How image paths are mended before: blanks, percent, backslashes, nfc, nfd."
     )
     image_hosts: Annotated[tuple[Host, ...], BeforeValidator(names_in)] = Field(
         (), description="Hosts from which http(s) images may be fetched."

@@ -768,6 +768,7 @@ def test_an_entry_that_would_not_mean_what_it_says_is_an_error(entry: str, folde
 
 
 # What names no place, no host, no program and no right.
+# So do the paths of images: what comes of them leads no further than what a row says itself.
 HARMLESS = {
     "batch_size",
     "clipscore_key",
@@ -776,6 +777,8 @@ HARMLESS = {
     "embedding_cache_bytes",
     "error_key",
     "image_decoding",
+    "image_path_repairs",
+    "image_path_rewrite",
     "input_image_key",
     "input_text_key",
     "max_error_rate",

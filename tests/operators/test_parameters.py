@@ -36,12 +36,14 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 # What only a pod takes, which no task here has.
 FOR_PODS = {"pod", "gpus", "deferrable", "max_api_outage_seconds"}
+LISTS = ("image_hosts", "image_buckets", "image_path_repairs")
 TEXTS = [
     name
     for name in PlanShardsOperator.template_fields
     if name not in FOR_PODS
     and name not in ("step", "min_score", "report", "overwrite", "batch_size", "shards", "on_gate", "output_layout")
-    and not name.startswith(("max_", "min_", "image_hosts", "image_buckets", "resume_", "embedding_", "shard_"))
+    and name not in (*LISTS, "image_path_rewrite")
+    and not name.startswith(("max_", "min_", "resume_", "embedding_", "shard_"))
 ]
 
 
@@ -49,7 +51,7 @@ def rendered(operator: Operator, given: dict[str, Any], *, native: bool = False,
     """Return a task as a worker has it, with all templates rendered."""
     with DAG("d", schedule=None, start_date=BEGIN, render_template_as_native_obj=native):
         task = operator(task_id="t", **given)
-    task.render_template_fields({"params": params})  # type: ignore[typeddict-item]
+    task.render_template_fields({"params": params})
     return task
 
 
@@ -130,7 +132,7 @@ def test_what_renders_to_nothing_is_not_set_or_is_named(done: Done, operator: Op
     """A new parameter is held to it, too: none may take ``None`` for a column, a place, or a number."""
     before = done.files()
     forms = ["{{ params.nothing }}", "{{ params.blank }}", " None ", "", None]
-    for form in [[form] for form in forms] + forms if name in ("image_hosts", "image_buckets") else forms:
+    for form in [[form] for form in forms] + forms if name in LISTS else forms:
         for native in (False, True):
             found = outcome(operator, {**done.given[operator], name: form}, native)
             if isinstance(found, str):
@@ -164,6 +166,11 @@ MEANT: list[tuple[str, object, object]] = [
     ("overwrite", "true", True),
     ("overwrite", "False", False),
     ("overwrite", 1, True),
+    ("image_path_rewrite", {"/old/": "s3://b/new/", "/x/": None}, {"/old/": "s3://b/new/"}),
+    ("image_path_rewrite", '{"/old/": "./"}', {"/old/": "./"}),
+    ("image_path_rewrite", "/old/=./", {"/old/": "./"}),
+    ("image_path_repairs", ["percent", "blanks"], ("blanks", "percent")),
+    ("image_path_repairs", "percent, blanks", ("blanks", "percent")),
     ("image_hosts", ["a.org", "b.org"], ("a.org", "b.org")),
     ("image_hosts", ("a.org",), ("a.org",)),
     ("image_hosts", {"b.org", "a.org"}, ("a.org", "b.org")),
@@ -294,6 +301,7 @@ def test_a_connection_in_a_place_is_the_tasks_and_stands_nowhere_else(stored: S3
         {name: ObjectStoragePath(place, conn_id="store") for name, place in places_in(stored.bucket).items()},
         {name: "{{ params.at }}" + place.removeprefix("s3://store@") for name, place in named.items()},
         {**named, "image_buckets": [f"s3://store@{stored.bucket}"]},
+        {**places_in(stored.bucket), "image_buckets": [ObjectStoragePath(f"s3://store@{stored.bucket}")]},
     ]
     for way in ways:
         _, other = run(ImageCLIPEvaluatorOperator, {**own, **way}, at="s3://store@")

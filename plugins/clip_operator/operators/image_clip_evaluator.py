@@ -79,6 +79,12 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         manifest say which and why.
     :param image_root: folder that relative image paths start from. Default: the folder of ``first_entry_file_name``,
         or of the step that is read where there is none.
+    :param image_path_rewrite: what image paths begin with that were written elsewhere, and what takes its place, as in
+        ``{"/mnt/old/": "s3://bucket/new/"}``; ``./`` for paths that start from ``image_root``. The longest that fits
+        is taken; what comes of it may lead no further than what a row says itself. Default: none.
+    :param image_path_repairs: how image paths are mended before: ``blanks`` takes away those around them, ``percent``
+        decodes ``%20`` and its like, ``backslashes`` makes slashes of them, ``nfc`` or ``nfd`` composes accents or
+        takes them apart. Default: none.
     :param image_hosts: hosts from which ``http(s)`` images may be fetched. Default: none.
     :param image_buckets: buckets that images may be in, beside those of the data set and of ``image_root``.
         Default: none.
@@ -152,6 +158,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     """
 
     template_fields_renderers: ClassVar[dict[str, str]] = {
+        "image_path_rewrite": "json",
+        "image_path_repairs": "json",
         "image_hosts": "json",
         "image_buckets": "json",
         "max_error_rates": "json",
@@ -177,6 +185,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         model_revision: str | None = None,
         device: str | None = None,
         image_root: Place | None = None,
+        image_path_rewrite: Mapping[str, Place] | str | None = None,
+        image_path_repairs: Sequence[str] = (),
         image_hosts: Sequence[str] = (),
         image_buckets: Sequence[Place] = (),
         on_error: str = "null",

@@ -65,7 +65,7 @@ def as_meant(operator: type, rendered: Mapping[str, Any]) -> dict[str, Any]:
     annotations = _annotations(operator)
     meant = {name: _meaning(name, value, annotations.get(name, "")) for name, value in rendered.items()}
     connected = _with_connection(meant)
-    return {name: _each_text(value, lambda text: connection_in(text)[1]) for name, value in connected.items()}
+    return {name: _each(value, _without_connection) for name, value in connected.items()}
 
 
 def connection_in(place: str) -> tuple[str | None, str]:
@@ -74,6 +74,13 @@ def connection_in(place: str) -> tuple[str | None, str]:
     if match is None or _AWS_KEY.fullmatch(match["id"]) or without_tokens(match["id"]) != match["id"]:
         return None, place
     return match["id"], match["scheme"] + place[match.end() :]
+
+
+def texts_in(value: Any) -> list[str]:
+    """Return the text that a value is, or those that a list or a mapping holds."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, str)]
 
 
 @cache
@@ -127,21 +134,23 @@ def _pairs(value: Any) -> Any:
 
 
 def _without_paths(name: str, value: Any) -> Any:
-    """Return a value with text for a path, and for each in a list.
+    """Return a value with text for a path, and for each in a list or a mapping.
 
     :raises RequestError: a path names a connection to a store that is reached without.
     """
-    if isinstance(value, list | tuple) and any(_is_path(item) for item in value):
-        return [_without_paths(name, item) for item in value]
-    if not _is_path(value):
-        return value
-    text = str(value)
-    if getattr(value, "conn_id", None) is not None and scheme_of(text) != "s3":
-        raise RequestError(
-            f"{name}={display(text)!r} names an Airflow connection, which is for S3 alone: write the URI as text, and "
-            "give the credentials to the environment"
-        )
-    return text
+
+    def text_of(item: Any) -> Any:
+        if not _is_path(item):
+            return item
+        text = re.sub(r"(?<=://)([^/]+)/$", r"\1", str(item))  # of a bucket alone, which Airflow writes with a slash
+        if getattr(item, "conn_id", None) is not None and scheme_of(text) != "s3":
+            raise RequestError(
+                f"{name}={display(text)!r} names an Airflow connection, which is for S3 alone: write the URI as text, "
+                "and give the credentials to the environment"
+            )
+        return text
+
+    return _each(value, text_of)
 
 
 def _is_path(value: object) -> bool:
@@ -156,8 +165,8 @@ def _with_connection(parameters: dict[str, Any]) -> dict[str, Any]:
     """
     named: dict[str, str] = {}
     for name, value in parameters.items():
-        for text in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(text, str) and (connection := connection_in(text)[0]) is not None:
+        for text in texts_in(value):
+            if (connection := connection_in(text)[0]) is not None:
                 named.setdefault(connection, name)
     if not named:
         return parameters
@@ -173,7 +182,14 @@ def _with_connection(parameters: dict[str, Any]) -> dict[str, Any]:
     return {**parameters, "aws_conn_id": next(iter(named))}
 
 
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+def _without_connection(value: Any) -> Any:
+    return connection_in(value)[1] if isinstance(value, str) else value
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a value changed, or a list or a mapping with each of its values changed."""
+    if isinstance(value, Mapping):
+        return {key: change(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [change(item) if isinstance(item, str) else item for item in value]
-    return change(value) if isinstance(value, str) else value
+        return [change(item) for item in value]
+    return change(value)

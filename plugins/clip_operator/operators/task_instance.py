@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from clip_operator.errors import ClipOperatorError, RequestError
-from clip_operator.operators.parameters import as_meant
+from clip_operator.operators.parameters import as_meant, texts_in
 from clip_operator.proof.signing import VARIABLE
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def connection_of(parameters: Mapping[str, Any]) -> AwsConnection:
     """Return how a task with these parameters reaches the store."""
     from clip_operator.operators.aws import aws_connection
 
-    uris = [value for value in parameters.values() if isinstance(value, str)]
+    uris = [text for name, value in parameters.items() if name != "pod" for text in texts_in(value)]
     uris += [name if "://" in name else f"s3://{name}" for name in parameters["image_buckets"] or ()]
     return aws_connection(parameters["aws_conn_id"], uris)
 
