@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,16 @@ def test_paths_lead_to_a_bucket_where_that_is_open(
     assert scores(data) == plain
 
 
+def test_scores_of_other_images_are_not_kept_when_paths_are_rewritten(data: Path) -> None:
+    """Of a row that has a score, too, the image may be another one then."""
+    (first, second), *_ = [[row["image_path"] for row in rows_of(data / "captions.jsonl")[:2]]]
+    before = evaluate(request(data))
+    again = {"image_path_rewrite": {first: second}, "rescore": "failed", "overwrite": True}
+    after = evaluate(request(data, **again))
+    assert before.rows.scored == after.rows.scored
+    assert after.rows.resumed == 0
+
+
 def test_accents_are_composed_or_not(data: Path) -> None:
     picture = data / rows_of(data / "captions.jsonl")[0]["image_path"]
     for name in ("\u00e9.png", "e\u0301o.png"):
@@ -167,12 +178,13 @@ def test_accents_are_composed_or_not(data: Path) -> None:
 
 def test_hints_take_little_memory_and_few_lines(data: Path) -> None:
     hints = PathHints(request(data))
-    for number in range(20_000):
+    for number in range(2_000):
         hints.add({"bytes": None, "path": f"/{number}/" + "x/" * 5000}, Reason.IMAGE_FORBIDDEN)
         hints.add(f"/mnt/{number}/a.png", Reason.IMAGE_FORBIDDEN)
         for nothing in (None, b"x", 5, "data:,\\", f"/mnt/{number}/a.png"):
             hints.add(nothing, Reason.IMAGE_UNREADABLE)
     first, *others = hints.lines()
-    assert first.startswith("Image paths that begin with /mnt/, where this job reads nothing: 20,000. ")
+    assert first.startswith("Image paths that begin with /mnt/, where this job reads nothing: 2,000. ")
     assert len(others) == 2
     assert all(len(line) < 250 for line in others)
+    assert len(pickle.dumps(hints)) < 1_000_000

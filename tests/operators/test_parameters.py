@@ -312,6 +312,20 @@ def test_a_connection_in_a_place_is_the_tasks_and_stands_nowhere_else(stored: S3
         assert b"store@" not in stored.client.get_object(Bucket=stored.bucket, Key=key)["Body"].read()
 
 
+def test_a_place_that_paths_are_rewritten_to_may_name_the_connection_too() -> None:
+    for target in ("s3://store@b/new/", ObjectStoragePath("s3://store@b/new/")):
+        task: Any = ImageCLIPEvaluatorOperator(
+            task_id="t",
+            cache_path="/no/steps",
+            image_path_rewrite={"/mnt/old/": target, "/mnt/": Path("/x/"), "/a": Path("/b")},
+        )
+        assert task.aws_conn_id == "store"
+        told = parameters_of(task, task.template_fields)
+        assert told["image_path_rewrite"] == {"/mnt/old/": "s3://b/new/", "/mnt/": "/x/", "/a": "/b"}
+    with pytest.raises(RequestError, match="image_path_rewrite names the connection 'store', but aws_conn_id 'c'"):
+        ImageCLIPEvaluatorOperator(task_id="t", cache_path="/p", image_path_rewrite={"/o/": target}, aws_conn_id="c")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -150,7 +150,13 @@ def _without_paths(name: str, value: Any) -> Any:
             )
         return text
 
-    return _each(value, text_of)
+    if not isinstance(value, Mapping):
+        return _each(value, text_of)
+    # Paths drop the slash at their end, which what takes the place of a folder has.
+    return {
+        key: f"{text_of(item)}/" if _is_path(item) and str(key).endswith(("/", "\\")) else text_of(item)
+        for key, item in value.items()
+    }
 
 
 def _is_path(value: object) -> bool:
