@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -70,6 +71,18 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
         ({"model": "s3://user@b/model"}, "model: .*s3://b/model: a URI must not hold a password"),
         ({"output": "file://host/x.jsonl"}, "output: .*names no host; write file:///host/x.jsonl for a path"),
         ({"output": "s3:/b/x.jsonl"}, "output: .*two slashes follow the scheme, as in s3://b/x.jsonl"),
+        ({"image_path_rewrite": {"/old/": "s3://b"}}, "'/old/' and 's3://b': either both end with a slash or none"),
+        ({"image_path_rewrite": {"": "s3://b/"}}, "image_path_rewrite"),
+        ({"image_path_rewrite": {"/old/": " "}}, "image_path_rewrite./old/"),
+        ({"image_path_rewrite": {"/old/": "s3://me:hush@b/"}}, "must not hold a password"),
+        ({"image_path_rewrite": {"https://h/?key=": "s3://b/"}}, "https://h/: paths with a password or a query"),
+        ({"image_path_rewrite": "/old/"}, "image_path_rewrite: .*give one pair as OLD=NEW"),
+        ({"image_path_rewrite": "/a=b/=s3://b/"}, "image_path_rewrite: .*give one pair as OLD=NEW"),
+        (
+            {"image_path_repairs": "slashes"},
+            "image_path_repairs.0: .*'blanks', 'percent', 'backslashes', 'nfc' or 'nfd'",
+        ),
+        ({"image_path_repairs": "nfc nfd"}, "image_path_repairs: .*give one of them"),
         ({"image_buckets": "images s3://"}, "image_buckets.1: .*needs a bucket"),
     ],
 )
@@ -88,6 +101,18 @@ def test_a_batch_size_is_a_number_or_auto_also_as_a_template_renders_it(given: o
     request = parse_request({**GOOD, "batch_size": given})
     assert request.batch_size == taken
     assert parse_request(request.model_dump_json()) == request
+
+
+def test_repairs_and_rewrites_are_one_request_in_whatever_order_and_form() -> None:
+    pairs = {"/mnt/old/": "s3://b/new/", "C:\\data\\": "./"}
+    ways: list[dict[str, Any]] = [
+        {"image_path_rewrite": pairs, "image_path_repairs": "nfc blanks"},
+        {"image_path_rewrite": dict(reversed(pairs.items())), "image_path_repairs": ["blanks", "nfc", "blanks"]},
+        {"image_path_rewrite": json.dumps(pairs), "image_path_repairs": "blanks,nfc"},
+        {"image_path_rewrite": str(pairs), "image_path_repairs": "['nfc', 'blanks']"},
+    ]
+    assert len({parse_request({**GOOD, **way}).fingerprint() for way in ways}) == 1
+    assert parse_request({**GOOD, "image_path_rewrite": "/old/=./"}).image_path_rewrite == {"/old/": "./"}
 
 
 def test_text_that_is_not_json_is_refused() -> None:
@@ -125,6 +150,8 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "model": "m/n",
         "revision": "v2",
         "image_root": "s3://images",
+        "image_path_rewrite": {"/mnt/old/": "s3://images/"},
+        "image_path_repairs": ["blanks"],
         "image_hosts": ["images.example.org"],
         "image_buckets": ["images"],
         "on_error": "zero",

@@ -239,6 +239,8 @@ _METAVARS = {
     "rate": "SHARE",
     "rates": "REASON=SHARE",
     "reuse": "URI",
+    "rewrite": "OLD=NEW",
+    "repairs": "REPAIR",
     "root": "URI",
     "size": "IMAGES",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -12,6 +12,7 @@ from clip_operator.errors import JobError, RequestError
 from clip_operator.images import ImageLoader, ImagePolicy
 from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import default_image_root
+from clip_operator.inputs.image_access import path_mending
 from clip_operator.job.evaluation import evaluate
 from clip_operator.request import Aggregate, ImageOrientation, OnError, Precision, parse_request
 from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
@@ -68,6 +69,9 @@ class ImageCLIPEvaluator:
         of the first entry; for a storage of data frames, the working directory.
     :param image_hosts: hosts from which http(s) images may be fetched.
     :param image_buckets: buckets that images may be in, beside those of the data set and of ``image_root``.
+    :param image_path_rewrite: what image paths begin with that were written elsewhere, and what takes its place.
+    :param image_path_repairs: how else they are mended: ``"backslashes"``, ``"percent"``, ``"blanks"``, ``"nfc"``,
+        ``"nfd"``.
     :param on_error: what a row that cannot be scored gets: ``"null"``, ``"zero"`` (as in DataFlow), or ``"fail"``.
     :param batch_size: images that go through the model together; ``"auto"`` takes what suits the device.
     :param precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: fp16 on CUDA, else fp32.
@@ -89,6 +93,8 @@ class ImageCLIPEvaluator:
         image_root: str | None = None,
         image_hosts: Sequence[str] = (),
         image_buckets: Sequence[str] = (),
+        image_path_rewrite: Mapping[str, str] | None = None,
+        image_path_repairs: Sequence[str] = (),
         on_error: OnError = "null",
         batch_size: int | Literal["auto"] = "auto",
         precision: Precision = "fp32",
@@ -104,6 +110,8 @@ class ImageCLIPEvaluator:
             "image_root": image_root,
             "image_hosts": image_hosts,
             "image_buckets": image_buckets,
+            "image_path_rewrite": image_path_rewrite or {},
+            "image_path_repairs": image_path_repairs,
             "on_error": on_error,
             "batch_size": batch_size,
             "precision": precision,
@@ -162,6 +170,7 @@ class ImageCLIPEvaluator:
                 request.max_image_bytes,
                 request.max_image_pixels,
                 buckets=request.image_buckets,
+                mending=path_mending(request),
             ),
         )
         outcomes, scores = Outcomes(request), []
@@ -169,8 +178,9 @@ class ImageCLIPEvaluator:
         chunks = (Rows(None, _values(s, request.input_image_key), _values(s, request.input_text_key)) for s in slices)
         with ImageWorkers(images, files, request.max_image_seconds, upright=request.upright) as workers:
             workers.expect(len(frame))
-            for _, results in Scorer(encoder, workers, threading.Event(), aggregate=request.aggregate).score(chunks):
-                scores += outcomes.scores(results)
+            scorer = Scorer(encoder, workers, threading.Event(), aggregate=request.aggregate)
+            for rows, results in scorer.score(chunks):
+                scores += outcomes.scores(results, rows.references)
         outcomes.check()
         storage.write(frame.assign(**{request.output_key: scores}))
         return [request.output_key]

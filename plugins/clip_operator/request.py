@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +26,7 @@ from pydantic import (
 
 from clip_operator.dialect import Dialect
 from clip_operator.errors import Reason, RequestError
+from clip_operator.redaction import holds_secret
 from clip_operator.storage import canonical, dataset_name, display, refused
 
 
@@ -89,6 +92,26 @@ def _encoding(name: str) -> str:
     return "utf-8" if found.name == "utf-8-sig" else found.name  # a byte order mark is kept as it is
 
 
+def _rewriting(rewrite: dict[str, str]) -> dict[str, str]:
+    """Refuse what rewrites nothing well, or is told where all may read it."""
+    for prefix, target in rewrite.items():
+        if holds_secret(prefix):
+            raise ValueError(f"{display(prefix)}: paths with a password or a query are not rewritten")
+        if prefix.endswith(("/", "\\")) != target.endswith("/"):
+            raise ValueError(
+                f"{display(prefix)!r} and {display(target)!r}: either both end with a slash or none, as in "
+                "/mnt/old/ and s3://bucket/new/"
+            )
+    return rewrite
+
+
+def _repairs(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return each once, in one order, which is that in which they are made."""
+    if {"nfc", "nfd"} <= set(names):
+        raise ValueError("nfc composes what nfd takes apart; give one of them")
+    return tuple(name for name in get_args(PathRepair) if name in names)
+
+
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Uri = Annotated[NonBlank, AfterValidator(_may_be_logged)]
 Bucket = Annotated[NonBlank, AfterValidator(_is_a_bucket)]
@@ -103,6 +126,8 @@ ImageDecoding = Literal["full", "reduced"]
 ImageOrientation = Literal["stored", "exif"]
 Rescore = Literal["failed"]
 Aggregate = Literal["mean", "max", "min", "all"]
+PathRepair = Literal["blanks", "percent", "backslashes", "nfc", "nfd"]
+PathPrefix = Annotated[str, StringConstraints(min_length=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 MinScore = Annotated[Rate | Literal["threshold"], WrapValidator(_rate_or_threshold)]
 
@@ -136,6 +161,8 @@ _DECIDES_SCORES = {
     "aggregate",
     "image_decoding",
     "image_orientation",
+    "image_path_repairs",
+    "image_path_rewrite",
     "image_root",
     "input_image_key",
     "input_text_key",
@@ -143,19 +170,48 @@ _DECIDES_SCORES = {
 }
 
 
+def structure_in(text: str) -> Any:
+    """Return the list or the mapping in a text: in JSON, or as Python writes it, which templates make of one.
+
+    :raises ValueError: it is neither; the message says what JSON misses.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise error from None
+
+
 def names_in(value: Any) -> Any:
     """Return the names in a text, which templates and command lines give where a list is meant."""
-    return [name for name in value.replace(",", " ").split() if name] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith(("[", "(", "{")):
+        with suppress(ValueError):  # an address of IPv6 begins so, too
+            return structure_in(value)
+    return value.replace(",", " ").split()
 
 
 def _pairs(value: Any) -> Any:
-    """Return the mapping in a text such as ``"image_unavailable=0.01 text_empty=0.5"``, or in JSON."""
+    """Return the mapping in a text such as ``"image_unavailable=0.01 text_empty=0.5"``, or as :func:`structure_in`."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("{"):
-        return json.loads(value)
+        return structure_in(value)
     pairs = [pair.partition("=") for pair in names_in(value)]
     return {name: rate for name, _, rate in pairs}
+
+
+def _rewrites(value: Any) -> Any:
+    """Return the mapping in a text such as ``/mnt/old/=s3://bucket/new/``, or as :func:`structure_in`."""
+    if not isinstance(value, str) or value.lstrip().startswith("{"):
+        return _pairs(value)
+    if value.count("=") != 1:
+        raise ValueError('give one pair as OLD=NEW; several, or such with an "=" in them, as JSON: {"OLD": "NEW"}')
+    prefix, _, target = value.partition("=")
+    return {prefix: target}
 
 
 def _number_of_images(value: Any) -> int | Literal["auto"]:
@@ -245,6 +301,12 @@ class EvaluationRequest(BaseModel):
     device: NonBlank | None = Field(None, description="cuda, cuda:1, cpu, …; by default cuda if there is one.")
     image_root: Uri | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
+    )
+    image_path_rewrite: Annotated[dict[PathPrefix, Uri], BeforeValidator(_rewrites), AfterValidator(_rewriting)] = (
+        Field({}, description="What image paths begin with that were written elsewhere, and what takes its place.")
+    )
+    image_path_repairs: Annotated[tuple[PathRepair, ...], BeforeValidator(names_in), AfterValidator(_repairs)] = Field(
+        (), description="How image paths are mended before: blanks, percent, backslashes, nfc, nfd."
     )
     image_hosts: Annotated[tuple[Host, ...], BeforeValidator(names_in)] = Field(
         (), description="Hosts from which http(s) images may be fetched."

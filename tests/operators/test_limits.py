@@ -21,7 +21,8 @@ from clip_operator.operators import ImageCLIPEvaluatorOperator, MergeShardsOpera
 from clip_operator.operators.execution.pods.pod import scoring_pod
 from clip_operator.operators.execution.pods.settings import pod_settings
 from clip_operator.operators.limits import SECTION, Limits
-from clip_operator.operators.task_instance import own_parameters, parameters_of
+from clip_operator.operators.parameters import own_parameters
+from clip_operator.operators.task_instance import parameters_of
 from clip_operator.provider import provider_info
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.sharding import plan_shards
@@ -146,8 +147,8 @@ S3_TRICKS = [
     "s3://BUCKET/data/x.jsonl",
     "s3://bucket/DATA/x.jsonl",
     "s3://bucket.evil.org/data/x.jsonl",
-    "s3://user@bucket/data/x.jsonl",
-    "s3://bucket@evil/data/x.jsonl",
+    "s3://user:word@bucket/data/x.jsonl",
+    "s3://bucket/data@evil/x.jsonl",
     "s3://bucket/data/../secret/x.jsonl",
     "s3://bucket/data/./x.jsonl",
     "s3://bucket/data/%2e%2e/secret/x.jsonl",
@@ -440,6 +441,20 @@ def test_a_task_that_comes_back_from_the_triggerer_is_held_to_the_limits_again(f
     allow(allowed_connections="none")
     with pytest.raises(AirflowFailException, match=r"aws_conn_id=.* allowed_connections "):
         task.trigger_reentry({"task": task}, {"clip_operator": kept})
+
+
+def test_a_connection_in_a_place_is_held_to_the_limits_and_widens_none(tmp_path: Path, allow: Allow) -> None:
+    allow(allowed_inputs="s3://bucket/data", allowed_connections="store")
+    given = {**parameters(tmp_path), "cache_path": "s3://bucket/data", "image_root": "s3://bucket/data"}
+    del given["aws_conn_id"]
+    for place, words in {
+        "s3://admin@bucket/data/x.jsonl": r"aws_conn_id='admin' .* allowed_connections ",
+        "s3://bucket@evil/data/x.jsonl": r"first_entry_file_name='s3://evil/data/x\.jsonl' .* allowed_inputs ",
+        "s3://store@bucket-evil/data/x.jsonl": r"first_entry_file_name='s3://bucket-evil/.* allowed_inputs ",
+        "s3://store@bucket/data/x.jsonl": "no Airflow connection aws_conn_id='store'",
+    }.items():
+        with pytest.raises(AirflowException, match=words):
+            run(ImageCLIPEvaluatorOperator, **{**given, "first_entry_file_name": place})
 
 
 def test_only_what_may_run_is_started(folders: Path, allow: Allow) -> None:
@@ -753,6 +768,7 @@ def test_an_entry_that_would_not_mean_what_it_says_is_an_error(entry: str, folde
 
 
 # What names no place, no host, no program and no right.
+# So do the paths of images: what comes of them leads no further than what a row says itself.
 HARMLESS = {
     "aggregate",
     "batch_size",
@@ -767,6 +783,8 @@ HARMLESS = {
     "escapechar",
     "image_decoding",
     "image_orientation",
+    "image_path_repairs",
+    "image_path_rewrite",
     "input_image_key",
     "input_text_key",
     "max_error_rate",

@@ -165,7 +165,13 @@ def test_what_a_template_leaves_empty_counts_as_not_set() -> None:
     fixed = {**IMAGE, "name": "x", "random_name_suffix": False}
     empty = {"service_account_name": "", "startup_timeout_seconds": "", "volumes": "", "labels": None}
     assert built({**fixed, **empty}) == built(fixed)
+    for word in ("", "None"):
+        assert built({**fixed, **dict.fromkeys(empty, word)}) == built(fixed)
     assert pod_settings(empty, "", "no") == pod_settings({}, 0, deferrable=False)
+
+
+def test_a_dictionary_that_a_template_made_a_text_is_read_as_json_is() -> None:
+    assert pod_settings(str(IMAGE), 0, False) == pod_settings(json.dumps(IMAGE), 0, False)
 
 
 def test_without_a_gpu_nothing_is_said_of_one() -> None:
@@ -353,7 +359,7 @@ REFUSED: dict[str, tuple[object, object, str]] = {
     ),
     "no image": ({"namespace": "ml"}, 0, "pod needs an image"),
     "not a dictionary": (["image"], 0, "pod must be a dictionary of KubernetesPodOperator's arguments, not list"),
-    "not JSON": ("{'image': 'x'}", 0, "pod is a string that is not JSON"),
+    "not JSON": ("{'image': x}", 0, "pod is a string that is not JSON"),
     "part of it not JSON": ({**IMAGE, "volumes": "none"}, 0, r"pod\['volumes'\] is a string that is not JSON"),
     "a word for a number": (
         {**IMAGE, "startup_timeout_seconds": "soon"},

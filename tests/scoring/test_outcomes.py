@@ -24,6 +24,10 @@ def outcomes(rate: float, **rates: float) -> Outcomes:
     return Outcomes(parse_request({"input": "s3://b/data/a.jsonl", "output": "s3://b/b.jsonl", **limits}))
 
 
+def score(counted: Outcomes, results: list[RowResult]) -> None:
+    counted.scores(results, [None] * len(results))
+
+
 @settings(deadline=None)
 @given(rows=st.integers(1, 5000), percent=st.integers(0, 100))
 def test_a_share_that_is_exactly_the_limit_is_allowed_and_one_row_more_is_not(rows: int, percent: int) -> None:
@@ -36,7 +40,7 @@ def test_a_share_that_is_exactly_the_limit_is_allowed_and_one_row_more_is_not(ro
 
 def test_a_limit_for_one_reason_holds_beside_the_limit_for_all() -> None:
     counted = outcomes(0.5, image_unavailable=0.01, text_empty=0.2)
-    counted.scores([SCORED] * 95 + [failed(Reason.TEXT_EMPTY)] * 3 + [failed(Reason.IMAGE_UNAVAILABLE)] * 2)
+    score(counted, [SCORED] * 95 + [failed(Reason.TEXT_EMPTY)] * 3 + [failed(Reason.IMAGE_UNAVAILABLE)] * 2)
     message = r"image_unavailable: 2 of the 100 rows \(2 %\), more than the 1 % of max_error_rates\. Nothing"
     with pytest.raises(JobError, match=message) as error:
         counted.check()
@@ -50,7 +54,7 @@ def test_no_rows_are_no_errors() -> None:
 def test_too_many_failures_are_shown_in_a_table_with_examples(caplog: pytest.LogCaptureFixture) -> None:
     counted = outcomes(0.1, image_not_found=0.05)
     missing = [failed(Reason.IMAGE_NOT_FOUND, f"there is no image at s3://b/{i}.jpg") for i in range(10)]
-    counted.scores([SCORED] * 40 + missing + [failed(Reason.TEXT_EMPTY, "the caption is empty")] + [SCORED] * 13)
+    score(counted, [SCORED] * 40 + missing + [failed(Reason.TEXT_EMPTY, "the caption is empty")] + [SCORED] * 13)
     caplog.clear()
     with pytest.raises(
         JobError, match=r"11 of the 64 rows \(17\.2 %\), more than the 10 % of max_error_rate; image_not"
@@ -69,9 +73,9 @@ def test_too_many_failures_are_shown_in_a_table_with_examples(caplog: pytest.Log
 
 def test_a_few_rows_at_the_start_say_little() -> None:
     counted = outcomes(0.1)
-    counted.scores([SCORED] * 499 + [failed(Reason.TEXT_EMPTY)] * 500)
+    score(counted, [SCORED] * 499 + [failed(Reason.TEXT_EMPTY)] * 500)
     counted.check_so_far()
-    counted.scores([SCORED])
+    score(counted, [SCORED])
     with pytest.raises(JobError, match=r"500 of the first 1,000 rows \(50 %\), more than the 10 % of max_error_rate"):
         counted.check_so_far()
 
@@ -90,7 +94,7 @@ def test_a_few_rows_at_the_start_say_little() -> None:
 )
 def test_where_no_row_is_scored_what_is_named_to_check_may_be_the_cause(reasons: list[Reason], advice: str) -> None:
     counted = outcomes(1)
-    counted.scores([failed(reason) for reason in reasons])
+    score(counted, [failed(reason) for reason in reasons])
     with pytest.raises(JobError, match="nothing was written") as told:
         counted.check()
     assert str(told.value).endswith(f". {advice}")

@@ -3,6 +3,7 @@
 from clip_operator.images.buckets import bucket_of
 from clip_operator.images.loader import ImageLoader
 from clip_operator.images.location import ImageLocation, shown
+from clip_operator.images.mending import PathMending
 from clip_operator.images.policy import ImagePolicy
 from clip_operator.images.thumbnail import THUMBNAIL_PIXELS, thumbnail
 from clip_operator.images.versions import ImageVersions, identity_of
@@ -13,6 +14,7 @@ __all__ = [
     "ImageLocation",
     "ImagePolicy",
     "ImageVersions",
+    "PathMending",
     "bucket_of",
     "identity_of",
     "shown",

@@ -101,7 +101,7 @@ class ImageLoader:
         if _is_missing(reference):
             raise RowError(Reason.IMAGE_MISSING, "the row names no image")
         if isinstance(reference, str):
-            return self._locate_text(reference)
+            return self._locate_text(self._policy.mending.mended(reference))
         if isinstance(reference, bytes | bytearray | memoryview):
             return locate_bytes(reference, self._policy.max_bytes)
         raise RowError(

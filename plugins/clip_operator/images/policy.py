@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from clip_operator.errors import RequestError
 from clip_operator.images.buckets import parse_bucket
 from clip_operator.images.hosts import AllowedHosts
+from clip_operator.images.mending import AS_WRITTEN, PathMending
 from clip_operator.storage import display, scheme_of
 
 
@@ -32,6 +33,7 @@ class ImagePolicy:
         environment in Azure (``"az://name"``) that references may name, beside the root's own. Every object in them
         may be read.
     :param prefixes: what the URIs of all objects must start with, wherever else they may be; empty for no such limit.
+    :param mending: what is done to references before they are followed, within the same limits.
     :raises RequestError: a value that can never work.
     """
 
@@ -42,6 +44,7 @@ class ImagePolicy:
     http_timeout_seconds: float = 30.0
     buckets: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
+    mending: PathMending = AS_WRITTEN
 
     def __post_init__(self) -> None:
         if not self.root.strip() or "\0" in self.root:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from clip_operator.errors import Reason
-from clip_operator.images import ImageLoader, ImagePolicy, bucket_of
+from clip_operator.images import ImageLoader, ImagePolicy, PathMending, bucket_of
 from clip_operator.inputs import default_image_root
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage, display
@@ -32,8 +32,14 @@ def image_loader(request: EvaluationRequest, storage: Storage) -> ImageLoader:
         max_pixels=request.max_image_pixels,
         buckets=request.image_buckets if own is None else (*request.image_buckets, own),
         prefixes=request.image_prefixes,
+        mending=path_mending(request),
     )
     return ImageLoader(storage, policy)
+
+
+def path_mending(request: EvaluationRequest) -> PathMending:
+    """Return what is done to image paths before they are followed."""
+    return PathMending.of(request.image_path_repairs, request.image_path_rewrite)
 
 
 def what_to_check(request: EvaluationRequest, reasons: Collection[Reason]) -> str:

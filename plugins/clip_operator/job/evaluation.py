@@ -83,5 +83,5 @@ def evaluate(
             first.continuation.discard()
             raise
     discard_leftovers(storage, *request.outputs)
-    log_summary(manifest)
+    log_summary(manifest, first.hints)
     return manifest

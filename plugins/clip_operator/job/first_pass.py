@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,7 @@ class ScoredRows:
     :param table: the local file with all rows and the added columns, but for those that need all rows' scores.
     :param tally: counts and statistics over them, of which ``scored`` has what the manifest says.
     :param continuation: what was saved of them.
+    :param hints: what may be wrong with image paths that led nowhere.
     """
 
     table: Path
@@ -71,6 +72,7 @@ class ScoredRows:
     scored: Scored
     samples: Samples | None
     continuation: Continuation
+    hints: Sequence[str]
 
 
 def score_rows(job: Job, folder: Path) -> ScoredRows:
@@ -96,7 +98,8 @@ def score_rows(job: Job, folder: Path) -> ScoredRows:
             first_pass.write(table, scan.rows, continuation, writer)
         samples = first_pass.samples()
     job.check_not_stopped()
-    return ScoredRows(table_path, first_pass.tally, first_pass.scored(continuation), samples, continuation)
+    scored = first_pass.scored(continuation)
+    return ScoredRows(table_path, first_pass.tally, scored, samples, continuation, first_pass.hints())
 
 
 class _FirstPass:
@@ -154,7 +157,7 @@ class _FirstPass:
         with show_progress(rows_in_all, continuation.left_before) as progress:
             chunks = continuation.rows(table, request.input_image_key, request.input_text_key)
             for rows, results in self._scorer.score(chunks if reuse is None else reuse.rows(chunks, continuation.run)):
-                scores = outcomes.scores(results)
+                scores = outcomes.scores(results, rows.references)
                 writer.write(rows.content, {request.output_key: scores, **derived_columns(request, results)})
                 known += sum(result is not None for result in rows.known or ())
                 progress.update(outcomes.tally.rows, outcomes.tally.failed, known)
@@ -181,6 +184,10 @@ class _FirstPass:
         paired = self._scorer.take_pairs()
         self.tally.add_pairs(paired)
         return paired
+
+    def hints(self) -> list[str]:
+        """Return what may be wrong with image paths that led nowhere."""
+        return self._outcomes.hints()
 
     def samples(self) -> Samples | None:
         """Return rows that stand for the others; None if the request wants no report."""

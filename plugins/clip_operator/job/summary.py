@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from clip_operator.machine.processors import multiplies_in_bf16
 from clip_operator.proof.manifest import EvaluationManifest, Throughput, describe_calibration
@@ -28,8 +29,11 @@ _HALF_PRECISION_WOULD_HELP = (
 _SECONDS_WORTH_ADVICE = 10
 
 
-def log_summary(manifest: EvaluationManifest) -> None:
-    """Log how many rows have a score, what the scores are like, how fast it was, and what would have helped."""
+def log_summary(manifest: EvaluationManifest, hints: Sequence[str] = ()) -> None:
+    """Log how many rows have a score, what the scores are like, how fast it was, and what would have helped.
+
+    :param hints: what may be wrong with image paths that led nowhere.
+    """
     rows, scores = manifest.rows, manifest.scores
     if rows.resumed:
         log.info("%s of the rows had been scored before, and were taken over", f"{rows.resumed:,}")
@@ -55,6 +59,8 @@ def log_summary(manifest: EvaluationManifest) -> None:
     if rows.failures:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in rows.failures.items())
         log.warning("%s rows have no score (%s)", f"{rows.failed:,}", reasons)
+    for hint in hints:
+        log.warning("%s", hint)
     if rows.truncated_texts:
         log.warning(
             "%s texts were longer than the model's %d tokens and were cut",

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import JobError
+from clip_operator.operators.parameters import DEFAULT_CONNECTION
 from clip_operator.storage import S3Access, Storage, scheme_of
 
 if TYPE_CHECKING:
     from botocore.config import Config
-
-DEFAULT_CONNECTION = "aws_default"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from clip_operator.errors import RequestError
+from clip_operator.operators.parameters import is_unset
 from clip_operator.proof.manifest import FEW_IMAGES, EvaluationManifest, describe_interval
 
 _DIGITS = 4
@@ -88,8 +89,7 @@ def _shown(value: float, limit: float) -> str:
 
 
 def _limit(name: str, value: Any) -> float | None:
-    # A template makes "None" of a form's field that is left empty.
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none")):
+    if is_unset(value):
         return None
     try:
         number = math.nan if isinstance(value, bool) else float(value)

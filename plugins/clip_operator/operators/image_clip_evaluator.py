@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Number
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import conf, mask_secret
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
-from clip_operator.errors import JobError
+from clip_operator.errors import JobError, RequestError
 from clip_operator.operators.links import ReportLink, ScoredStepLink
 from clip_operator.operators.mapping import CheckedPartial
+from clip_operator.operators.parameters import as_written, connection_in, own_parameters
 from clip_operator.operators.task_instance import (
     choice_of,
     connection_of,
-    own_parameters,
     parameters_of,
     requester_of,
     told_to_airflow,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from clip_operator.operators.execution import Execution
     from clip_operator.operators.execution.kubernetes import KubernetesPod
     from clip_operator.operators.limits import Limits
+    from clip_operator.operators.parameters import Place
     from clip_operator.operators.work import Work
     from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.storage import Storage
@@ -55,7 +57,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
     Each instance of a mapped task needs an output of its own, so ``cache_path`` or ``file_name_prefix`` is mapped, too.
 
-    All parameters but the operator's own (``task_id``, …) are templated; an empty string counts as None.
+    All parameters but the operator's own (``task_id``, …) are templated; what is blank, or the word ``None``, counts as
+    None. Places are text, paths, or Airflow's ``ObjectStoragePath``; ``s3://connection@bucket/key`` names the
+    connection, too.
 
     :param first_entry_file_name: URI of step 0: ``s3://``, another object store, or a local path. The suffix names
         the format: ``jsonl``, ``json``, ``csv``, ``tsv`` (each also ``.gz``, ``.zst``, ``.bz2`` or ``.xz``) or
@@ -89,6 +93,12 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         manifest say which and why.
     :param image_root: folder that relative image paths start from. Default: the folder of ``first_entry_file_name``,
         or of the step that is read where there is none.
+    :param image_path_rewrite: what image paths begin with that were written elsewhere, and what takes its place, as in
+        ``{"/mnt/old/": "s3://bucket/new/"}``; ``./`` for paths that start from ``image_root``. The longest that fits
+        is taken; what comes of it may lead no further than what a row says itself. Default: none.
+    :param image_path_repairs: how image paths are mended before: ``blanks`` takes away those around them, ``percent``
+        decodes ``%20`` and its like, ``backslashes`` makes slashes of them, ``nfc`` or ``nfd`` composes accents or
+        takes them apart. Default: none.
     :param image_hosts: hosts from which ``http(s)`` images may be fetched. Default: none.
     :param image_buckets: buckets that images may be in, beside those of the data set and of ``image_root``.
         Default: none.
@@ -147,8 +157,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param shard: score one shard of the step only, such as ``00003-of-00007``; ``clip_evaluation_group`` maps the task
         over them. Default: all of the step.
     :param plan: with ``shard``, the URI of the plan that cut the step. Default: none.
-    :param aws_conn_id: Airflow connection with the S3 credentials. None leaves it to boto3 (environment, service
-        account). Default: ``aws_default``.
+    :param aws_conn_id: Airflow connection with the S3 credentials, unless a place names one. None leaves it to boto3
+        (environment, service account). Default: ``aws_default``.
         In Kubernetes mode it is for the worker, which reads the manifest; the pod has credentials of its own.
     :param execution_mode: ``local``: on the worker, in the task's own process or under ``python``. ``kubernetes``: in a
         pod of its own. What belongs to the other mode is not looked at. Default: ``local``.
@@ -167,6 +177,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "column_names": "json",
+        "image_path_rewrite": "json",
+        "image_path_repairs": "json",
         "image_hosts": "json",
         "image_buckets": "json",
         "max_error_rates": "json",
@@ -180,8 +192,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     def __init__(
         self,
         *,
-        first_entry_file_name: str = "",
-        cache_path: str,
+        first_entry_file_name: Place = "",
+        cache_path: Place,
         file_name_prefix: str = "dataflow_cache_step",
         cache_type: str = "jsonl",
         step: int | str = 0,
@@ -194,12 +206,14 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         column_names: Sequence[str] = (),
         output_key: str = "clip_score",
         aggregate: str | None = None,
-        model_name: str = "openai/clip-vit-base-patch32",
+        model_name: Place = "openai/clip-vit-base-patch32",
         model_revision: str | None = None,
         device: str | None = None,
-        image_root: str | None = None,
+        image_root: Place | None = None,
+        image_path_rewrite: Mapping[str, Place] | str | None = None,
+        image_path_repairs: Sequence[str] = (),
         image_hosts: Sequence[str] = (),
-        image_buckets: Sequence[str] = (),
+        image_buckets: Sequence[Place] = (),
         on_error: str = "null",
         error_key: str | None = None,
         cosine_key: str | None = None,
@@ -225,12 +239,12 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         max_image_pixels: int | str = 100_000_000,
         max_image_seconds: int | str = 30,
         overwrite: bool | str = False,
-        reuse: str | None = None,
+        reuse: Place | None = None,
         shard: str | None = None,
-        plan: str | None = None,
+        plan: Place | None = None,
         aws_conn_id: str | None = "aws_default",
         execution_mode: str = "local",
-        python: str | None = None,
+        python: Place | None = None,
         pod: Mapping[str, Any] | str | None = None,
         gpus: int | str = 0,
         deferrable: bool | str | None = None,
@@ -239,8 +253,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     ) -> None:
         given = locals()
         super().__init__(**kwargs)
-        for name in ImageCLIPEvaluatorOperator.template_fields:  # a subclass has more, and sets them itself
-            setattr(self, name, given[name])
+        # A subclass has more, and sets them itself.
+        own = {name: given[name] for name in ImageCLIPEvaluatorOperator.template_fields}
+        for name, value in as_written(own).items():
+            setattr(self, name, value)
         self._execution: Execution | None = None
         self._manifest: EvaluationManifest | None = None
         self._stop = threading.Event()
@@ -254,7 +270,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
         :return: what has ``expand`` and ``expand_kwargs``, which refuse what would have instances write one output.
         """
-        return CheckedPartial(super().partial(**kwargs), ImageCLIPEvaluatorOperator.template_fields)
+        names = ImageCLIPEvaluatorOperator.template_fields
+        own = as_written({name: value for name, value in kwargs.items() if name in names})
+        return CheckedPartial(super().partial(**{**kwargs, **own}), names)
 
     def execute(self, context: Context) -> list[str]:
         """Score the step; see the class for what is returned and pushed.
@@ -318,7 +336,12 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         """
         if not hasattr(type(content), "openapi_types"):
             value = super().render_template(content, context, jinja_env, seen_oids)
-            if isinstance(value, str) and holds_secret(value):
+            if isinstance(content, str) and isinstance(value, Number):
+                # Rendered as a native object, 2026_10 is 202610: what says more than its number stays as it is written.
+                # Behind a mark that no number begins with it does.
+                text = super().render_template(f"={content}", context, jinja_env, seen_oids)[1:]
+                value = value if str(value) == text.strip() else text
+            if isinstance(value, str) and holds_secret(connection_in(value)[1]):
                 mask_secret(value)
             return value
         rendered = copy.copy(content)
@@ -328,9 +351,14 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return to OpenLineage which data set is read, as far as the parameters alone tell."""
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
         from clip_operator.operators.lineage import lineage_before
 
-        return lineage_before(parameters_of(self, self.template_fields))
+        try:
+            return lineage_before(parameters_of(self, self.template_fields))
+        except RequestError:  # which the task itself tells
+            return OperatorLineage()
 
     def get_openlineage_facets_on_complete(self, _: Any) -> OperatorLineage[Any, Any]:
         """Return to OpenLineage what was read and written, and how good it is. Asked for when the task failed, too."""

@@ -10,10 +10,10 @@ from airflow.providers.common.compat.sdk import conf
 
 from clip_operator.errors import Cancelled, RequestError
 from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
+from clip_operator.operators.parameters import own_parameters
 from clip_operator.operators.task_instance import (
     choice_of,
     connection_of,
-    own_parameters,
     requester_of,
     told_to_airflow,
 )
@@ -145,7 +145,7 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
 
 def _count(name: str, value: object) -> int | None:
     """Return a number that templating may have made a string."""
-    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+    if value is None:
         return None
     if isinstance(value, bool) or not str(value).strip().isdecimal() or int(str(value)) < 1:
         raise RequestError(f"{name} must be a whole number from 1 on, not {value!r}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from clip_operator.errors import ClipOperatorError, RequestError
+from clip_operator.operators.parameters import as_meant, texts_in
 from clip_operator.proof.signing import VARIABLE
 
 if TYPE_CHECKING:
@@ -37,19 +37,12 @@ def told_to_airflow() -> Iterator[None]:
             os.environ.pop(VARIABLE, None)
 
 
-def own_parameters(init: Callable[..., None]) -> tuple[str, ...]:
-    """Return the names of the parameters that an operator's ``__init__`` spells out: those that are templated."""
-    parameters = inspect.signature(init).parameters.values()
-    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
-
-
 def parameters_of(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any]:
-    """Return an operator's rendered parameters. A blank string is what a template leaves of one that is not set.
+    """Return an operator's rendered parameters, as they are meant.
 
-    A lone tab is a delimiter.
+    :raises RequestError: as :func:`as_meant` does.
     """
-    values = {name: getattr(operator, name) for name in names}
-    return {name: None if isinstance(v, str) and v != "\t" and not v.strip() else v for name, v in values.items()}
+    return as_meant(type(operator), {name: getattr(operator, name) for name in names})
 
 
 def choice_of(parameters: Mapping[str, Any], name: str, choices: Sequence[str]) -> Any:
@@ -65,11 +58,9 @@ def choice_of(parameters: Mapping[str, Any], name: str, choices: Sequence[str]) 
 def connection_of(parameters: Mapping[str, Any]) -> AwsConnection:
     """Return how a task with these parameters reaches the store."""
     from clip_operator.operators.aws import aws_connection
-    from clip_operator.request import names_in
 
-    uris = [value for value in parameters.values() if isinstance(value, str)]
-    if isinstance(buckets := names_in(parameters["image_buckets"]), Iterable):  # else the request is refused later
-        uris += [name if "://" in name else f"s3://{name}" for name in map(str, buckets)]
+    uris = [text for name, value in parameters.items() if name != "pod" for text in texts_in(value)]
+    uris += [name if "://" in name else f"s3://{name}" for name in parameters["image_buckets"] or ()]
     return aws_connection(parameters["aws_conn_id"], uris)
 
 

@@ -6,14 +6,15 @@ import hashlib
 import heapq
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from clip_operator.errors import Cancelled, Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation
 from clip_operator.inputs.image_access import what_to_check
+from clip_operator.inputs.path_hints import PathHints, path_in
 from clip_operator.request import EvaluationRequest
 from clip_operator.tables import Chunk, TableReader, held
 
@@ -40,10 +41,12 @@ class ImageSample:
 
     :param places: the rows by index, in order, and where each one's image is, or why that is nowhere.
     :param drawn_from: how many such rows were seen.
+    :param paths: what these rows say of it, as much as is worth a look; of an image inside a row nothing.
     """
 
     places: Sequence[tuple[int, ImageLocation | RowError]]
     drawn_from: int
+    paths: Mapping[int, object] = field(default_factory=dict)
 
 
 def no_image_comes(
@@ -76,7 +79,8 @@ def draw(chunks: Iterable[Chunk], request: EvaluationRequest, images: ImageLoade
 
     Not at equal distances, because there are data sets that repeat a pattern.
     """
-    drawn: list[tuple[int, int, ImageLocation | RowError]] = []  # a heap, with the row that would go first at its root
+    # A heap, with the row that would go first at its root.
+    drawn: list[tuple[int, int, ImageLocation | RowError, object]] = []
     seen = 0
     for row, reference in _candidates(chunks, request):
         place = _located(images, reference)
@@ -87,10 +91,11 @@ def draw(chunks: Iterable[Chunk], request: EvaluationRequest, images: ImageLoade
         seen += 1
         lot = -int.from_bytes(hashlib.blake2b(row.to_bytes(8, "big"), digest_size=8).digest(), "big")
         if len(drawn) < most:
-            heapq.heappush(drawn, (lot, row, place))
+            heapq.heappush(drawn, (lot, row, place, path_in(reference)))
         else:
-            heapq.heappushpop(drawn, (lot, row, place))
-    return ImageSample(sorted(((row, place) for _, row, place in drawn), key=lambda pair: pair[0]), seen)
+            heapq.heappushpop(drawn, (lot, row, place, path_in(reference)))
+    places = sorted(((row, place) for _, row, place, _ in drawn), key=lambda pair: pair[0])
+    return ImageSample(places, seen, {row: path for _, row, _, path in drawn})
 
 
 def failures(sample: ImageSample, look: Look, stop: threading.Event) -> list[tuple[int, RowError]]:
@@ -123,6 +128,9 @@ def failures(sample: ImageSample, look: Look, stop: threading.Event) -> list[tup
 def describe_failures(failed: Sequence[tuple[int, RowError]], sample: ImageSample, request: EvaluationRequest) -> str:
     """Return what became of a sample of which nothing came."""
     counts = Counter(error.reason for _, error in failed)
+    hints = PathHints(request)
+    for row, error in failed:
+        hints.add(sample.paths.get(row), error.reason)
     examples: dict[Reason, tuple[int, RowError]] = {}
     for row, error in failed:
         examples.setdefault(error.reason, (row, error))
@@ -133,7 +141,8 @@ def describe_failures(failed: Sequence[tuple[int, RowError]], sample: ImageSampl
         + ", ".join(f"{reason.value}: {count:,}" for reason, count in counts.most_common())
         + "). "
         + "; ".join(f"Row {row + 1:,}: {error.detail}" for row, error in sorted(shown, key=lambda pair: pair[0]))
-        + f". {what_to_check(request, counts)}"
+        + ". "
+        + ". ".join([what_to_check(request, counts), *hints.lines()])
     )
 
 

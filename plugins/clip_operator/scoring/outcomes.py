@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from clip_operator.errors import JobError, Reason, RowError
 from clip_operator.inputs.image_access import what_to_check
+from clip_operator.inputs.path_hints import PathHints
 from clip_operator.request import ErrorBudget, EvaluationRequest, Excess
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.tally import Tally
@@ -34,21 +36,30 @@ class Outcomes:
         self._request = request
         self._budget = ErrorBudget.of(request)
         self._shard = request.shard
+        self._hints = PathHints(request)
         self._examples: dict[Reason, list[str]] = defaultdict(list)
 
-    def scores(self, results: Sequence[RowResult]) -> list[float | tuple[float, ...] | None]:
+    def scores(
+        self, results: Sequence[RowResult], references: Sequence[object]
+    ) -> list[float | tuple[float, ...] | None]:
         """Return the column's values for the next rows: tuples where the request asks for all of a row's scores.
 
+        :param references: their image references, one a row.
         :raises JobError: a row cannot be scored and ``on_error`` is ``fail``.
         """
-        for result in results:
+        for result, reference in zip(results, references, strict=True):
             self.tally.add(result)
             if result.error is not None:
+                self._hints.add(reference, result.error.reason)
                 self._report(result.error)
         if self._request.aggregate == "all":
             return [None if result.score is None else result.scores or (result.score,) for result in results]
         unscored = 0.0 if self._request.on_error == "zero" else None
         return [unscored if result.score is None else result.score for result in results]
+
+    def hints(self) -> list[str]:
+        """Return what may be wrong with the image paths that led nowhere, a line each, without full stops."""
+        return list(self._hints.lines())
 
     def check_so_far(self) -> None:
         """Raise :class:`JobError` if the rows seen so far are enough to judge by, and too many of them failed."""
@@ -69,12 +80,13 @@ class Outcomes:
             examples = self._examples[Reason(failures.most_common(1)[0][0])][:1]  # a merge knows only counts
             raise JobError(
                 f"none of {these} rows could be scored ({reasons}{''.join(f'; {example}' for example in examples)}); "
-                "nothing was written. " + what_to_check(self._request, {Reason(name) for name in failures})
+                "nothing was written. "
+                + ". ".join([what_to_check(self._request, {Reason(name) for name in failures}), *self.hints()])
             )
         excesses = self._budget.excesses(failures, rows)
         if not excesses:
             return
-        for line in self._table(excesses, rows):
+        for line in chain(self._table(excesses, rows), self.hints()):
             log.error("%s", line)
         what = "; ".join(_described(excess, these, rows) for excess in excesses)
         raise JobError(

@@ -10,8 +10,8 @@ from airflow.models.taskinstance import TaskInstance as TaskInstanceModel
 from airflow.providers.common.compat.sdk import conf
 from sqlalchemy import select
 
-from clip_operator.operators.aws import DEFAULT_CONNECTION
 from clip_operator.operators.links import ReportLink
+from clip_operator.operators.parameters import DEFAULT_CONNECTION
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from clip_operator.errors import RequestError
 from clip_operator.operators.execution.log_lines import parse_log_line
 from clip_operator.operators.limits import NO_LIMITS, Limits
+from clip_operator.operators.parameters import is_unset
 from clip_operator.redaction import plain
+from clip_operator.request import structure_in
 
 # What the operator decides itself, and what to do instead.
 _OWNED = {
@@ -102,7 +103,7 @@ def pod_settings(
 
     :raises RequestError: names the argument that is unknown, not the user's to set, outside the limits, or malformed.
     """
-    wanted = _read("gpus", int, gpus or 0)
+    wanted = _read("gpus", int, 0 if is_unset(gpus) else gpus)
     if wanted not in (0, 1):
         raise RequestError(f"gpus must be 0 or 1, not {wanted}: a pod scores on one GPU. Map the task to use more")
     wait_elsewhere = _read("deferrable", bool, deferrable)
@@ -138,7 +139,7 @@ def _arguments(pod: object, limits: Limits) -> dict[str, Any]:
     known = inspect.signature(KubernetesPodOperator.__init__).parameters
     for name in pod:
         _check_name(name, known)
-    given = {name: value for name, value in pod.items() if value is not None and value != ""}  # "": a template's None
+    given = {name: value for name, value in pod.items() if not is_unset(value)}
     limits.check_pod_arguments(given)
     return {name: _value(name, value, known[name].annotation) for name, value in given.items()}
 
@@ -174,7 +175,7 @@ def _value(name: str, value: Any, annotation: str) -> Any:
 
 def _from_json(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return structure_in(text)
     except ValueError as error:
         raise RequestError(f"{name} is a string that is not JSON: {error}") from None
 
