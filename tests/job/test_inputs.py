@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import io
 import json
 import logging
@@ -17,12 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clip_operator.errors import RequestError
+from clip_operator.errors import JobError, RequestError
+from clip_operator.inputs import many_files
 from clip_operator.job.evaluation import evaluate
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import merge_shards, plan_shards
 from clip_operator.storage import Storage
+from clip_operator.tables import file_type_of, packed
 from tests.conftest import S3, SHAPES
 
 
@@ -84,6 +87,44 @@ def test_webdataset_tars_become_a_table_with_scores(tars: Path, tmp_path: Path) 
     evaluate(request(f"{tmp_path}/table.jsonl", tmp_path / "scored.jsonl"))
     plain = [json.loads(line)["clip_score"] for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
     assert [row["clip_score"] for row in rows if row["clip_score"] is not None] == pytest.approx(plain, abs=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["tar.gz", "tgz", "tar.zst", "tar.bz2", "txz"])
+def test_compressed_tars_are_scored_as_the_plain_ones_alone_and_in_shards(
+    ending: str, tars: Path, s3: S3, tmp_path: Path
+) -> None:
+    evaluate(request(f"{tars}/*.tar", tmp_path / "plain.jsonl"))
+    plain = [json.loads(line) for line in (tmp_path / "plain.jsonl").read_text().splitlines()]
+    for tar in tars.glob("*.tar"):
+        target = io.BytesIO()
+        with packed(target, file_type_of(f"x.{ending}").compression) as file:
+            file.write(tar.read_bytes())
+        s3.put(f"packed/{tar.stem}.{ending}", target.getvalue())
+    source = f"s3://{s3.bucket}/packed/*.{ending}"
+    evaluate(request(source, f"s3://{s3.bucket}/single.jsonl"), s3.storage)
+    in_shards(request(source, f"s3://{s3.bucket}/sharded.jsonl"), s3.storage, 3)
+    for output in ("single", "sharded"):
+        rows = [json.loads(line) for line in s3.get(f"s3://{s3.bucket}/{output}.jsonl").decode().splitlines()]
+        assert [row.pop("clip_score") for row in rows] == pytest.approx([row["clip_score"] for row in plain], abs=1e-6)
+        of_plain = [{**row, "__url__": row["__url__"].replace("tar", ending)} for row in plain]
+        assert rows == [{name: value for name, value in row.items() if name != "clip_score"} for row in of_plain]
+
+
+def test_a_compressed_tar_that_is_damaged_or_a_bomb_is_refused_by_name(
+    tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = gzip.compress((tars / "00000.tar").read_bytes())
+    (tmp_path / "cut.tar.gz").write_bytes(whole[:-100])
+    with pytest.raises(JobError, match=r"cut\.tar\.gz: The gzip data ends too early"):
+        evaluate(request(f"{tmp_path}/cut.tar.gz", tmp_path / "out.jsonl"))
+    (tmp_path / "no.tar.zst").write_bytes(whole)
+    with pytest.raises(JobError, match=r"no\.tar\.zst: .* but the data is not whole zstd data"):
+        evaluate(request(f"{tmp_path}/no.tar.zst", tmp_path / "out.jsonl"))
+    monkeypatch.setattr(many_files, "_MOST_BYTES_BESIDE", 1 << 20)
+    (tmp_path / "bomb.tgz").write_bytes(gzip.compress(bytes(64 << 20)))
+    with pytest.raises(JobError, match=r"bomb\.tgz: The tar has more than 100 times as much in it as its file has"):
+        evaluate(request(f"{tmp_path}/bomb.tgz", tmp_path / "out.jsonl"))
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_images_and_captions_of_tars_are_found_by_the_endings_that_are_named(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_pickle_is_refused_with_the_reason(name: str) -> None:
         file_type_of(name)
 
 
-@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "", "rows.gz", "gz", "jsonl/", "rows.jsonl.lz4"])
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "", "rows.gz", "gz", "jsonl/", "rows.jsonl.lz4", "rows.tar.lz4"])
 def test_other_names_are_refused_with_the_formats_there_are(name: str) -> None:
     with pytest.raises(RequestError, match=r"jsonl, json, csv, .* and parquet"):
         file_type_of(name)
@@ -72,10 +72,15 @@ def test_gzip_around_parquet_is_refused() -> None:
         file_type_of("rows.parquet.gz")
 
 
-@pytest.mark.parametrize("ending", ["tar.gz", "tgz", "TAR.ZST", "tar.bz2", "tbz2", "tar.xz", "txz", "tar.lz4", "tzst"])
-def test_a_compressed_tar_is_refused_with_what_to_do(ending: str) -> None:
-    with pytest.raises(RequestError, match=r"is a compressed tar.*unpack it once, as with gzip -d or zstd -d"):
-        file_type_of(f"s3://b/00000.{ending}")
+@pytest.mark.parametrize(
+    ("ending", "compression"),
+    [
+        *(("tar.gz", "gz"), ("tgz", "gz"), ("TAR.ZST", "zst"), ("tzst", "zst")),
+        *(("tar.bz2", "bz2"), ("tbz2", "bz2"), ("tbz", "bz2"), ("tar.xz", "xz"), ("txz", "xz")),
+    ],
+)
+def test_a_compressed_tar_is_known_by_either_name(ending: str, compression: str) -> None:
+    assert file_type_of(f"s3://b/00000.{ending}") == FileType(TableFormat.TAR, Compression(compression))
 
 
 LOSSLESS = [(JSONL, JSONL), (JSONL, JSON), (JSON, JSON), (JSON, JSONL)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,17 @@ from clip_operator.machine.disk import written_to
 from clip_operator.machine.threads import in_threads
 from clip_operator.request import Shard
 from clip_operator.storage import ObjectInfo, Storage, display, parent
-from clip_operator.tables import FileType, ParquetLayout, Partitions, Span, TableFormat, parquet_layout, unified_schema
+from clip_operator.tables import (
+    FileType,
+    NotUnpacked,
+    ParquetLayout,
+    Partitions,
+    Span,
+    TableFormat,
+    parquet_layout,
+    unified_schema,
+    unpacked,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +33,10 @@ if TYPE_CHECKING:
 _DOWNLOADS = 4  # each of them reads several ranges of a large file at once
 _FOOTERS = 16
 _LONGEST_NAME_BYTES = 255
+
+# A compressed tar may have so much in it: images are compressed already, and only empty ones shrink to less.
+_MOST_TIMES_PACKED, _MOST_BYTES_BESIDE = 100, 1 << 30
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -96,13 +110,38 @@ class ManyFiles:
         with written_to(folder / "input"):
             for path in paths:
                 path.parent.mkdir(parents=True)
-        in_threads(_DOWNLOADS, lambda pair: self.storage.download(*pair), zip(wanted, paths, strict=True))
+        in_threads(_DOWNLOADS, lambda pair: self._bring(*pair), zip(wanted, paths, strict=True))
         # Of an input that is one file, it is said already which one an error speaks of.
         local = paths[0] if self.files == (self.info,) else tuple(paths)
+        file_type = replace(self.file_type, compression=None) if self._is_packed_tar else self.file_type
         if shard is None:
-            return LocalInput(local, self.file_type, partitions=partitions)
+            return LocalInput(local, file_type, partitions=partitions)
         schema = self._schema(shard.columns_of)
-        return LocalInput(local, self.file_type, fragment_of(shard), schema=schema, partitions=partitions)
+        return LocalInput(local, file_type, fragment_of(shard), schema=schema, partitions=partitions)
+
+    @property
+    def _is_packed_tar(self) -> bool:
+        """Whether the files are unpacked when they are fetched: their members are then found where they stand."""
+        return self.file_type.format is TableFormat.TAR and self.file_type.compression is not None
+
+    def _bring(self, info: ObjectInfo, path: Path) -> None:
+        if not self._is_packed_tar:
+            self.storage.download(info, path)
+            return
+        room = info.size * _MOST_TIMES_PACKED + _MOST_BYTES_BESIDE
+        with written_to(path), self.storage.open(info) as stream, path.open("wb") as out:
+            source = unpacked(stream, self.file_type.compression)
+            try:
+                while block := source.read(_BLOCK_BYTES):
+                    out.write(block)
+                    room -= len(block)
+                    if room < 0:
+                        raise NotUnpacked(
+                            f"The tar has more than {_MOST_TIMES_PACKED} times as much in it as its file has, which is "
+                            "not unpacked here. Unpack it once"
+                        )
+            except NotUnpacked as error:
+                raise JobError(f"{display(info.uri)}: {error}") from None
 
 
 def _local_name(name: str) -> str:

@@ -30,7 +30,7 @@ DELIMITED = (TableFormat.CSV, TableFormat.TSV)
 
 
 class Compression(StrEnum):
-    """What the file of a text is packed with as a whole, by the ending of its name."""
+    """What the file of a text or a tar is packed with as a whole, by the ending of its name."""
 
     GZIP = "gz"
     BZIP2 = "bz2"
@@ -40,7 +40,7 @@ class Compression(StrEnum):
 
 @dataclass(frozen=True)
 class FileType:
-    """A table format, and what the file as a whole is compressed with, if it is (text formats only).
+    """A table format, and what the file as a whole is compressed with, if it is (never Parquet).
 
     :param dialect: what is said of how cells are written; ``USUAL`` in all formats but CSV and TSV.
     """
@@ -69,10 +69,11 @@ _FORMAT_OF_ENDING = {
     "pq": TableFormat.PARQUET,
     "tar": TableFormat.TAR,
 }
-_KNOWN_ENDINGS = "jsonl, json, csv, tsv (each also with .gz, .zst, .bz2 or .xz) and parquet; and tar, to be read only"
+_KNOWN_ENDINGS = (
+    "jsonl, json, csv, tsv and parquet, and, to be read only, tar (each but parquet also with .gz, .zst, .bz2 or .xz)"
+)
 _COMPRESSIONS = frozenset(Compression)
-_PACKERS = frozenset({*_COMPRESSIONS, "lz4"})
-_PACKED_TARS = frozenset({"tgz", "tbz", "tbz2", "txz", "tzst"})
+_PACKED_TARS = {"tgz": "gz", "tbz": "bz2", "tbz2": "bz2", "txz": "xz", "tzst": "zst"}
 _PICKLE_ENDINGS = frozenset({"pkl", "pickle"})
 
 
@@ -82,15 +83,11 @@ def file_type_of(name: str, dialect: Dialect = USUAL) -> FileType:
     Upper and lower case are the same. ``ndjson`` and ``jsonlines`` mean JSONL and ``pq`` means Parquet.
 
     :param dialect: how it is written, should it be CSV or TSV.
-    :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose: a pickle, a
-        compressed tar.
+    :raises RequestError: if the ending is not one of a table format, or is one that is not read on purpose (pickle).
     """
     endings = name.rsplit("/", 1)[-1].lower().split(".")
-    if endings[-1] in _PACKED_TARS or (endings[-1] in _PACKERS and endings[-2:-1] == ["tar"]):
-        raise RequestError(
-            f"{name!r} is a compressed tar. Its files could not be found without unpacking all of it, and images are "
-            "compressed already, so tars are read as they are: unpack it once, as with gzip -d or zstd -d."
-        )
+    if (packed_with := _PACKED_TARS.get(endings[-1])) is not None:
+        endings[-1:] = ["tar", packed_with]
     compression = None
     if len(endings) > 1 and endings[-1] in _COMPRESSIONS:
         compression = Compression(endings.pop())
