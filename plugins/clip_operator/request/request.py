@@ -1,135 +1,41 @@
-"""The one thing that crosses from the Airflow side to the scoring side: what to score, how, and where to put it."""
+"""One evaluation, as it is asked for."""
 
 from __future__ import annotations
 
-import ast
-import codecs
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, get_args
+from dataclasses import replace
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clip_operator.dialect import Dialect
-from clip_operator.errors import Reason, RequestError
-from clip_operator.redaction import holds_secret
-from clip_operator.storage import canonical, dataset_name, display, refused
-
-
-def _may_be_logged(uri: str) -> str:
-    """Refuse secrets, and what no store can be asked for: to try it again would change nothing."""
-    if problem := refused(uri):
-        raise ValueError(f"{display(uri)}: {problem}")
-    return uri
-
-
-def _is_a_bucket(name: str) -> str:
-    _may_be_logged(name if ":/" in name else f"s3://{name}")
-    return name
-
-
-def _is_a_host(name: str) -> str:
-    """Refuse what may be a password or a signature; how else a host is spelled is looked at when the job begins."""
-    if any(mark in _may_be_logged(name) for mark in "@?#"):
-        raise ValueError("a host is named alone, without user, password and query, as in example.org")
-    return name
-
-
-def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """One message for a value that is neither, where a union would give one for each."""
-    try:
-        return validate(value)
-    except ValidationError:
-        raise ValueError(
-            f"give a number from 0 to 1, or 'threshold' for the suggested one, not {value!r:.40}"
-        ) from None
-
-
-def _mark(value: Any) -> Any:
-    """Return the one character that is meant; a tab can be written as command lines and templates write it."""
-    mark = "\t" if value in ("\\t", "tab") else value
-    if not isinstance(mark, str) or len(mark) != 1 or mark.isalnum() or mark in " \r\n\0+-._\ufeff":
-        raise ValueError(
-            f"must be a single character, and no letter, digit, space, line break, plus, minus, full stop or "
-            f"underscore, not {value!r:.20}"
-        )
-    return mark
-
-
-def _quote(value: Any) -> Any:
-    return value if value == "none" else _mark(value)
-
-
-_UNICODE = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be")
-_ASCII = bytes(range(0x20, 0x7F)) + b"\t\r\n"
-
-
-def _encoding(name: str) -> str:
-    """Return the name that Python has for an encoding in which lines can be told apart."""
-    try:
-        found = codecs.lookup(name)
-        known = found.name in _UNICODE or _ASCII.decode().encode(found.name) == _ASCII
-    except (LookupError, UnicodeError):
-        known = False
-    if not known:
-        raise ValueError(
-            f"{name!r:.40} is not read: name utf-8, utf-16 or an encoding that has ASCII in it, such as cp1252"
-        )
-    return "utf-8" if found.name == "utf-8-sig" else found.name  # a byte order mark is kept as it is
-
-
-def _rewriting(rewrite: dict[str, str]) -> dict[str, str]:
-    """Refuse what rewrites nothing well, or is told where all may read it."""
-    for prefix, target in rewrite.items():
-        if holds_secret(prefix):
-            raise ValueError(f"{display(prefix)}: paths with a password or a query are not rewritten")
-        if prefix.endswith(("/", "\\")) != target.endswith("/"):
-            raise ValueError(
-                f"{display(prefix)!r} and {display(target)!r}: either both end with a slash or none, as in "
-                "/mnt/old/ and s3://bucket/new/"
-            )
-    return rewrite
-
-
-def _repairs(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return each once, in one order, which is that in which they are made."""
-    if {"nfc", "nfd"} <= set(names):
-        raise ValueError("nfc composes what nfd takes apart; give one of them")
-    return tuple(name for name in get_args(PathRepair) if name in names)
-
-
-NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Uri = Annotated[NonBlank, AfterValidator(_may_be_logged)]
-Bucket = Annotated[NonBlank, AfterValidator(_is_a_bucket)]
-Host = Annotated[NonBlank, AfterValidator(_is_a_host)]
-ColumnName = Annotated[str, StringConstraints(min_length=1)]
-Mark = Annotated[str, BeforeValidator(_mark)]
-Quote = Annotated[str, BeforeValidator(_quote)]
-Encoding = Annotated[NonBlank, AfterValidator(_encoding)]
-OnError = Literal["null", "zero", "fail"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-ImageDecoding = Literal["full", "reduced"]
-ImageOrientation = Literal["stored", "exif"]
-Rescore = Literal["failed"]
-Aggregate = Literal["mean", "max", "min", "all"]
-PathRepair = Literal["blanks", "percent", "backslashes", "nfc", "nfd"]
-PathPrefix = Annotated[str, StringConstraints(min_length=1)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-MinScore = Annotated[Rate | Literal["threshold"], WrapValidator(_rate_or_threshold)]
+from clip_operator.errors import RequestError
+from clip_operator.request.values import (
+    Aggregate,
+    BatchSize,
+    Buckets,
+    ColumnName,
+    ColumnNames,
+    Encoding,
+    Hosts,
+    ImageDecoding,
+    ImageOrientation,
+    Mark,
+    MinScore,
+    NonBlank,
+    OnError,
+    PathRepairs,
+    PathRewrite,
+    Precision,
+    Quote,
+    Rate,
+    RatesByReason,
+    Rescore,
+    Uri,
+)
+from clip_operator.storage import canonical, dataset_name
 
 # What changes how a job goes about its work, and, beyond the last bit of a score, not what its output holds.
 _CONDUCT = {
@@ -168,59 +74,6 @@ _DECIDES_SCORES = {
     "input_text_key",
     *_DIALECT,
 }
-
-
-def structure_in(text: str) -> Any:
-    """Return the list or the mapping in a text: in JSON, or as Python writes it, which templates make of one.
-
-    :raises ValueError: it is neither; the message says what JSON misses.
-    """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        try:
-            return ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            raise error from None
-
-
-def names_in(value: Any) -> Any:
-    """Return the names in a text, which templates and command lines give where a list is meant."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith(("[", "(", "{")):
-        with suppress(ValueError):  # an address of IPv6 begins so, too
-            return structure_in(value)
-    return value.replace(",", " ").split()
-
-
-def _pairs(value: Any) -> Any:
-    """Return the mapping in a text such as ``"image_unavailable=0.01 text_empty=0.5"``, or as :func:`structure_in`."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("{"):
-        return structure_in(value)
-    pairs = [pair.partition("=") for pair in names_in(value)]
-    return {name: rate for name, _, rate in pairs}
-
-
-def _rewrites(value: Any) -> Any:
-    """Return the mapping in a text such as ``/mnt/old/=s3://bucket/new/``, or as :func:`structure_in`."""
-    if not isinstance(value, str) or value.lstrip().startswith("{"):
-        return _pairs(value)
-    if value.count("=") != 1:
-        raise ValueError('give one pair as OLD=NEW; several, or such with an "=" in them, as JSON: {"OLD": "NEW"}')
-    prefix, _, target = value.partition("=")
-    return {prefix: target}
-
-
-def _number_of_images(value: Any) -> int | Literal["auto"]:
-    text = str(value).strip()
-    if text == "auto":
-        return "auto"
-    if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text) <= 65536:
-        raise ValueError(f"must be a number of images from 1 to 65536, or auto, not {text[:20]!r}")
-    return int(text)
 
 
 class Requester(BaseModel):
@@ -289,7 +142,7 @@ class EvaluationRequest(BaseModel):
     encoding: Encoding | None = Field(
         None, description="Encoding of CSV and TSV; by default UTF-8, or UTF-16 where a byte order mark says so."
     )
-    column_names: Annotated[tuple[ColumnName, ...], BeforeValidator(names_in)] = Field(
+    column_names: ColumnNames = Field(
         (), description="Columns of CSV and TSV without a header; by default the first line names them."
     )
     output_key: ColumnName = Field("clip_score", description="Column to add: (cos + 1) / 2, in [0, 1].")
@@ -302,15 +155,13 @@ class EvaluationRequest(BaseModel):
     image_root: Uri | None = Field(
         None, description="Folder that relative image paths start from; by default the folder of the input."
     )
-    image_path_rewrite: Annotated[dict[PathPrefix, Uri], BeforeValidator(_rewrites), AfterValidator(_rewriting)] = (
-        Field({}, description="What image paths begin with that were written elsewhere, and what takes its place.")
+    image_path_rewrite: PathRewrite = Field(
+        {}, description="What image paths begin with that were written elsewhere, and what takes its place."
     )
-    image_path_repairs: Annotated[tuple[PathRepair, ...], BeforeValidator(names_in), AfterValidator(_repairs)] = Field(
+    image_path_repairs: PathRepairs = Field(
         (), description="How image paths are mended before: blanks, percent, backslashes, nfc, nfd."
     )
-    image_hosts: Annotated[tuple[Host, ...], BeforeValidator(names_in)] = Field(
-        (), description="Hosts from which http(s) images may be fetched."
-    )
+    image_hosts: Hosts = Field((), description="Hosts from which http(s) images may be fetched.")
     on_error: OnError = Field(
         "null", description="A row that cannot be scored: null score, score 0.0, or fail the job."
     )
@@ -338,9 +189,7 @@ class EvaluationRequest(BaseModel):
     )
     filtered_output: Uri | None = Field(None, description="URI of the step file to write these rows to.")
     max_error_rate: Rate = Field(0.1, description="Largest share of rows without a score; above it the job fails.")
-    max_error_rates: Annotated[dict[Reason, Rate], BeforeValidator(_pairs)] = Field(
-        {}, description="The same for single reasons, as in image_unavailable=0.01."
-    )
+    max_error_rates: RatesByReason = Field({}, description="The same for single reasons, as in image_unavailable=0.01.")
     rescore: Rescore | None = Field(
         None,
         description="failed: where the output is there, keep its scores and try again the rows that have none.",
@@ -348,7 +197,7 @@ class EvaluationRequest(BaseModel):
     resume_point_rows: int = Field(
         4096, ge=1, description="Rows after which results are saved, for a next try should this one die."
     )
-    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_number_of_images)] = Field(
+    batch_size: BatchSize = Field(
         "auto", description="Images that go through the model together; auto takes what suits the device."
     )
     precision: Precision = Field(
@@ -365,7 +214,7 @@ class EvaluationRequest(BaseModel):
     embedding_cache_bytes: int = Field(
         32 << 20, ge=0, description="Memory for embeddings of images and texts that later rows may repeat."
     )
-    image_buckets: Annotated[tuple[Bucket, ...], BeforeValidator(names_in)] = Field(
+    image_buckets: Buckets = Field(
         (), description="Buckets that images may be in, beside those of the data set and of image_root."
     )
     image_prefixes: tuple[Uri, ...] = Field(
@@ -507,44 +356,6 @@ class EvaluationRequest(BaseModel):
 
 def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Excess:
-    """One limit that is exceeded.
-
-    :param reason: which class of failures; None for all together.
-    :param count: rows that failed so.
-    :param rate: the largest share allowed, from 0 to 1.
-    """
-
-    reason: Reason | None
-    count: int
-    rate: float
-
-
-@dataclass(frozen=True)
-class ErrorBudget:
-    """The largest shares of rows, from 0 to 1, that may be without a score.
-
-    :param rate: over all reasons.
-    :param rates: for single reasons.
-    """
-
-    rate: float
-    rates: Mapping[Reason, float]
-
-    @classmethod
-    def of(cls, request: EvaluationRequest) -> Self:
-        """Return the budget that a request sets."""
-        return cls(request.max_error_rate, request.max_error_rates)
-
-    def excesses(self, failures: Mapping[str, int], rows: int) -> list[Excess]:
-        """Return the limits that so many failures, by reason, exceed among so many rows."""
-        limits: list[tuple[Reason | None, int, float]] = [(None, sum(failures.values()), self.rate)]
-        limits += [(reason, failures.get(reason.value, 0), rate) for reason, rate in self.rates.items()]
-        # A quotient and the decimal that a user wrote are rounded to the same double; a product may be just below it.
-        return [Excess(reason, count, rate) for reason, count, rate in limits if rows and count / rows > rate]
 
 
 def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] | None = None) -> EvaluationRequest:

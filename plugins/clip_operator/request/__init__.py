@@ -1,0 +1,29 @@
+"""The one thing that crosses from the Airflow side to the scoring side: what to score, how, and where to put it."""
+
+from clip_operator.request.error_budget import ErrorBudget, Excess
+from clip_operator.request.request import EvaluationRequest, Requester, Shard, parse_request
+from clip_operator.request.values import (
+    Aggregate,
+    Encoding,
+    ImageOrientation,
+    OnError,
+    Precision,
+    names_in,
+    structure_in,
+)
+
+__all__ = [
+    "Aggregate",
+    "Encoding",
+    "ErrorBudget",
+    "EvaluationRequest",
+    "Excess",
+    "ImageOrientation",
+    "OnError",
+    "Precision",
+    "Requester",
+    "Shard",
+    "names_in",
+    "parse_request",
+    "structure_in",
+]
