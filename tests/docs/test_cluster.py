@@ -63,7 +63,7 @@ def test_a_pod_is_built_of_a_recipe_and_has_all_that_it_says(block: Block) -> No
     assert [name for name in recipe if missing(recipe[name], places[name])] == []
 
 
-@pytest.mark.parametrize("pod", shown_pods())
+@pytest.mark.parametrize("pod", list(shown_pods()))
 def test_a_pod_is_built_of_what_python_gives(pod: Mapping[str, Any]) -> None:
     assert not missing(pod.get("container_resources", {}), built(pod, gpus=1)["spec"]["containers"][0]["resources"])
 

@@ -116,7 +116,10 @@ def refused_tables() -> dict[str, tuple[bytes, str]]:
         "ragged.csv": (_HEADER + b"\n" + _CELLS + b"\n" + _CELLS + b",x\n", "line 3 has 3 cells, but the header has 2"),
         "open.csv": (_HEADER + b'\ngood.png,"a red\ncircle\n', "starts in line 2 .*a quote is opened and never closed"),
         "latin.csv": (_HEADER + b"\ngood.png,\xe9\n", "line 2 is not UTF-8"),
-        "utf16.csv": ((_HEADER + b"\n").decode().encode("utf-16"), "line 1 is not UTF-8"),
+        "utf16.csv": (
+            (_HEADER + b"\n").decode().encode("utf-16-le"),
+            "Is it UTF-16 without a byte order mark. Then set encoding to utf-16-le",
+        ),
         "twice.csv": (b"text,image_path,text\na,b,c\n", "names the column 'text' 2 times"),
         "cells.csv": (_HEADER + b"\n" + b"," * 4_000_000 + b"\n", "starts in line 2 has more than 4,000,000 values"),
         "lines.csv.gz": (gzip_bomb(_HEADER + b'\n"', b"\n", 1000), "starts in line 2 has more than 4,000,000 values"),

@@ -521,7 +521,7 @@ BAD_INPUT: list[tuple[str, bytes, dict[str, Any], str]] = [
     ("captions.jsonl", b'[\n{"image_path": "a.png", "text": "a"}]', {}, "line 1 .*name it .json"),
     ("captions.jsonl", b"\xff\xfe{}\n", {}, "line 1.*UTF-8"),
     ("captions.jsonl", b"\x89PNG\r\n\x1a\n", {}, "line 1"),
-    ("captions.json", b'{"a": 1}', {"input": "captions.json", "output": "out.json"}, "array"),
+    ("captions.json", b'{"a": 1}', {"input": "captions.json", "output": "out.json"}, "no column"),
     ("captions.parquet", b"not parquet", {"input": "captions.parquet", "output": "o.parquet"}, "(?i)parquet"),
     ("captions.jsonl.gz", b"not gzip", {"input": "captions.jsonl.gz", "output": "o.jsonl.gz"}, "(?i)gzip"),
     ("captions.pkl", b"\x80\x04.", {"input": "captions.pkl", "output": "o.jsonl"}, "(?i)pickle.*code"),

@@ -189,7 +189,7 @@ def test_pods_do_what_the_task_itself_does(
     # KubernetesPodOperator may read some of them twice, and on a busy machine not all.
     levelled = re.findall(r"\[warning +\] (?:\[base\] WARNING: )?Row 14 has no score", log)
     assert len(levelled) == log.count("Row 14 has no score") >= 1
-    assert cluster.pods() == []
+    cluster.wait_until(lambda seen: seen.pods() == [])
     assert store.secret_key not in log + json.dumps(cluster.created) + json.dumps(cluster.requests)
 
 
@@ -242,7 +242,7 @@ def test_a_task_that_is_terminated_stops_its_work_and_fails(
     assert process.wait(timeout=60) != 0
     assert "stopped before" in log.read_text()
     assert airflow.home.task_states(dag_id) == {"score": "failed"}
-    assert cluster.pods() == []
+    cluster.wait_until(lambda seen: seen.pods() == [])
     left = airflow.client.list_objects_v2(Bucket=BUCKET, Prefix="data/long/").get("Contents", [])
     assert not [item["Key"] for item in left if ".resume/" not in item["Key"]]
 

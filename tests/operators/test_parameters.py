@@ -36,7 +36,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 # What only a pod takes, which no task here has.
 FOR_PODS = {"pod", "gpus", "deferrable", "max_api_outage_seconds"}
-LISTS = ("image_hosts", "image_buckets", "image_path_repairs")
+LISTS = ("image_hosts", "image_buckets", "image_path_repairs", "column_names")
 TEXTS = [
     name
     for name in PlanShardsOperator.template_fields

@@ -109,7 +109,7 @@ def test_on_a_worker_the_manifest_tells_that_the_work_is_done_while_kubernetes_d
         words = f"The pod {name} has done its work, as the manifest tells while Kubernetes does not"
         cluster.wait_until(lambda _: words in caplog.text, timeout=90)
     assert running.result(60) == ["clip_score"]
-    assert cluster.pods() == []
+    cluster.wait_until(lambda seen: seen.pods() == [])
 
 
 @pytest.mark.every_airflow
@@ -326,7 +326,7 @@ def test_what_keeps_a_pod_from_starting_and_does_not_mend_itself_ends_the_task_b
     for (which, _), running in runs.items():
         with pytest.raises(AirflowException, match=obstacles[which][1]):
             running.result(120)
-    assert cluster.pods() == []
+    cluster.wait_until(lambda seen: seen.pods() == [])
 
 
 @both_modes
@@ -357,7 +357,7 @@ def test_a_pod_whose_init_container_takes_too_long_did_not_start_in_time(task: T
     ti = task({"init_containers": [fetch], "startup_timeout_seconds": 1})
     with pytest.raises(AirflowException, match=r"did not start within 1 s \(\w+\)"):
         ti.next_try().run()
-    assert cluster.pods() == []
+    cluster.wait_until(lambda seen: seen.pods() == [])
 
 
 def test_a_registry_that_is_short_of_breath_is_waited_for(task: Task, cluster: FakeKubernetes) -> None:

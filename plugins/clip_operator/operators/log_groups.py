@@ -49,6 +49,8 @@ class _EndOfGroup(logging.Handler):
 
 def log_request(request: EvaluationRequest) -> None:
     """Say what is asked for, folded away, but for what is as it is by default."""
+    as_always = type(request)(input=request.input, output=request.output).model_dump(mode="json")
     with log_group("What was asked"):
-        for name, value in request.model_dump(mode="json", exclude_defaults=True).items():
-            log.info("%s: %s", name, value)
+        for name, value in request.model_dump(mode="json").items():
+            if name in ("input", "output") or value != as_always[name]:
+                log.info("%s: %s", name, value)

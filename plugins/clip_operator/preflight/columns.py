@@ -81,14 +81,20 @@ def check_columns(
     """
     missing = [key for key in (request.input_image_key, request.input_text_key) if key not in (*columns, *paths)]
     if missing:
-        hint = ""
-        if len(columns) == 1 and (delimiter := next((d for d in ";,\t|" if d in columns[0]), None)):
-            hint = f". Is {delimiter!r} its delimiter? Then set delimiter to it"
         raise JobError(
             f"{display(request.input)} has no column {' and no column '.join(map(repr, missing))}; "
-            f"its {_shown(columns, file_type, request)}{_shown_paths(paths)}{hint}"
+            f"its {_shown(columns, file_type, request)}{_shown_paths(paths)}{_dialect_hint(columns)}"
         )
     check_free([key for key in request.added_columns if key in columns], request)
+
+
+def _dialect_hint(columns: Sequence[str]) -> str:
+    """Return what may have to be said of a CSV file whose columns look so."""
+    if any("\0" in name for name in columns):
+        return ". Is it UTF-16 without a byte order mark? Then set encoding to utf-16-le or utf-16-be"
+    if len(columns) == 1 and (delimiter := next((mark for mark in ";,\t|" if mark in columns[0]), None)):
+        return f". Is {delimiter!r} its delimiter? Then set delimiter to it"
+    return ""
 
 
 def _shown(columns: Sequence[str], file_type: FileType, request: EvaluationRequest) -> str:

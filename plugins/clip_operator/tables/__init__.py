@@ -99,6 +99,8 @@ __all__ = [
     "value_at",
 ]
 
+_LOOKED_AT_BYTES = 16 << 10  # at a time, where the start of a file tells what it is
+
 
 def open_table(
     path: Path | Sequence[Path],
@@ -145,7 +147,7 @@ def is_json_lines(stream: BinaryIO, file_type: FileType) -> bool | None:
     :param stream: the text as it is stored, from its beginning.
     :raises JobError: it is not UTF-8, or cannot be unpacked.
     """
-    return is_lines(read_blocks(stream, file_type.compression))
+    return is_lines(read_blocks(stream, file_type.compression, _LOOKED_AT_BYTES))
 
 
 def create_table(

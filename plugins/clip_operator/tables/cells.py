@@ -12,4 +12,8 @@ def held(cell: object) -> Sequence[object]:
 
 def sole(cells: Sequence[object]) -> list[object]:
     """Return the cells, lists of one as what they hold: there are data sets that write every cell so."""
-    return [cell[0] if isinstance(cell, list | tuple) and len(cell) == 1 else cell for cell in cells]
+    return [cell[0] if isinstance(cell, list | tuple) and _is_one(cell) else cell for cell in cells]
+
+
+def _is_one(items: Sequence[object]) -> bool:
+    return len(items) == 1 and not isinstance(items[0], list | tuple)

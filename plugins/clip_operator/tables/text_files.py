@@ -180,17 +180,19 @@ def _encoding_of(start: bytes, asked: str | None) -> str:
     return marked or asked or "utf-8"
 
 
-def read_blocks(source: Path | BinaryIO, compression: Compression | None) -> Iterator[str]:
+def read_blocks(
+    source: Path | BinaryIO, compression: Compression | None, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[str]:
     """Yield the text of a file, or of a stream, in blocks of about 1 MiB, cut anywhere between two characters.
 
     :raises JobError: if it cannot be unpacked, or the text is not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
-    with _opened(source, compression) as stream:
+    with _opened(source, compression, block_bytes) as stream:
         block = b"start"
         while block:
-            block = stream.read(_BLOCK_BYTES)
+            block = stream.read(block_bytes)
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:

@@ -226,8 +226,8 @@ class ImageWorkers:
                 command()
                 return
             self._commands.append(command)
-        with suppress(BlockingIOError):  # it is going to wake up
-            self._waker.send(b"\0")
+            with suppress(BlockingIOError):  # it is going to wake up
+                self._waker.send(b"\0")  # inside, for what wakes it is closed when it is over
 
     def _run(self) -> None:
         looked = monotonic()

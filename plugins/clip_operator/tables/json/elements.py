@@ -186,18 +186,18 @@ class Document:
         return is_open
 
     def _members(self) -> Generator[_Piece, None, bool]:
-        """Yield members up to the brace that closes the object."""
+        """Yield members up to the brace that closes the object. Errors number them: names may be secrets."""
         window = self._window
-        while True:
-            text, name = window.value("the name of a member")
-            place = f"the member {name!r:.{_SHOWN_NAME}}"
+        for number in count(1):
+            text, name = window.value(f"the name of member {number}")
+            place = f"member {number}"
             space = window.whitespace(place)
             if not isinstance(name, str) or window.next != ":":
                 raise JobError(f"{place} is not a name with a colon behind it, so the object is not valid JSON")
             yield _Piece(text + space + window.take(1) + window.whitespace(place))
             tables = len(self._lists)
             if window.next == "[":
-                if (yield from self._list(name)):
+                if (yield from self._list(name, f" of {place}")):
                     return True
             else:
                 yield _Piece(window.value(place)[0])
@@ -210,14 +210,15 @@ class Document:
             if window.next != ",":
                 raise _missing_delimiter(window, place, "object")
             yield _Piece(space + window.take(1) + window.whitespace(place))
+        raise AssertionError("members without end")
 
-    def _list(self, name: str | None) -> Generator[_Piece, None, bool]:
+    def _list(self, name: str | None, of: str = "") -> Generator[_Piece, None, bool]:
         """Yield a list from its opening bracket on. Of an array, the elements have to be objects.
 
         :param name: the member of an object that it is; None for an array.
+        :param of: which member that is, for errors.
         """
         window = self._window
-        of = "" if name is None else f" of {name!r:.{_SHOWN_NAME}}"
         yield _Piece(window.take(1) + window.whitespace(f"the space before element 1{of}"))
         if window.next == "]":
             yield _Piece(window.take(1))
