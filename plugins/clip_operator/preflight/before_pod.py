@@ -147,7 +147,7 @@ class _Checks:
         most = _COMPRESSED_BYTES if file_type.compression else _BYTES
         if first.size <= most and len(source.files) == 1:
             path.write_bytes(self.storage.read(first.uri, most))
-            self._whole(path, file_type)
+            self._whole(path, source)
         elif file_type.format is TableFormat.PARQUET:
             columns, paths = self._parquet_columns(source)
             self._columns(columns, file_type, paths)
@@ -157,8 +157,10 @@ class _Checks:
             self._columns(header and (*header, *columns_of_folders(source)), file_type)
             self._start(first_rows(path, file_type, self.request), columns_of_folders(source))
 
-    def _whole(self, path: Path, file_type: FileType) -> None:
-        with open_checked(partial(open_table, path, file_type), self.request) as (table, scan):
+    def _whole(self, path: Path, source: Input) -> None:
+        files = path if source.partitions is None else (path,)
+        open_input = partial(open_table, files, source.file_type, partitions=source.partitions)
+        with open_checked(open_input, self.request) as (table, scan):
             self.passed.append(f"its {scan.rows:,} rows are well formed and have the columns")
             if not self._looks_at_images():
                 return
