@@ -15,7 +15,7 @@ from uuid import uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from clip_operator import model
-from clip_operator.errors import JobError, Reason, RequestError
+from clip_operator.errors import Cancelled, JobError, Reason, RequestError
 from clip_operator.inputs import Input, check_outputs_apart, columns_of_folders, find_input
 from clip_operator.json_text import parse_json
 from clip_operator.proof.claims import write_claim
@@ -25,7 +25,7 @@ from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import Weight, at_multiples, into, of_size
 from clip_operator.steps import is_in_parts, part_name, plan_uri
-from clip_operator.storage import ObjectNotFound, Storage, canonical, display, join, parent
+from clip_operator.storage import ObjectNotFound, Storage, StorageError, canonical, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
 log = logging.getLogger(__name__)
@@ -289,7 +289,7 @@ class _Wanted:
 
 
 def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]:
-    spans = data.cut(request.resume_point_rows)
+    spans = _finest(data, request)
     segments = at_multiples(spans, request.resume_point_rows)  # cut between them, shards score as a single task does
     total_rows = _total_rows(spans)
 
@@ -315,6 +315,17 @@ def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]
         raise RequestError(f"that would be {len(found):,} shards, more than the {wanted.most:,} that there may be")
     log.info("Larger shards than usual are made, because there may be no more than %s", f"{wanted.most:,}")
     return into(spans, wanted.most, row_weight)
+
+
+def _finest(data: Input, request: EvaluationRequest) -> Sequence[Span]:
+    try:
+        return data.cut(request.resume_point_rows)
+    except (Cancelled, StorageError):
+        raise
+    except JobError as error:
+        if (name := display(request.input)) in str(error):
+            raise
+        raise JobError(f"{name}: {error}") from error
 
 
 def _of_size(segments: Sequence[Span], spans: Sequence[Span], most: int, weight: Weight) -> list[Span]:
