@@ -73,9 +73,11 @@ class RowError(ClipOperatorError):
 
     :param reason: the class of the failure, as counted in the manifest.
     :param detail: one sentence for the log; holds no secret and no more than a short piece of the input.
+    :param image: which of a row's several images it is of, from 0; None where that is not known, or of none.
     """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, image: int | None = None) -> None:
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = plain(detail)
+        self.image = image

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import unicodedata
 from pathlib import Path
 from typing import Literal
@@ -9,6 +11,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.images import ImageLoader, ImagePolicy, PathMending
@@ -65,6 +68,16 @@ REWRITE = {
 def test_the_longest_prefix_is_rewritten_after_the_repairs(path: str, repairs: list[str], mended: str) -> None:
     assert PathMending.of(repairs, REWRITE).mended(path) == mended
     assert PathMending.of(repairs, dict(reversed(REWRITE.items()))).mended(path) == mended
+
+
+def test_a_jpeg_in_base64_begins_with_a_slash_and_is_rewritten_to_no_place() -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(written, "JPEG")
+    text = base64.b64encode(written.getvalue()).decode()
+    assert text.startswith("/9j/")
+    rewriting = PathMending.of(["blanks"], {"/": "s3://bucket/"})
+    assert rewriting.mended(f" {text}\n") == text
+    assert rewriting.mended("/9j/a.png") == "s3://bucket/9j/a.png"
 
 
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")

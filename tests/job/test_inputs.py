@@ -144,6 +144,21 @@ def test_images_and_captions_of_tars_are_found_by_the_endings_that_are_named(tmp
     assert (first["img"], first["json.prompt"]) == ("0.img", "a shape")
 
 
+def test_captions_of_tars_may_be_a_list_or_lie_deeper_in_their_json(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    about = {"captions": ["a shape", "a dot"], "more": {"caption": "a shape"}}
+    with tarfile.open(tmp_path / "t" / "0.tar", "w") as tar:
+        for ending, data in {"jpg": picture(1), "json": json.dumps(about).encode()}.items():
+            info = tarfile.TarInfo(f"0.{ending}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    several = {"input_text_key": "json.captions", "aggregate": "all"}
+    evaluate(request(f"{tmp_path}/t/", tmp_path / "several.jsonl", **several))
+    [of_several] = json.loads((tmp_path / "several.jsonl").read_text())["clip_score"][:1]
+    evaluate(request(f"{tmp_path}/t/", tmp_path / "deeper.jsonl", input_text_key="json.more.caption"))
+    assert json.loads((tmp_path / "deeper.jsonl").read_text())["clip_score"] == pytest.approx(of_several, abs=1e-6)
+
+
 def test_tars_in_s3_are_scored_by_shards_as_by_one_task(tars: Path, s3: S3) -> None:
     root = s3.put_folder(tars, "laion")
     single = evaluate(request(f"{root}/*.tar", f"{root}/steps/single.jsonl"), s3.storage)

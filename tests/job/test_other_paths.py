@@ -118,6 +118,20 @@ def test_paths_that_are_not_are_hinted_at_wherever_the_job_ends(
     assert hint.format(n=named) in caplog.text
 
 
+def test_of_several_images_the_one_that_cannot_be_had_is_hinted_at(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = rows_of(data / "captions.jsonl")[0]["image_path"]
+    several = [[here, f"/mnt/old/{here}"], [here, "C:\\new\\a.png", "none.png"], [f"/mnt/old/{here}"], [here, here]]
+    rows = [{"image_path": images, "text": ["a dot", "a star"]} for images in several]
+    rows.append({"image_path": here, "text": ["a dot", "a star", ""]})
+    (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with caplog.at_level(logging.WARNING):
+        evaluate(request(data, max_error_rate=1, aggregate="mean"))
+    assert "Image paths that begin with /mnt/old/images/, where this job reads nothing: 2. " in caplog.text
+    assert "Image paths with backslashes: 1. " in caplog.text
+
+
 @pytest.mark.parametrize(("write", "_asked", "hint"), WAYS, ids=IDS)
 def test_a_job_of_which_no_image_comes_ends_with_the_hint(
     data: Path, write: Rewrite, _asked: dict[str, Any], hint: str

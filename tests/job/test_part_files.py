@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,17 @@ def test_files_that_do_not_go_together_are_refused_before_anything_is_planned(
     assert not (tmp_path / "out.parquet.shards").exists()
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize(("files", "ending"), [("jsonl", "jsonl"), ("parquet", "parquet"), ("tar", "jsonl")])
 def test_a_column_of_the_folders_can_be_the_caption_and_stays_in_the_step(
-    images: Path, tmp_path: Path, ending: str
+    images: Path, tmp_path: Path, files: str, ending: str
 ) -> None:
     for number in range(3):
         folder = tmp_path / "t" / f"caption=a shape, number {number}"
         folder.mkdir(parents=True)
-        if ending == "parquet":
+        if files == "tar":
+            with tarfile.open(folder / "part.tar", "w") as tar:
+                tar.add(images / f"{number}.png", "0.png")
+        elif files == "parquet":
             pq.write_table(pa.table({"image_path": [f"{number}.png"]}), folder / "part.parquet")
         else:
             (folder / "part.jsonl").write_text(f'{{"image_path": "{number}.png"}}\n')

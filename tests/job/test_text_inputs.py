@@ -183,3 +183,30 @@ def test_part_files_without_a_header_are_one_table(
     evaluate(request(f"{tmp_path}/parts/", tmp_path / "out.csv", shapes_dataset, column_names=NAMES))
     expected = "".join(f"{','.join(row)},{score}\r\n" for row, score in zip(rows, plain, strict=True))
     assert (tmp_path / "out.csv").read_bytes().decode() == "\ufeff" + expected
+
+
+def test_what_needs_the_output_finds_its_columns_behind_those_of_the_folders(
+    rows: list[list[str]], plain: list[str], shapes_dataset: Path, tmp_path: Path
+) -> None:
+    """Hive writes its text tables so: without a header, a column in the names of folders."""
+    for part, language in enumerate(("de", "en", "fr")):
+        folder = tmp_path / "parts" / f"lang={language}"
+        folder.mkdir(parents=True)
+        (folder / "0.csv").write_text(written(rows[4 * part : 4 * part + 4]))
+    fields = {"column_names": NAMES, "error_key": "why", "percentile_key": "percentile", "min_score": 0.0}
+    places = {"filtered_output": str(tmp_path / "filtered.csv")}
+    wanted = request(f"{tmp_path}/parts/", tmp_path / "out.csv", shapes_dataset, **fields, **places)
+    evaluate(wanted)
+    first = (tmp_path / "out.csv").read_text()
+    output = list(csv.reader(io.StringIO(first)))
+    assert [row[3] for row in output] == ["de"] * 4 + ["en"] * 4 + ["fr"] * 4
+    assert [row[4] for row in output] == plain
+    kept = [line for line in first.splitlines(True) if "image_not_found" not in line]
+    assert (tmp_path / "filtered.csv").read_text() == "".join(kept)
+
+    elsewhere = {"output": str(tmp_path / "merged.csv"), "filtered_output": str(tmp_path / "merged-filtered.csv")}
+    in_shards(wanted.model_copy(update=elsewhere), 3, Storage())
+    assert (tmp_path / "merged.csv").read_text() == first
+    again = evaluate(wanted.model_copy(update={"rescore": "failed"}))
+    assert again.rows.resumed == sum(map(bool, plain))
+    assert (tmp_path / "out.csv").read_text() == first

@@ -315,9 +315,10 @@ def test_a_column_may_be_in_another_part_file_than_the_first(s3: S3, tmp_path: P
         check(request("", **fields, input_text_key="caption"), s3.storage)
 
 
+@pytest.mark.parametrize("files", [1, 2])
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_a_column_may_be_in_the_names_of_folders(
-    s3: S3, tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture
+    s3: S3, tmp_path: Path, ending: str, files: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     pq.write_table(pa.table({"image_path": ["images/00000.png"]}), tmp_path / "t.parquet")
     content = {
@@ -325,10 +326,11 @@ def test_a_column_may_be_in_the_names_of_folders(
         "csv": b"image_path\nimages/00000.png\n",
         "parquet": (tmp_path / "t.parquet").read_bytes(),
     }
-    for number in range(2):
+    for number in range(files):
         s3.put(f"parts/text=a shape/n={number}/t.{ending}", content[ending])
-    output = f"s3://{s3.bucket}/out.{ending}"
-    check(request("", input=f"s3://{s3.bucket}/parts/", output=output), s3.storage)
+    s3.put("images/00000.png", b"looked for, not read")
+    places = {"input": f"s3://{s3.bucket}/parts/", "output": f"s3://{s3.bucket}/out.{ending}"}
+    check(request("", **places, image_root=f"s3://{s3.bucket}"), s3.storage)
     assert "have nothing in" not in caplog.text
 
 

@@ -22,11 +22,11 @@ from clip_operator.job.evaluation import evaluate
 from clip_operator.model import ClipEncoder
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.proof.standing import proof
-from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.sharding import ShardPlan, merge_shards, plan_shards, read_plan
 from clip_operator.sharding.plan import PlanNotFound
 from clip_operator.storage import Storage
-from tests.conftest import S3
+from tests.conftest import S3, SHAPES
 from tests.sharding.conftest import ROWS, SEGMENT, DataSet
 
 MERGER = Requester(dag_id="d", run_id="r", task_id="merge")
@@ -117,6 +117,24 @@ def test_parquet_has_the_same_rows_schema_and_row_groups(data: DataSet, tmp_path
     ]
     assert groups[0] == groups[1]
     assert_same_results(merged, single)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("bad.csv", b"image_path,text\na.png,x,y\n", "line 2 has 3 cells, but the header has 2"),
+        ("bad.json", b'{"a": [{}], "b": [{}]}', "The file holds an object with 2 lists of objects"),
+        ("bad.parquet", b"PAR1 no more", ""),
+        ("bad.jsonl.gz", b"\x1f\x8bno gzip", ""),
+    ],
+)
+def test_a_file_that_cannot_be_cut_is_named(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    wanted = parse_request({"input": str(tmp_path / name), "output": str(tmp_path / f"out-{name}"), "model": SHAPES})
+    with pytest.raises(JobError) as raised:
+        plan_shards(wanted, Storage(), shards=2)
+    assert str(raised.value).startswith(f"{tmp_path / name}: {problem}")
+    assert str(raised.value).count(name) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote
 
+from clip_operator.images.base64_text import begins_as_image
 from clip_operator.storage import scheme_of
 
 _WEB = ("http", "https")
@@ -34,12 +35,13 @@ class PathMending:
         return cls(plain.repairs, tuple(sorted(mended.items(), key=lambda pair: -len(pair[0]))))
 
     def mended(self, reference: str) -> str:
-        """Return the text that names the image; that of an image itself, ``data:``, stays as it is."""
+        """Return the text that names the image; that of an image itself, ``data:``, stays as it is, and base64 becomes
+        no other place."""
         if not (self.repairs or self.rewrite) or reference[:5].lower() == "data:":
             return reference
         path = self._repaired(reference)
         for prefix, target in self.rewrite:
-            if path.startswith(prefix):
+            if path.startswith(prefix) and not begins_as_image(path):  # a JPEG in base64 begins with a slash
                 return target + path[len(prefix) :]
         return path
 

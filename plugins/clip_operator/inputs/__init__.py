@@ -13,6 +13,14 @@ pattern (``s3://b/x/part-*.parquet``), in the order of their names; or in a Hugg
 
 from clip_operator.inputs.apart import check_outputs_apart
 from clip_operator.inputs.find import default_image_root, find_input
-from clip_operator.inputs.input import Input, LocalInput, fragment_of
+from clip_operator.inputs.input import Input, LocalInput, columns_of_folders, fragment_of
 
-__all__ = ["Input", "LocalInput", "check_outputs_apart", "default_image_root", "find_input", "fragment_of"]
+__all__ = [
+    "Input",
+    "LocalInput",
+    "check_outputs_apart",
+    "columns_of_folders",
+    "default_image_root",
+    "find_input",
+    "fragment_of",
+]

@@ -91,6 +91,11 @@ class Input(Protocol):
         """
 
 
+def columns_of_folders(source: Input) -> tuple[str, ...]:
+    """Return the columns that an input has by the names of its folders, in their order."""
+    return () if source.partitions is None else tuple(source.partitions.types)
+
+
 def check_version(info: ObjectInfo, shard: Shard) -> None:
     """Compare the version that stands there with the one that was cut into shards.
 

@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 
 from clip_operator.images.workers.pool import ImageWorkers
-from clip_operator.inputs import check_outputs_apart, find_input
+from clip_operator.inputs import check_outputs_apart, columns_of_folders, find_input
 from clip_operator.inputs.image_access import image_loader
 from clip_operator.job.first_pass import Job, score_rows
 from clip_operator.job.second_pass import publish_step, second_pass
@@ -71,7 +71,7 @@ def evaluate(
     ):
         with stopped_by(stop):
             first = score_rows(Job(request, storage, images, workers, data, checkpoint, standing, stop), folder)
-            step = second_pass(first.table, request, first.tally)
+            step = second_pass(first.table, request, first.tally, columns_of_folders(data))
         try:
             published = publish_step(storage, step, request, condition)
             manifest = build_manifest(request, source, published, first.scored, started)

@@ -13,7 +13,7 @@ from clip_operator import model
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader
 from clip_operator.images.workers.pool import ImageWorkers
-from clip_operator.inputs import Input, fragment_of
+from clip_operator.inputs import Input, columns_of_folders, fragment_of
 from clip_operator.job.progress import show_progress
 from clip_operator.job.sampling import SampleCollector
 from clip_operator.machine.libraries import library_versions
@@ -141,7 +141,7 @@ class _FirstPass:
         points = ResumePoints(job.storage, job.request, source, provenance.digest, provenance.precision, here)
         previous = None
         if manifest := job.standing.rescorable(source, provenance.digest, provenance.precision):
-            previous = PreviousOutput(job.storage, manifest, path)
+            previous = PreviousOutput(job.storage, manifest, path, columns_of_folders(job.data))
             self.tally.add_mismatched(manifest.mismatched)
         try:
             yield Continuation(points, previous, job.request.resume_point_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +42,17 @@ class StepFiles:
     filtered: _FilteredRows | None
 
 
-def second_pass(output: Path, request: EvaluationRequest, tally: Tally) -> StepFiles:
+def second_pass(output: Path, request: EvaluationRequest, tally: Tally, of_folders: Collection[str] = ()) -> StepFiles:
     """Make the local files of the output and, if the request asks for it, of the rows with a high score.
 
     :param output: the local file as it was written with the scores; it may be gone afterwards.
     :param tally: what all its rows came to.
+    :param of_folders: the columns that the input has by the names of its folders.
     :raises JobError: the threshold is asked for, and there is none.
     :raises Cancelled: it was told to stop; nothing was published.
     """
-    output = _with_percentiles(output, request, tally.null_distribution())
-    return StepFiles(output, _filtered(output, request, tally.calibration()))
+    output = _with_percentiles(output, request, of_folders, tally.null_distribution())
+    return StepFiles(output, _filtered(output, request, of_folders, tally.calibration()))
 
 
 def publish_step(storage: Storage, step: StepFiles, request: EvaluationRequest, condition: Unchanged) -> Published:
@@ -75,7 +76,9 @@ def publish_step(storage: Storage, step: StepFiles, request: EvaluationRequest, 
     return Published(published, FilteredStep(output=version(there), min_score=filtered.min_score, rows=filtered.rows))
 
 
-def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistribution | None) -> Path:
+def _with_percentiles(
+    output: Path, request: EvaluationRequest, of_folders: Collection[str], null: NullDistribution | None
+) -> Path:
     """Return the path of the output with each row's percentile among mismatched pairs, if the request asks for it.
 
     Where no mismatched pair could be made, no row has a percentile.
@@ -86,7 +89,7 @@ def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistri
         log.warning("No row has a percentile: %s", _no_pair(request))
     target = output.with_name(f"{output.name}-with-percentiles")
     without = request.model_copy(update={"percentile_key": None})
-    file_type = file_type_of(request.output, without.output_dialect)
+    file_type = file_type_of(request.output, without.output_dialect(of_folders))
     with (
         open_table(output, file_type, (request.output_key,)) as table,
         create_table(target, file_type, table, {request.percentile_key: AddedType.FLOAT64}) as writer,
@@ -100,7 +103,9 @@ def _with_percentiles(output: Path, request: EvaluationRequest, null: NullDistri
     return target
 
 
-def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration | None) -> _FilteredRows | None:
+def _filtered(
+    output: Path, request: EvaluationRequest, of_folders: Collection[str], calibration: Calibration | None
+) -> _FilteredRows | None:
     """Write the rows with at least ``request.min_score`` to a file beside the output, if the request asks for it."""
     if request.min_score is None:
         return None
@@ -120,9 +125,10 @@ def _filtered(output: Path, request: EvaluationRequest, calibration: Calibration
             "Nothing was written; give min_score as a number"
         )
     target = output.with_name(f"{output.name}-filtered")
+    file_type = file_type_of(request.output, request.output_dialect(of_folders))
     rows = 0
     with (
-        open_table(output, file_type_of(request.output, request.output_dialect), (request.output_key,)) as table,
+        open_table(output, file_type, (request.output_key,)) as table,
         create_selection(target, table) as selection,
     ):
         for chunk in table.chunks(CHUNK_ROWS):

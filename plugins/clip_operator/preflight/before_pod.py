@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError, Reason, RowError
 from clip_operator.images import ImageLoader, ImageLocation
-from clip_operator.inputs import Input, check_outputs_apart, find_input
+from clip_operator.inputs import Input, check_outputs_apart, columns_of_folders, find_input
 from clip_operator.inputs.image_access import image_loader, image_root
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.machine.stopping import stopped_by
@@ -88,10 +88,6 @@ def _was_tried_before(request: EvaluationRequest, storage: Storage) -> bool:
     return standing.claim is not None and standing.claim.requested_by == request.requested_by
 
 
-def _of_folders(source: Input) -> Collection[str]:
-    return () if source.partitions is None else source.partitions.types
-
-
 class _Checks:
     def __init__(
         self, request: EvaluationRequest, storage: Storage, images: ImageLoader, stop: threading.Event
@@ -151,18 +147,20 @@ class _Checks:
         most = _COMPRESSED_BYTES if file_type.compression else _BYTES
         if first.size <= most and len(source.files) == 1:
             path.write_bytes(self.storage.read(first.uri, most))
-            self._whole(path, file_type)
+            self._whole(path, source)
         elif file_type.format is TableFormat.PARQUET:
             columns, paths = self._parquet_columns(source)
             self._columns(columns, file_type, paths)
         else:
             path.write_bytes(self.storage.read_range(first.uri, 0, most))
             header = header_columns(path, file_type, self.request)
-            self._columns(header and (*header, *_of_folders(source)), file_type)
-            self._start(first_rows(path, file_type, self.request), _of_folders(source))
+            self._columns(header and (*header, *columns_of_folders(source)), file_type)
+            self._start(first_rows(path, file_type, self.request), columns_of_folders(source))
 
-    def _whole(self, path: Path, file_type: FileType) -> None:
-        with open_checked(partial(open_table, path, file_type), self.request) as (table, scan):
+    def _whole(self, path: Path, source: Input) -> None:
+        files = path if source.partitions is None else (path,)
+        open_input = partial(open_table, files, source.file_type, partitions=source.partitions)
+        with open_checked(open_input, self.request) as (table, scan):
             self.passed.append(f"its {scan.rows:,} rows are well formed and have the columns")
             if not self._looks_at_images():
                 return
@@ -173,7 +171,7 @@ class _Checks:
         """Return the columns of the first file, and of others where it lacks some that are read, and paths into them;
         no columns if more may come.
         """
-        columns: dict[str, None] = dict.fromkeys(_of_folders(source))
+        columns: dict[str, None] = dict.fromkeys(columns_of_folders(source))
         paths: dict[str, None] = {}
         for info in source.files[:_FOOTERS]:
             found = footer_columns(self.storage, info, self.request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
@@ -326,10 +326,12 @@ class EvaluationRequest(BaseModel):
         quotechar = "" if self.quotechar == "none" else self.quotechar
         return Dialect(self.delimiter, quotechar, self.escapechar, self.encoding, self.column_names)
 
-    @property
-    def output_dialect(self) -> Dialect:
-        """How the cells of the output are written, if it is CSV or TSV: as the input's, with the added columns."""
-        names = self.column_names and tuple(dict.fromkeys((*self.column_names, *self.added_columns)))
+    def output_dialect(self, of_folders: Iterable[str] = ()) -> Dialect:
+        """Return how the cells of the output are written, if it is CSV or TSV: as the input's, with the added columns.
+
+        :param of_folders: columns that the input has by the names of its folders.
+        """
+        names = self.column_names and tuple(dict.fromkeys((*self.column_names, *of_folders, *self.added_columns)))
         return replace(self.dialect, column_names=names)
 
     @property

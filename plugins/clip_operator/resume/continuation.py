@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -21,18 +21,20 @@ class PreviousOutput:
 
     :param manifest: its own.
     :param path: where to put a copy.
+    :param of_folders: the columns that the input has by the names of its folders.
     :raises ObjectChanged: another has taken its place since the manifest was found to prove it.
     :raises JobError: it cannot be read.
     """
 
-    def __init__(self, storage: Storage, manifest: EvaluationManifest, path: Path) -> None:
+    def __init__(
+        self, storage: Storage, manifest: EvaluationManifest, path: Path, of_folders: Iterable[str] = ()
+    ) -> None:
         self.manifest = manifest
         output = manifest.output
         storage.download(ObjectInfo(output.uri, output.size, output.etag), path)
         [self._column] = manifest.output_columns
-        self._table = open_table(
-            path, file_type_of(manifest.output.uri, manifest.request.output_dialect), (self._column,)
-        )
+        file_type = file_type_of(output.uri, manifest.request.output_dialect(of_folders))
+        self._table = open_table(path, file_type, (self._column,))
 
     def results(self) -> Iterator[RowResult | None]:
         """Yield each row's result, None where it has no score, and behind the last row. Whether its text was cut or

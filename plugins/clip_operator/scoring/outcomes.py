@@ -13,6 +13,7 @@ from clip_operator.inputs.path_hints import PathHints
 from clip_operator.request import ErrorBudget, EvaluationRequest, Excess
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.tally import Tally
+from clip_operator.tables import held
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Outcomes:
         for result, reference in zip(results, references, strict=True):
             self.tally.add(result)
             if result.error is not None:
-                self._hints.add(reference, result.error.reason)
+                self._hints.add(_failed_image(reference, result.error), result.error.reason)
                 self._report(result.error)
         if self._request.aggregate == "all":
             return [None if result.score is None else result.scores or (result.score,) for result in results]
@@ -119,6 +120,14 @@ class Outcomes:
             examples.append(f"row {row}: {error.detail}")
             more = "; further ones are only counted" if len(examples) == _EXAMPLES else ""
             log.warning("Row %s has no score: %s%s", row, error, more)
+
+
+def _failed_image(reference: object, error: RowError) -> object:
+    """Return what names the image that a row's error is of; None where it is not known which of several that is."""
+    images = held(reference)
+    if len(images) == 1:
+        return images[0]
+    return None if error.image is None else images[error.image]
 
 
 def _described(excess: Excess, these: str, rows: int) -> str:

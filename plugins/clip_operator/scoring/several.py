@@ -49,7 +49,10 @@ def aggregated(scores: Sequence[float], aggregate: Aggregate | None) -> float:
 
 def of_item(error: RowError, what: str, number: int, items: int) -> RowError:
     """Return an error of one item as the row's: of several, it says which it is, from 1."""
-    return error if items == 1 else RowError(error.reason, f"{what} {number:,} of {items:,}: {error.detail}")
+    if items == 1:
+        return error
+    image = number - 1 if what == "image" else None
+    return RowError(error.reason, f"{what} {number:,} of {items:,}: {error.detail}", image)
 
 
 def _counted(items: Sequence[object], what: str) -> str:

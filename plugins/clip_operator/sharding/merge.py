@@ -250,7 +250,7 @@ def _assembled(
         return Published(version(_joined(plan, manifests, storage, plan.request.output, condition)))
     with scratch_folder() as folder:
         _joined(plan, manifests, storage, str(folder / "output"), None)
-        step = second_pass(folder / "output", plan.request, tally)
+        step = second_pass(folder / "output", plan.request, tally, plan.of_folders)
         return publish_step(storage, step, plan.request, condition)
 
 

@@ -15,8 +15,8 @@ from uuid import uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from clip_operator import model
-from clip_operator.errors import JobError, Reason, RequestError
-from clip_operator.inputs import Input, check_outputs_apart, find_input
+from clip_operator.errors import Cancelled, JobError, Reason, RequestError
+from clip_operator.inputs import Input, check_outputs_apart, columns_of_folders, find_input
 from clip_operator.json_text import parse_json
 from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
@@ -25,7 +25,7 @@ from clip_operator.proof.standing import Standing, look, version
 from clip_operator.request import EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import Weight, at_multiples, into, of_size
 from clip_operator.steps import is_in_parts, part_name, plan_uri
-from clip_operator.storage import ObjectNotFound, Storage, canonical, display, join, parent
+from clip_operator.storage import ObjectNotFound, Storage, StorageError, canonical, display, join, parent
 from clip_operator.tables import FileType, Span, check_conversion, file_type_of
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,9 @@ DEFAULT_SHARD_ROWS = 131_072
 _MOST_PLAN_BYTES = 8 << 20  # a hundred thousand shards and the largest request
 
 _REASONS = {reason.value for reason in Reason}
+
+_Columns = tuple[tuple[int, ...], tuple[str, ...]]
+"""What a plan says of columns: which files tell them, and which of them folders do."""
 
 # What needs all rows' scores.
 _LEFT_TO_THE_MERGE = {"percentile_key": None, "min_score": None, "filtered_output": None}
@@ -63,6 +66,7 @@ class ShardPlan(BaseModel):
     is_complete: bool = Field(False, description="The output was there already, so there is nothing to divide.")
     shards: list[Span] = Field(fail_fast=True, description="start, stop, first row, rows of each, as in request.shard.")
     columns_of: tuple[int, ...] = Field((), description="Which files tell the columns, as in request.shard.")
+    of_folders: tuple[str, ...] = Field((), description="The columns that the input has by the names of its folders.")
     drawn: str | None = Field(None, description="Tells plans apart that overwrite and that no task instance asks for.")
     created_at: AwareDatetime
 
@@ -72,9 +76,8 @@ class ShardPlan(BaseModel):
             raise ValueError("the shards are not of this output, or their rows are not all rows")
         if not all(map(_is_span, self.shards)) or any(a.stop != b.start for a, b in pairwise(self.shards)):
             raise ValueError("the shards do not lie one behind the other")
-        if self.id != _id(
-            self.request, self.input, self.standalone, self.shards, self.is_complete, self.columns_of, self.drawn
-        ):
+        told = (self.columns_of, self.of_folders)
+        if self.id != _id(self.request, self.input, self.standalone, self.shards, self.is_complete, told, self.drawn):
             raise ValueError("the id is that of another plan")
         return self
 
@@ -286,7 +289,7 @@ class _Wanted:
 
 
 def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]:
-    spans = data.cut(request.resume_point_rows)
+    spans = _finest(data, request)
     segments = at_multiples(spans, request.resume_point_rows)  # cut between them, shards score as a single task does
     total_rows = _total_rows(spans)
 
@@ -312,6 +315,17 @@ def _cut(data: Input, request: EvaluationRequest, wanted: _Wanted) -> list[Span]
         raise RequestError(f"that would be {len(found):,} shards, more than the {wanted.most:,} that there may be")
     log.info("Larger shards than usual are made, because there may be no more than %s", f"{wanted.most:,}")
     return into(spans, wanted.most, row_weight)
+
+
+def _finest(data: Input, request: EvaluationRequest) -> Sequence[Span]:
+    try:
+        return data.cut(request.resume_point_rows)
+    except (Cancelled, StorageError):
+        raise
+    except JobError as error:
+        if (name := display(request.input)) in str(error):
+            raise
+        raise JobError(f"{name}: {error}") from error
 
 
 def _of_size(segments: Sequence[Span], spans: Sequence[Span], most: int, weight: Weight) -> list[Span]:
@@ -346,16 +360,17 @@ def _plan(
     is_complete: bool = False,
 ) -> ShardPlan:
     source, drawn = version(data.info), uuid4().hex
-    columns_of = () if is_complete else data.columns_of
+    told: _Columns = ((), ()) if is_complete else (data.columns_of, columns_of_folders(data))
     return ShardPlan(
-        id=_id(request, source, standalone, spans, is_complete, columns_of, drawn),
+        id=_id(request, source, standalone, spans, is_complete, told, drawn),
         request=request,
         input=source,
         total_rows=_total_rows(spans),
         standalone=standalone,
         is_complete=is_complete,
         shards=spans,
-        columns_of=columns_of,
+        columns_of=told[0],
+        of_folders=told[1],
         drawn=drawn,
         created_at=datetime.now(UTC),
     )
@@ -372,7 +387,7 @@ def _id(
     standalone: bool,
     spans: Sequence[Span],
     is_complete: bool,
-    columns_of: Sequence[int] = (),
+    columns: _Columns = ((), ()),
     drawn: str | None = None,
 ) -> str:
     # Whoever says overwrite wants scores that he has asked for, and not those of shards that stand around.
@@ -380,7 +395,7 @@ def _id(
     if request.overwrite:
         asker = drawn if request.requested_by is None else request.requested_by.model_dump()
     conduct = None if is_complete else [asker, request.rescore, request.resume_point_rows]
-    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, columns_of, conduct]
+    decisive = [request.fingerprint(), source.model_dump(), standalone, spans, *columns, conduct]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
 
 

@@ -54,6 +54,7 @@ from clip_operator.tables.table import (
     TableWriter,
     UnreadableValue,
 )
+from clip_operator.tables.tar.sample import KEY
 from clip_operator.tables.text_files import read_blocks
 
 if TYPE_CHECKING:
@@ -135,6 +136,9 @@ def open_table(
     """
     of_folders = () if partitions is None else partitions.types
     named = None if columns is None else (*columns, *of_folders)
+    if pair is not None:
+        image, text = (KEY if name in of_folders else name for name in pair)  # which every row has, too
+        pair = image, text
     reader = FORMATS[file_type.format].open_reader(path, file_type, named, fragment, row_groups, schema, pair)
     return reader if partitions is None else PartitionedReader(reader, partitions)
 

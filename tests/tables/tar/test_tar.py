@@ -174,7 +174,7 @@ NAMED: list[Member] = [
     ("a.jpg", b"preview"),
     ("b.img", b"image b"),
     ("b.cap", b"\xff"),
-    ("c.json", b'{"prompt": 1}'),
+    ("c.json", b'{"prompt": ["x", "y"], "more": {"deep": "inside"}}'),
 ]
 
 
@@ -182,7 +182,10 @@ NAMED: list[Member] = [
     ("text_key", "texts"),
     [
         ("cap", ["caf\u00e9", UnreadableValue, None]),
-        ("json.prompt", ["from json", None, None]),
+        ("json.prompt", ["from json", None, ["x", "y"]]),
+        ("json.prompt[1]", [None, None, "y"]),
+        ("json.more.deep", [None, None, "inside"]),
+        ("json.n", [1, None, None]),
         ("json.a.b", ["dotted", None, None]),
         ("__key__", ["a", "b", "c"]),
         ("text", [None, None, None]),
@@ -205,7 +208,7 @@ def test_the_image_and_the_caption_can_be_named(tmp_path: Path, text_key: str, t
                     writer.write(chunk.select([True] * len(chunk)), {})
     written = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["img"] for row in written] == ["a.IMG", "b.img", None]
-    assert [row[text_key] for row in written] == [None if v is UnreadableValue else v for v in texts]
+    assert [row[text_key] for row in written] == [v if isinstance(v, str) else None for v in texts]
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [{name: line.get(name) for name in ("img", text_key)} for line in lines] == [
         {name: row[name] for name in ("img", text_key)} for row in written

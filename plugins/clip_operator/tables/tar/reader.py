@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clip_operator.errors import JobError
 from clip_operator.image_formats import IMAGE_ENDINGS
-from clip_operator.tables import text_files
+from clip_operator.tables import paths, text_files
 from clip_operator.tables.fragment import WHOLE
 from clip_operator.tables.json.members import json_string
 from clip_operator.tables.json.reader import parse_object
@@ -229,12 +229,11 @@ def _sample(names: NamedColumns, path: Path, file: BinaryIO, run: _Run) -> Sampl
     fields = {} if json is None else parse_object(json, "")
     if text_file is None:
         text = next((value for name in _CAPTION_FIELDS if isinstance(value := fields.get(name), str)), None)
-    named: dict[str, TarMember | str | UnreadableValue] = {}
+    named: dict[str, object] = {}
     for name in names.own:
-        member, field_name = run.files.get(name.lower()), field_of(name)
-        if field_name is not None:
-            if isinstance(value := fields.get(field_name), str):
-                named[name] = value
+        member, in_json = run.files.get(name.lower()), field_of(name)
+        if in_json is not None:
+            named[name] = paths.field_of(fields, in_json)
         elif member is not None:
             named[name] = member if name == names.image else _text(file, member)
             told.append(None if isinstance(named[name], UnreadableValue) else member)

@@ -21,7 +21,8 @@ class Sample:
     :param text: the caption; unreadable where its file is not UTF-8 or too long.
     :param json: the text of the .json file, if that is a JSON object.
     :param members: the names of the other files.
-    :param named: what else was asked for by its ending, an image, or by a text's ending or field; where the row has it.
+    :param named: what else was asked for by its ending, an image, or by a text's ending; where the row has it. Or what
+        is in a field of the .json file; of that only a text is written, for the rest stands in ``json``.
     """
 
     key: str
@@ -30,7 +31,7 @@ class Sample:
     text: str | UnreadableValue | None
     json: str | None
     members: Sequence[str]
-    named: Mapping[str, TarMember | str | UnreadableValue]
+    named: Mapping[str, object]
 
     @property
     def fields(self) -> dict[str, str | list[str]]:
@@ -45,7 +46,7 @@ class Sample:
         if self.members:
             fields[MEMBERS] = list(self.members)
         for name, value in self.named.items():
-            if not isinstance(value, UnreadableValue):
+            if isinstance(value, str | TarMember):
                 fields[name] = value if isinstance(value, str) else value.name
         return fields
 
