@@ -19,6 +19,8 @@ from PIL import Image
 from clip_operator.errors import JobError, RowError
 from clip_operator.job.evaluation import evaluate
 from clip_operator.model import ClipEncoder, choose_device, find_checkpoint, load_encoder
+from clip_operator.model.json_file import UnfitFile
+from clip_operator.model.open_clip_configuration import read_open_clip_configuration
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
 from tests.conftest import S3, missing_part
@@ -317,6 +319,24 @@ def test_what_is_not_a_models_own_or_out_of_bounds_is_refused_by_its_name(
 ) -> None:
     make(folder)
     assert words in refusal(find, folder)
+
+
+def test_every_architecture_of_open_clip_is_known_but_for_those_with_a_text_tower_of_the_hub(tmp_path: Path) -> None:
+    from open_clip.factory import get_model_config, list_models
+
+    refused, of_the_hub = {}, set()
+    for name in list_models():
+        model = get_model_config(name)
+        (tmp_path / CONFIG).write_text(json.dumps({"model_cfg": model}))
+        if "hf_model_name" in model["text_cfg"]:
+            of_the_hub.add(name)
+        try:
+            read_open_clip_configuration(tmp_path / CONFIG, has_tokenizer=True)
+        except UnfitFile as error:
+            refused[name] = str(error)
+    assert refused.keys() == of_the_hub
+    assert all("another repository's text tower" in message for message in refused.values())
+    assert len(list_models()) > len(refused) + 100
 
 
 def test_weights_that_are_missing_are_named(find: Find, folder: Path) -> None:

@@ -244,7 +244,7 @@ class OpenClipImageProcessor:
         filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         resample = filters[resize.interpolation.value].value
         resizing = Resizing(edge, size, resample, crop, onto_white=False, crop_to_even=True)
-        values = Image.fromarray(np.arange(_LEVELS, dtype=np.uint8)[np.newaxis]).convert("RGB")
+        values: Any = Image.fromarray(np.arange(_LEVELS, dtype=np.uint8)[np.newaxis]).convert("RGB")
         for step in self._transform.transforms[-3:]:
             values = step(values)
         return resizing, values.flatten()
