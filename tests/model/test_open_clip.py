@@ -21,6 +21,7 @@ from clip_operator.job.evaluation import evaluate
 from clip_operator.model import ClipEncoder, choose_device, find_checkpoint, load_encoder
 from clip_operator.model.json_file import UnfitFile
 from clip_operator.model.open_clip_configuration import read_open_clip_configuration
+from clip_operator.model.packed_linear import can_pack
 from clip_operator.request import EvaluationRequest
 from clip_operator.storage import Storage
 from tests.conftest import S3, missing_part
@@ -188,6 +189,13 @@ def test_images_have_open_clips_embeddings(family: Family) -> None:
 
 def test_images_are_resized_by_workers_where_a_resize_and_a_crop_is_all(family: Family) -> None:
     assert (family.encoder.resizing is None) == (family.name == "padded")
+
+
+@pytest.mark.skipif(not can_pack(), reason="linear layers are computed by oneDNN on x86 alone")
+def test_linear_layers_are_packed_as_those_of_transformers(family: Family) -> None:
+    """But for ResNets, whose pooling gives the weights of its layers to a function of PyTorch's."""
+    plain = [module for module in family.encoder._model.modules() if type(module) is torch.nn.Linear]
+    assert bool(plain) == (family.name == "resnet")
 
 
 def test_a_text_is_called_truncated_if_it_is_longer_than_the_model_reads(family: Family) -> None:
