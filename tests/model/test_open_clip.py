@@ -379,8 +379,8 @@ def test_an_open_clip_that_cannot_be_imported_says_so(
 ) -> None:
     monkeypatch.setattr("clip_operator.model.open_clip_loading.import_module", _broken)
     message = refusal(find, folder)
-    assert "cannot be imported: RuntimeError: operator torchvision::nms does not exist; install the" in message
+    assert "cannot be imported: ModuleNotFoundError: No module named 'ftfy'; install the extra open-clip" in message
 
 
 def _broken(name: str) -> Any:
-    raise RuntimeError("operator torchvision::nms does not exist")
+    raise ModuleNotFoundError("No module named 'ftfy'")

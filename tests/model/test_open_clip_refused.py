@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from clip_operator.errors import JobError
 from clip_operator.model import choose_device, find_checkpoint, load_encoder
 from tests import command_line
-from tests.conftest import S3
+from tests.conftest import S3, SHAPES
 from tests.hub import stand_in_hub
 from tests.model.conftest import Find
 
@@ -84,3 +86,31 @@ def test_a_checkpoint_in_both_formats_needs_no_open_clip(find: Find, folder: Pat
     checkpoint = find(checkpoint_folder)
     assert checkpoint.weights == ("model.safetensors",)
     assert load_encoder(checkpoint, choose_device("cpu"), "fp32").provenance.architecture == "CLIPModel"
+
+
+def test_a_torchvision_that_was_built_for_another_torch_is_said_in_words(shapes_dataset: Path, tmp_path: Path) -> None:
+    """Transformers imports it, if it is there."""
+    beside = tmp_path / "beside"
+    (beside / "torchvision").mkdir(parents=True)
+    (beside / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    (beside / "torchvision-1.0.dist-info").mkdir()
+    (beside / "torchvision-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchvision\nVersion: 1.0\n"
+    )
+    uris = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl"]
+    path = os.pathsep.join([str(beside), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "clip_operator", "evaluate", *uris, "--model", SHAPES],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    words = (
+        "the libraries that run models cannot be imported: operator torchvision::nms does not exist; where torchvision"
+    )
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -69,15 +69,14 @@ def load_open_clip(checkpoint: Checkpoint, folder: Path) -> Parts:
 def _library(model: str) -> Any:
     """Import open_clip.
 
-    :raises JobError: it cannot be, as where torchvision was built for another torch.
+    :raises JobError: it cannot be, as where a package is missing that it needs.
     """
     try:
         return import_module("open_clip")
-    except Exception as error:  # what torchvision raises then is not of one class
+    except Exception as error:  # of whatever class what it imports raises
         raise JobError(
-            f"model {model!r} is loaded by open_clip, which is installed here and cannot be imported: "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; install the torchvision that was built for "
-            f"torch {torch.__version__}"
+            f"model {model!r} is loaded by open_clip, which is installed where it runs and cannot be imported: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; install the extra open-clip there again"
         ) from None
 
 
