@@ -6,7 +6,7 @@ VENV := .venv$(AIRFLOW:%=-%)
 BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(AIRFLOW),constraints/airflow-$(AIRFLOW).txt,constraints.txt)
 
-.PHONY: help demo test quick slow-test versions bench dist image image-test lint format constraints clean
+.PHONY: help demo test quick slow-test versions bench dist image image-test open-clip-test lint format constraints clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,11 +32,18 @@ CYCLONEDX := 7.5.0
 	.cyclonedx/bin/python -m pip install --quiet cyclonedx-bom==$(CYCLONEDX)
 	touch $@
 
+# Beside the environment, since PyPI's torchvision is built for CUDA: next to a torch for the CPU it keeps transformers from
+# being imported.
+.open-clip/installed: constraints/open-clip.txt | $(VENV)/installed
+	rm -rf .open-clip
+	$(BIN)/python -m pip install --quiet --no-deps --target .open-clip --requirement $<
+	touch $@
+
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine
 	$(BIN)/python -m demo
 
 TESTS ?= tests
-MARKED ?= not slow and not image and not cluster
+MARKED ?= not slow and not image and not cluster and not open_clip
 RESULTS ?= tests
 
 test: $(VENV)/installed .azurite/$(AZURITE) .cyclonedx/$(CYCLONEDX) ## run the test suite, but for what is slow or needs the image; TESTS=tests/tables runs a part of it
@@ -72,6 +79,9 @@ image: ## build the scorer's container image; DEVICE=cuda for NVIDIA GPUs
 image-test: $(VENV)/installed ## build the image without a registry, and test what runs in it
 	$(BIN)/python -m pytest -m image --junitxml=build/image-tests.xml
 
+open-clip-test: $(VENV)/installed .open-clip/installed ## test checkpoints in open_clip's format
+	PYTHONPATH=.open-clip $(BIN)/python -m pytest -p tests.torchvision_operators -m open_clip --junitxml=build/open-clip-tests.xml tests/model
+
 cluster-test: $(VENV)/installed ## test what becomes of pods on a real Kubernetes cluster; CONTRIBUTING.md says how one is named
 	$(BIN)/python -m pytest -m cluster --junitxml=build/cluster-tests.xml $(if $(filter tests,$(TESTS)),tests/cluster,$(TESTS))
 
@@ -90,4 +100,4 @@ constraints: $(VENV)/installed ## write the installed versions to constraints.tx
 	mv constraints.new $(CONSTRAINTS)
 
 clean: ## remove the virtual environment and everything the demo and the tools made
-	rm -rf .venv .venv-* .azurite .cyclonedx .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .azurite .cyclonedx .open-clip .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

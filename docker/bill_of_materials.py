@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from clip_operator import __version__
 
 PACKAGE = "airflow-clip-operator"
+LEFT_OUT = {"open-clip"}  # the extra that is installed beside the environment, as the Makefile has it
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
@@ -57,8 +58,8 @@ def of_environment(tool: Path) -> dict[str, Any]:
 
 
 def needs() -> dict[str, set[str]]:
-    """Return the packages that this one needs with all its extras, by name, and which others each of them needs."""
-    extras = {PACKAGE: set(distribution(PACKAGE).metadata.get_all("Provides-Extra", []))}
+    """Return the packages that this one needs with its extras, by name, and which others each of them needs."""
+    extras = {PACKAGE: set(distribution(PACKAGE).metadata.get_all("Provides-Extra", [])) - LEFT_OUT}
     needed: dict[str, set[str]] = {}
     to_look_at = [PACKAGE]
     while to_look_at:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ class Resizing:
     :param resample: Pillow's number of the filter.
     :param crop: width and height in pixels of the centre crop; None for none.
     :param onto_white: lay an image in which one colour is transparent onto white first.
+    :param crop_to_even: where the crop cannot stand in the middle, it begins at the even one of the two pixels beside
+        it, as torchvision's; else at the first.
     """
 
     shortest_edge: int | None
@@ -30,6 +32,7 @@ class Resizing:
     resample: int
     crop: tuple[int, int] | None
     onto_white: bool
+    crop_to_even: bool = False
 
     @property
     def side(self) -> int | None:
@@ -48,15 +51,19 @@ class Resizing:
             image = _onto_white(image)
         size = self._resized(*image.size)
         if self.crop is not None and size[0] * size[1] > _PIXELS_MADE_WHOLE:
-            image = _resized_middle(image, size, self.crop, self.resample)
+            image = _resized_middle(image, size, self.crop, self._start, self.resample)
         elif size != image.size:
             image = image.resize(size, self.resample)
         if self.crop is not None and self.crop != image.size:
             width, height = self.crop
             # Negative where the image is smaller than the crop, and then Pillow fills up with zeros.
-            left, top = (image.width - width) // 2, (image.height - height) // 2
+            left, top = self._start(image.width - width), self._start(image.height - height)
             image = image.crop((left, top, left + width, top + height))
         return image
+
+    def _start(self, excess: int) -> int:
+        """Return at which pixel of a side the crop begins, by how many more the image has."""
+        return round(excess / 2) if self.crop_to_even else excess // 2
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height that an image of this width and height is resized to."""
@@ -66,24 +73,27 @@ class Resizing:
         return self.size or (width, height)
 
 
-def _resized_middle(image: Image.Image, size: tuple[int, int], crop: tuple[int, int], resample: int) -> Image.Image:
+def _resized_middle(
+    image: Image.Image, size: tuple[int, int], crop: tuple[int, int], start: Callable[[int], int], resample: int
+) -> Image.Image:
     """Return what a crop keeps of the longer side of a resized image, and all of the shorter one.
 
     Pillow resizes rows first and then columns, each one by itself, so that the pixels are the same whichever of them
     are there at once.
 
     :param size: the width and height in pixels of the whole.
+    :param start: gives the pixel at which the crop begins, by how many more the whole has.
     """
     from PIL import Image
 
     if size[1] > size[0]:
         image = image.resize((size[0], image.height), resample)
-        middle, top = Image.new("RGB", (size[0], crop[1])), (size[1] - crop[1]) // 2
+        middle, top = Image.new("RGB", (size[0], crop[1])), start(size[1] - crop[1])
         for left, right in _strips(size[0], size[1]):
             strip = image.crop((left, 0, right, image.height)).resize((right - left, size[1]), resample)
             middle.paste(strip.crop((0, top, right - left, top + crop[1])), (left, 0))
         return middle
-    middle, left = Image.new("RGB", (crop[0], image.height)), (size[0] - crop[0]) // 2
+    middle, left = Image.new("RGB", (crop[0], image.height)), start(size[0] - crop[0])
     for top, bottom in _strips(image.height, size[0]):
         strip = image.crop((0, top, image.width, bottom)).resize((size[0], bottom - top), resample)
         middle.paste(strip.crop((left, 0, left + crop[0], bottom - top)), (0, top))

@@ -123,6 +123,22 @@ def save_chinese_clip(folder: Path) -> None:
     _save(folder, transformers.ChineseCLIPModel(config), tokenizer, processor)
 
 
+def save_metaclip_2(folder: Path) -> None:
+    """MetaCLIP 2: CLIP with the multilingual tokenizer of XLM-V, pooled at its end-of-text token."""
+    tokenizer = _unigram_tokenizer()
+    text = {
+        **TOWER,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = transformers.MetaClip2Config(text_config=text, vision_config=_vision(), projection_dim=16)
+    processor = transformers.CLIPImageProcessorPil(**_sizes(crop=True))
+    _save(folder, transformers.MetaClip2Model(config), tokenizer, processor)
+
+
 FAMILIES: dict[str, tuple[Callable[[Path], None], int]] = {
     "clip": (save_clip, 77),
     "long-clip": (save_long_clip, 248),
@@ -133,6 +149,7 @@ FAMILIES: dict[str, tuple[Callable[[Path], None], int]] = {
     "siglip2": (save_siglip2, 24),
     "altclip": (save_altclip, 32),
     "chinese-clip": (save_chinese_clip, 40),
+    "metaclip-2": (save_metaclip_2, 77),
 }
 """How each is saved, and how many tokens of a text it reads, special ones included."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
+from clip_operator.errors import JobError
 from clip_operator.model import choose_device, load_encoder
 from tests.model.conftest import Find
 from tests.model.families import TOWER
@@ -22,11 +24,11 @@ NARROW = {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1}
 CONFIGURATIONS: dict[str, Any] = {
     "aimv2": (transformers.Aimv2Config, VISION, {"projection_dim": 16}),
     "align": (transformers.AlignConfig, NARROW, {"projection_dim": 32}),
+    "blip": (transformers.BlipConfig, VISION, {"projection_dim": 16}),
     "clipseg": (transformers.CLIPSegConfig, VISION, {"projection_dim": 16}),
     "groupvit": (
         transformers.GroupViTConfig, {**VISION, **GROUPS}, {"projection_dim": 16, "projection_intermediate_dim": 16}
     ),
-    "metaclip_2": (transformers.MetaClip2Config, VISION, {"projection_dim": 16}),
     "owlv2": (transformers.Owlv2Config, VISION, {"projection_dim": 16}),
     "owlvit": (transformers.OwlViTConfig, VISION, {"projection_dim": 16}),
     "tipsv2": (transformers.Tipsv2Config, {k: v for k, v in VISION.items() if k != "intermediate_size"}, {}),
@@ -61,3 +63,50 @@ def test_a_rarer_family_is_loaded_as_transformers_loads_it(find: Find, checkpoin
     found = encoder.encode_texts(encoder.tokenize(["a red circle"])), encoder.encode_images([encoder.preprocess(image)])
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.allclose(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=1e-5)
+
+
+def refusal(find: Find, folder: Path) -> str:
+    with pytest.raises(JobError) as caught:
+        load_encoder(find(folder), choose_device("cpu"), "fp32")
+    return str(caught.value)
+
+
+OTHERS = (
+    "blip-2", "bridgetower", "clap", "clip_text_model", "clip_vision_model", "clvp", "colpali", "colqwen2", "flava",
+    "git", "instructblip", "jina_embeddings_v3", "llava", "lxmert", "pe_video", "qwen2_vl", "sam3", "videoprism",
+    "vilt", "visual_bert", "xclip",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_what_is_no_pair_of_towers_for_images_and_texts_is_refused_by_its_name(
+    find: Find, checkpoint_folder: Path, model_type: str
+) -> None:
+    """X-CLIP, VideoPrism and PE Video embed videos, and CLAP sounds; most of the others read both at once."""
+    assert model_type in transformers.models.auto.configuration_auto.CONFIG_MAPPING
+    (checkpoint_folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    assert f"is a '{model_type}' model, not one of the CLIP family" in refusal(find, checkpoint_folder)
+
+
+@pytest.mark.parametrize("model_type", ["jina_clip", "evaclip"])
+def test_a_family_whose_code_comes_with_the_checkpoint_is_refused_by_its_name(
+    find: Find, checkpoint_folder: Path, model_type: str
+) -> None:
+    content = {"model_type": model_type, "auto_map": {"AutoModel": "modeling.Model"}}
+    (checkpoint_folder / "config.json").write_text(json.dumps(content))
+    message = refusal(find, checkpoint_folder)
+    assert f"model_type is '{model_type}', which transformers does not know, and a checkpoint's own code" in message
+
+
+@pytest.mark.parametrize(
+    "task", ["BlipForImageTextRetrieval", "BlipForConditionalGeneration", "BlipForQuestionAnswering"]
+)
+def test_a_blip_of_another_task_lacks_the_projections_of_its_embeddings(
+    find: Find, checkpoint_folder: Path, task: str
+) -> None:
+    torch.manual_seed(3)
+    config = transformers.BlipConfig(text_config=dict(TEXT), vision_config=dict(VISION), projection_dim=16)
+    getattr(transformers, task)(config).save_pretrained(checkpoint_folder)
+    message = refusal(find, checkpoint_folder)
+    assert "the checkpoint lacks" in message
+    assert "weights of BlipModel" in message

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 
 _LIBRARIES = ("airflow-clip-operator", "torch", "transformers", "tokenizers", "pillow", "numpy", "pyarrow")
+_OF_EXTRAS = ("open_clip_torch", "timm", "torchvision")
 
 
 def library_versions() -> dict[str, str]:
-    """Return the version of each library by its name."""
-    return {name: _version(name) for name in _LIBRARIES}
+    """Return the version of each library by its name; of those that only some install, of what is installed."""
+    versions = {name: _version(name) for name in _LIBRARIES}
+    for name in _OF_EXTRAS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _version(name: str) -> str:

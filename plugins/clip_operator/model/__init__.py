@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from clip_operator.errors import JobError
+
 if TYPE_CHECKING:
     from clip_operator.model.checkpoint import Checkpoint, find_checkpoint
     from clip_operator.model.device import Device, choose_device
@@ -40,4 +42,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except RuntimeError as error:  # which torchvision raises where it is installed and was built for another torch
+        raise JobError(
+            f"the libraries that run models cannot be imported: {' '.join(str(error).split())[:300]}; where "
+            "torchvision is installed, it has to be the one that was built for the torch beside it"
+        ) from None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_operator.errors import JobError
+from clip_operator.model.formats import FORMATS, Format, choose_format
 from clip_operator.model.json_file import byte_limit
 from clip_operator.storage.local import path_of
 from clip_operator.storage.uri import display, name_of, scheme_of
@@ -26,10 +27,8 @@ log = logging.getLogger(__name__)
 
 _BUILTIN = Path(__file__).parent / "builtin"
 
-# What transformers reads of a checkpoint. Other weights (TensorFlow, Flax, ONNX) and subfolders stay where they are.
+# What is read of a checkpoint beside its weights. Other frameworks' weights, and subfolders, stay where they are.
 _CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
-_SAFETENSORS = ("model.safetensors", "model-*.safetensors")
-_PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -46,6 +45,7 @@ class Checkpoint:
     :param files: those files' names, with the size and the time of change in nanoseconds that each had before it was
         read for the digest.
     :param weights: the names of those among them that hold the weights.
+    :param format: how it is saved, and so by which library it is loaded.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Checkpoint:
     digest: str
     files: Mapping[str, tuple[int, int] | None]
     weights: tuple[str, ...]
+    format: Format
 
     @property
     def safetensors(self) -> bool:
@@ -103,17 +104,18 @@ def find_checkpoint(name: str, revision: str | None, storage: Storage) -> Checkp
 
 def _open(name: str, source: str, folder: Path, revision: str | None = None) -> Checkpoint:
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    weights = _select_weights(names)
-    if "config.json" not in names or not weights:
-        missing = "weights (model.safetensors or pytorch_model.bin)" if "config.json" in names else "config.json"
+    format, weights = choose_format(names)
+    if format.configuration not in names or not weights:
+        missing = format.missing if format.configuration in names else format.configuration
         raise JobError(
             f"model {display(name)!r}: {folder} holds no {missing}; it has {', '.join(names[:10]) or 'no files'}"
         )
+    format.check_installed(display(name))
     decisive = [n for n in names if n in weights or any(fnmatchcase(n, p) for p in _CONFIGURATION)]
     for file in decisive:
         _check_file(display(name), folder, file, file in weights)
     files = {file: _version(folder / file) for file in decisive}
-    checkpoint = Checkpoint(name, source, folder, revision, _digest(folder, decisive), files, tuple(weights))
+    checkpoint = Checkpoint(name, source, folder, revision, _digest(folder, decisive), files, tuple(weights), format)
     if not checkpoint.safetensors:
         log.warning(
             "Model %s has no safetensors weights; loading %s with weights only (no code in it is run). "
@@ -152,15 +154,6 @@ def _version(file: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _select_weights(names: Iterable[str]) -> list[str]:
-    """Return the weight files to load: safetensors if there are any, else pickled ones, else none."""
-    for patterns in (_SAFETENSORS, _PICKLED):
-        found = sorted(n for n in names if any(fnmatchcase(n, p) for p in patterns))
-        if found:
-            return found
-    return []
-
-
 def _digest(folder: Path, names: Iterable[str]) -> str:
     whole = hashlib.sha256()
     for name in names:
@@ -179,7 +172,9 @@ def _fetch(name: str, storage: Storage) -> Path:
     prefix = name.rstrip("/") + "/"
     found = {info.uri[len(prefix) :]: info for info in storage.list(prefix)}
     names = [n for n in found if "/" not in n]
-    weights = _select_weights(names)
+    format, weights = choose_format(names)
+    if weights:
+        format.check_installed(display(name))
     wanted = [*weights, *(n for n in names if any(fnmatchcase(n, p) for p in _CONFIGURATION))]
     if not wanted:
         raise JobError(
@@ -222,6 +217,20 @@ def _publish(target: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _fetch_first_weights(name: str, fetch: Callable[[tuple[str, ...]], Path]) -> Path:
+    """Fetch a checkpoint with the weights that are taken of it, and no others, and return its folder."""
+    folder = fetch(())
+    for format in FORMATS:
+        if not (folder / format.configuration).is_file():
+            continue
+        format.check_installed(display(name))
+        for patterns in format.weights:
+            folder = fetch(patterns)
+            if format.select_weights(path.name for path in folder.iterdir()):
+                return folder
+    return folder
+
+
 def _fetch_from_hub(name: str, revision: str | None, tried: str) -> tuple[Path, str]:
     """Return the folder of the hub's snapshot and its commit."""
     from huggingface_hub import snapshot_download
@@ -240,9 +249,7 @@ def _fetch_from_hub(name: str, revision: str | None, tried: str) -> tuple[Path, 
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
     try:
-        folder = fetch(_SAFETENSORS)
-        if not _select_weights(path.name for path in folder.iterdir()):
-            folder = fetch(_PICKLED)
+        folder = _fetch_first_weights(name, fetch)
     except GatedRepoError:
         why = "the model is gated: accept its terms at the hub and set HF_TOKEN"
     except RepositoryNotFoundError:

@@ -63,7 +63,10 @@ def read_configuration(path: Path) -> PreTrainedConfig:
     found = read_object(path)
     model_type = found.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-        raise UnfitFile(f"config.json: model_type is {abridged(model_type)}, which transformers does not know")
+        raise UnfitFile(
+            f"config.json: model_type is {abridged(model_type)}, which transformers does not know, and a checkpoint's "
+            "own code is not run"
+        )
     if model_type not in FAMILIES:
         raise NotOfTheFamily(model_type)
     for name in _NOT_SUPPORTED:

@@ -79,6 +79,7 @@ class ClipEncoder:
         self._preprocessing = choose_preprocessing(image_processor, self._device)
         self._precision = precision
         self._max_tokens = _max_text_tokens(model.config, tokenizer)
+        self._long_text: int = getattr(tokenizer, "long_text", _LONG_TEXT)
         # CLIP's text tower is causal or masked, so padding past the longest text of a batch changes nothing. SigLIP
         # attends to its padding and was trained with all of it.
         self._pads_to_maximum = str(model.config.model_type).startswith("siglip")
@@ -148,7 +149,7 @@ class ClipEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of texts, those that are too long cut at the model's own length."""
-        texts = [self._beginning(text) if len(text) > _LONG_TEXT else text for text in texts]
+        texts = [self._beginning(text) if len(text) > self._long_text else text for text in texts]
         batch = self._tokenizer(texts, truncation=True, max_length=self._max_tokens)
         if batch.encodings is not None:  # the fast tokenizers keep what they cut off
             truncated = [bool(encoding.overflowing) for encoding in batch.encodings]
@@ -162,7 +163,7 @@ class ClipEncoder:
 
         Tokenizers take their time and memory for what will be cut off, too: a minute and 9 GB for 10 MB of emoji.
         """
-        length = _LONG_TEXT
+        length = self._long_text
         while length < len(text):
             # Where it breaks off, the last tokens may be others; those that are read are far from there. How many
             # characters they take cannot be known beforehand: runs of white space may be dropped.

@@ -55,14 +55,16 @@ def _check_sides(where: str, value: Any) -> None:
         whole_number(f"{where}.{side}".rstrip("."), length, 1, _MOST_PIXELS_OF_A_SIDE)
 
 
-def _check_mean(where: str, value: Any) -> None:
+def check_mean(where: str, value: Any) -> None:
+    """Raise :class:`UnfitFile` unless it is a number, or one for each channel."""
     for channel in _channels(where, value):
         if isinstance(channel, bool) or not isinstance(channel, (int, float)):
             raise UnfitFile(f"{where} is {abridged(channel)}, and has to be a number")
         check_finite(where, channel)
 
 
-def _check_deviation(where: str, value: Any) -> None:
+def check_deviation(where: str, value: Any) -> None:
+    """Raise :class:`UnfitFile` unless it is a number above 0, or one for each channel."""
     for channel in _channels(where, value):
         _check_above_zero(where, channel)
 
@@ -90,8 +92,8 @@ _FIELDS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(_FLAGS, _check_flag),
     **dict.fromkeys(("size", "crop_size", "pad_size"), _check_sides),
     **dict.fromkeys(("rescale_factor", "crop_pct"), _check_above_zero),
-    "image_mean": _check_mean,
-    "image_std": _check_deviation,
+    "image_mean": check_mean,
+    "image_std": check_deviation,
     "resample": _check_within(_FILTERS, least=0),
     "patch_size": _check_within(_MOST_PIXELS_OF_A_SIDE),
     "max_num_patches": _check_within(_MOST_PATCHES),

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import logging
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from clip_operator.errors import JobError
 from clip_operator.model.batch_size import automatic_batch_size
-from clip_operator.model.configuration import NotOfTheFamily, read_configuration
+from clip_operator.model.configuration import NotOfTheFamily
 from clip_operator.model.cpu_memory import keep_freed_memory
 from clip_operator.model.encoder import ClipEncoder
+from clip_operator.model.formats import OPEN_CLIP, TRANSFORMERS
 from clip_operator.model.json_file import UnfitFile
+from clip_operator.model.open_clip_loading import load_open_clip
 from clip_operator.model.packed_linear import can_pack, pack, unpack
+from clip_operator.model.parts import Parts
 from clip_operator.model.sealed import sealed
-from clip_operator.model.weights import NotOnlyWeights, check_layers, check_pickles, check_room
+from clip_operator.model.transformers_loading import load_transformers
+from clip_operator.model.weights import NotOnlyWeights
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from clip_operator.model.checkpoint import Checkpoint
     from clip_operator.model.device import Device
     from clip_operator.request import Precision
@@ -34,14 +35,7 @@ log = logging.getLogger(__name__)
 _PACKING_TOLERANCE = 2e-6
 
 
-class _Parts(NamedTuple):
-    """What a checkpoint holds, by transformers' own classes."""
-
-    model: Any
-    loading: dict[str, Any]
-    """Transformers' report of the weights that were missing, or had another shape."""
-    tokenizer: Any
-    image_processor: Any
+_LOADERS = {TRANSFORMERS: load_transformers, OPEN_CLIP: load_open_clip}
 
 
 def load_encoder(
@@ -93,13 +87,13 @@ def load_encoder(
     return encoder
 
 
-def _load_parts(checkpoint: Checkpoint) -> _Parts:
+def _load_parts(checkpoint: Checkpoint) -> Parts:
     progress_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     folder = checkpoint.path
     try:
         with sealed(checkpoint) as folder:
-            parts = _load_sealed(checkpoint, folder)
+            parts = _LOADERS[checkpoint.format](checkpoint, folder)
         checkpoint.check_unchanged()
         return parts
     except JobError:
@@ -133,43 +127,14 @@ def _is_failure(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
-def _load_sealed(checkpoint: Checkpoint, folder: Path) -> _Parts:
-    # Local files only, and never code from the checkpoint.
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    weights = [folder / name for name in checkpoint.weights]
-    config = read_configuration(checkpoint.path / "config.json")
-    if checkpoint.safetensors:
-        check_layers(config, weights)
-    else:
-        check_pickles(weights)
-    with torch.device("meta"):
-        check_room(AutoModel.from_config(config), weights)
-    model, loading = AutoModel.from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=checkpoint.safetensors,
-        weights_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, with their names
-        **options,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **options)
-    # The torchvision processor gives other pixels than the original PIL one; name the one that is meant.
-    image_processor = AutoImageProcessor.from_pretrained(folder, config=config, backend="pil", **options)
-    return _Parts(model, loading, tokenizer, image_processor)
-
-
-def _check_complete(parts: _Parts, checkpoint: Checkpoint) -> None:
+def _check_complete(parts: Parts, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint that transformers loads with only a warning and fills up with random or empty parts."""
-    absent = sorted(parts.loading["missing_keys"])
-    if absent:
+    if absent := sorted(parts.missing):
         raise JobError(
             f"model {checkpoint.name!r}: the checkpoint lacks {len(absent)} weights of {type(parts.model).__name__} "
             f"({', '.join(absent[:3])}, …), so its scores would be random"
         )
-    mismatched = parts.loading["mismatched_keys"]
-    if mismatched:
+    if mismatched := parts.mismatched:
         key, found, expected = min(mismatched)
         raise JobError(
             f"model {checkpoint.name!r}: {len(mismatched)} weights do not fit config.json, such as {key}, which "

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(nn.Linear):
     """The same product as ``nn.Linear``, in float32, by oneDNN instead of MKL.
 
     PyTorch gives float32 products on the CPU to MKL, which on some of AMD's processors uses half of the vector width
@@ -19,15 +19,16 @@ class PackedLinear(nn.Module):
     """
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # makes no weights, as nn.Linear's would
         self.in_features = linear.in_features
         self.out_features = linear.out_features
         self.bias = linear.bias
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        # Under nn.Linear's name, since open_clip's models ask it for its type. They also ask what is an nn.Linear.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return ``values @ weight.T + bias``: float32 [..., in_features] → float32 [..., out_features]."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, self._weight, self.bias, "none", [], "")
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, self.weight, self.bias, "none", [], "")
         return product
 
 

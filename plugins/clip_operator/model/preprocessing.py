@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,13 +46,24 @@ class Preprocessing(Protocol):
         """Return the model's inputs by name, on its device, each with a row for an image."""
 
 
+@runtime_checkable
+class StatedSteps(Protocol):
+    """An image processor that says itself what it does."""
+
+    def steps(self) -> tuple[Resizing, torch.Tensor]:
+        """Return its resize and crop, and the float32 value that each 8-bit one becomes, [3 * 256].
+
+        :raises ValueError: it does more, or other things.
+        """
+
+
 class DirectPreprocessing:
     """An image processor's resize and centre crop by Pillow alone; rescale and normalise for a whole batch at once.
 
     An image is prepared as uint8, [height, width, 3]: a quarter of the memory of the model's input, and made outside
     the interpreter's lock. The model's input is ``pixel_values``: float32, [images, 3, height, width].
 
-    :param image_processor: the checkpoint's own, of transformers' Pillow backend.
+    :param image_processor: the checkpoint's own, of transformers' Pillow backend, or one that states its steps.
     :param device: where the model is.
     :raises ValueError: it does more, or other things, than this class can.
     """
@@ -60,10 +71,9 @@ class DirectPreprocessing:
     name = "direct"
 
     def __init__(self, image_processor: Any, device: torch.device) -> None:
-        _check_steps(image_processor)
-        self.resizing = _resizing(image_processor)
+        self.resizing, table = _steps(image_processor)
         self._device = device
-        self._table = _model_values(image_processor).to(device)
+        self._table = table.to(device)
         self._first_rows = torch.arange(0, 3 * _LEVELS, _LEVELS, dtype=torch.int32, device=device).view(3, 1, 1)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -123,6 +133,14 @@ def choose_preprocessing(image_processor: Any, device: torch.device) -> Preproce
         )
         return as_it_is
     return direct
+
+
+def _steps(image_processor: Any) -> tuple[Resizing, torch.Tensor]:
+    """Return an image processor's resize and crop, and the table of :func:`_model_values`."""
+    if isinstance(image_processor, StatedSteps):
+        return image_processor.steps()
+    _check_steps(image_processor)
+    return _resizing(image_processor), _model_values(image_processor)
 
 
 def _check_steps(image_processor: Any) -> None:

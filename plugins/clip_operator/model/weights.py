@@ -6,7 +6,7 @@ import json
 import math
 import pickletools
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -98,28 +98,28 @@ def check_index(path: Path, weights: Iterable[str]) -> dict[str, Any]:
     return {"metadata": {}, "weight_map": places}
 
 
-def check_room(model: torch.nn.Module, weights: Iterable[Path]) -> None:
+def check_room(name: str, model: torch.nn.Module, weights: Iterable[Path]) -> None:
     """Refuse a model that is larger than its weights, before memory is allocated for it.
 
+    :param name: of the file that describes it.
     :param model: on the meta device.
-    :raises UnfitFile: config.json describes more numbers than the files hold.
+    :raises UnfitFile: that file describes more numbers than the weights hold.
     """
     held = sum(_numbers(path) for path in weights)
     described = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     if described > 2 * held + _ROOM_FOR_ABSENT_WEIGHTS:
-        raise UnfitFile(f"config.json describes a model of {described:,} numbers, and its weights hold {held:,}")
+        raise UnfitFile(f"{name} describes a model of {described:,} numbers, and its weights hold {held:,}")
 
 
-def check_layers(config: Any, weights: Iterable[Path]) -> None:
+def check_layers(layers: Mapping[str, int], weights: Iterable[Path]) -> None:
     """Refuse more layers than there are tensors, before any is made.
 
-    :param config: the model's configuration, as transformers has it.
+    :param layers: how many the model has, by the field that says so.
     """
     held = sum(len(read_header(path)) for path in weights)
-    for name in ("text_config", "vision_config"):
-        layers = getattr(getattr(config, name), "num_hidden_layers", 0)
-        if layers > held:
-            raise UnfitFile(f"config.json: {name}.num_hidden_layers is {layers}, and the weights are {held} tensors")
+    for where, number in layers.items():
+        if number > held:
+            raise UnfitFile(f"{where} is {number}, and the weights are {held} tensors")
 
 
 def _numbers(path: Path) -> int:
