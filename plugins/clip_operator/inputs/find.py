@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 from clip_operator.dialect import USUAL, Dialect
 from clip_operator.errors import RequestError
+from clip_operator.inputs.delta import live_files
 from clip_operator.inputs.input import Input
 from clip_operator.inputs.json_content import as_it_is
 from clip_operator.inputs.listing import WILDCARDS, files_in_folder, files_matching, one_type_of
@@ -57,6 +58,8 @@ def _found(storage: Storage, uri: str) -> Input:
 
         return find_dataset(uri)
     if uri.endswith("/"):
+        if (table := live_files(storage, uri)) is not None:
+            return _many(storage, uri, *table)
         files = files_in_folder(storage, uri)
         return _many(storage, uri, files, partitions_of(uri, files))
     if WILDCARDS.search(uri):

@@ -13,6 +13,9 @@ _LIVE_ROWS = {
     "Apache Hudi": "Spark",
     "Apache Iceberg": 'load_table("…").scan().to_arrow_batch_reader() of the package pyiceberg',
 }
+_OR_ELSE = {
+    "Delta Lake": "Name the folder that the log stands in, with the extra delta installed where this runs. Or else: "
+}
 _LOGS = {
     "Delta Lake": re.compile(r"(.*/)?_delta_log/.+", re.DOTALL),
     "Apache Hudi": re.compile(r"(.*/)?\.hoodie/.+", re.DOTALL),
@@ -32,8 +35,8 @@ def check_no_log(folder: str, info: ObjectInfo) -> None:
         if log.fullmatch(inner):
             raise JobError(
                 f"{display(folder)} holds a table of {kind}: which of its files, and which rows of these, are live is "
-                f"told by its log, {display(info.uri)}, which is not read here. Write the live rows to Parquet files "
-                f"in a folder of their own, with {_LIVE_ROWS[kind]}, and read that"
+                f"told by its log, {display(info.uri)}, which is not read here. {_OR_ELSE.get(kind, '')}Write the live "
+                f"rows to Parquet files in a folder of their own, with {_LIVE_ROWS[kind]}, and read that"
             )
 
 
