@@ -92,6 +92,15 @@ def test_bytes_that_are_no_image_are_unreadable(data: bytes, refused: Refusal) -
     refused(Reason.IMAGE_UNREADABLE, decode, data, LIMIT)
 
 
+@pytest.mark.parametrize("start", [b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"], ids=["bare", "in a box"])
+def test_jpeg_xl_is_refused_by_name(start: bytes, loader: ImageLoader) -> None:
+    with (
+        pytest.raises(RowError, match="the image is a JPEG XL file, which is not read; convert it"),
+        loader.decode(start + bytes(range(1, 200))),
+    ):
+        pass
+
+
 def test_what_the_caller_raises_is_not_said_of_the_image(loader: ImageLoader) -> None:
     with pytest.raises(ZeroDivisionError), loader.decode(FILES["jpeg"]):
         raise ZeroDivisionError

@@ -19,6 +19,9 @@ from clip_operator.images.orientation import turned
 if TYPE_CHECKING:
     from PIL import Image
 
+# Its plugin for Pillow decodes all of a file when it is opened, before a limit can be asked.
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+
 # Where every image comes to the same size, memory and time are bounded by the longer side alone.
 _MAX_ASPECT_RATIO, _MAX_ASPECT_RATIO_TO_ONE_SIZE = 200, 1000
 
@@ -46,9 +49,10 @@ def open_image(
         try:
             image = Image.open(BytesIO(data), formats=formats)
         except UnidentifiedImageError:
-            raise RowError(
-                Reason.IMAGE_UNREADABLE, f"the {len(data):,} bytes are not an image in {', '.join(formats)} format"
-            ) from None
+            problem = f"the {len(data):,} bytes are not an image in {', '.join(formats)} format"
+            if data.startswith(_JPEG_XL):
+                problem = "the image is a JPEG XL file, which is not read; convert it, to JPEG where it was made of one"
+            raise RowError(Reason.IMAGE_UNREADABLE, problem) from None
     width, height = image.size
     _check_shape(image.size, max_pixels, _MAX_ASPECT_RATIO_TO_ONE_SIZE if to_one_size else _MAX_ASPECT_RATIO)
     if at_least is not None:
