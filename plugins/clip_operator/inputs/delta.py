@@ -127,7 +127,7 @@ def _type_of(values: Sequence[object]) -> AddedType:
     return AddedType.INT64 if known and integers else AddedType.STRING
 
 
-def _value(value: Any, column_type: AddedType) -> AddedValue:
-    if value is None or column_type is AddedType.INT64:
-        return value  # type: ignore[no-any-return]
+def _value(value: object, column_type: AddedType) -> AddedValue:
+    if value is None or (column_type is AddedType.INT64 and isinstance(value, int)):
+        return value
     return str(value).lower() if isinstance(value, bool) else str(value)
