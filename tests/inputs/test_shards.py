@@ -270,7 +270,7 @@ def test_a_shard_of_a_text_reads_its_own_bytes_and_at_most_a_header(s3: S3, tmp_
     with faulty_store(s3.store.endpoint_url, []) as proxy:
         local = find_input(through(proxy, s3), uri).fetch(tmp_path, shards[4])
         assert len(rows_in(local)) == 30
-        header = 0 if ending == "jsonl" else 256 << 10  # or the start, which tells what kind of JSON it is
+        header = {"jsonl": 0, "json": 64 << 10, "csv": 256 << 10}[ending]  # of JSON the start, which tells its kind
         assert shards[4].stop - shards[4].start <= bytes_asked_for(proxy) <= shards[4].stop - shards[4].start + header
 
 

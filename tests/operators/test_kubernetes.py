@@ -89,7 +89,7 @@ def test_a_pod_writes_the_same_bytes_and_hands_on_the_same_xcoms_as_local_mode(
     assert ti.xcoms["summary"]["rows"]["scored"] == 60
     assert ti.xcoms["manifest"] == {"uri": f"{output_of(ti)}.manifest.json", "aws_conn_id": "store"}
     assert own_manifest(ti, s3).request.requested_by == ti.requester
-    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert cluster.pods() == []
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -222,7 +222,7 @@ def test_the_pods_own_error_is_the_tasks(task: Callable[..., TaskInstance], clus
         with pytest.raises(AirflowException, match=r"^model '/no/model' not found; tried the local folder"):
             ti.next_try().run()
         assert nothing_was_written(ti, s3)
-    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert cluster.pods() == []
 
 
 def test_a_request_that_cannot_be_carried_out_is_not_tried_again_and_has_no_pod(
@@ -309,7 +309,7 @@ def test_a_pod_out_of_memory_says_so_and_suggests_a_smaller_batch(
     with pytest.raises(AirflowException, match=words) as failure:
         running.result(60)
     assert may_be_tried_again(failure.value)
-    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert cluster.pods() == []
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -338,7 +338,7 @@ def test_a_pod_that_no_node_takes_says_what_is_lacking(
     ti = task({"schedule_timeout_seconds": 1, "container_resources": {"limits": {"nvidia.com/gpu": 8}}})
     with pytest.raises(AirflowException, match=r"no node took the pod \S+ in 1 s: .*Insufficient nvidia.com/gpu"):
         ti.next_try().run()
-    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert cluster.pods() == []
 
 
 def test_a_kubernetes_secret_that_is_not_there_is_named(
@@ -508,7 +508,7 @@ def test_a_worker_that_is_killed_leaves_a_pod_that_the_next_try_goes_on_with(
     assert running.result(60) == ["clip_score"]
     assert len(cluster.created) == 1
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
-    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert cluster.pods() == []
 
 
 def test_a_manifest_that_answers_another_request_is_no_success(task: Callable[..., TaskInstance]) -> None:
@@ -561,7 +561,7 @@ def test_two_tries_that_overlap_watch_one_pod_and_both_see_its_work(
     assert second.result(60) == zombie.result(60) == ["clip_score"]
     assert len(cluster.created) == 1
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
-    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert cluster.pods() == []
 
 
 @pytest.mark.every_airflow

@@ -193,7 +193,7 @@ def test_shards_in_pods_write_the_bytes_of_one_task_on_the_worker(
     code, log = airflow.test("shards_in_pods")
     assert code == 0, log[-6000:]
     assert len(cluster.created) == 3
-    cluster.wait_until(lambda seen: seen.pods() == [])
+    assert cluster.pods() == []
     assert airflow.bytes("pods/captions_step1.jsonl") == airflow.bytes("whole/captions_step1.jsonl")
     labels = [label for _, _, label in airflow.instances("shards_in_pods", "three.score")]
     assert [label and label.partition(",")[0] for label in labels] == ["1 of 3", "2 of 3", "3 of 3"]

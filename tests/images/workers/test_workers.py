@@ -7,12 +7,14 @@ import io
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import SimpleQueue
+from time import monotonic
 
 import boto3
 import pytest
@@ -330,3 +332,29 @@ def test_what_is_not_one_images_fault_is_the_jobs(s3: S3, caplog: pytest.LogCapt
     assert isinstance(task.error, JobError)
     assert not isinstance(task.error, AccessDenied)
     assert "the S3 credentials were refused" in str(task.error)
+
+
+class LateWaker:
+    """The end of a socket pair that lets the thread which it wakes come to its end first, if that may."""
+
+    def __init__(self, end: socket.socket, is_over: Callable[[], bool]) -> None:
+        self._end = end
+        self._is_over = is_over
+
+    def send(self, data: bytes) -> int:
+        self._end.send(data)
+        deadline = monotonic() + 1  # which a thread that has to wait for the lock lets pass
+        while not self._is_over() and monotonic() < deadline:
+            threading.Event().wait(0.01)
+        return self._end.send(data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._end, name)
+
+
+def test_the_thread_is_woken_however_soon_it_ends(tmp_path: Path) -> None:
+    """What wakes it is closed by it at its end, and must not be written to then."""
+    workers = workers_for(str(tmp_path))
+    workers._waker = LateWaker(workers._waker, lambda: not workers._thread.is_alive())  # type: ignore[assignment]
+    workers.close()
+    assert not workers._thread.is_alive()
