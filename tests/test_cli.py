@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import clip_operator
 from clip_operator.cli import main
 from clip_operator.operators.execution.log_lines import last_error
 from clip_operator.proof.manifest import parse_manifest
@@ -53,17 +54,90 @@ def test_flags_make_the_request_and_the_manifest_is_the_only_output(shapes_datas
     assert s3.store.secret_key not in stdout + stderr
 
 
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
 def test_every_field_of_the_request_has_a_flag_that_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["evaluate", "--help"])
-    told = "".join(capsys.readouterr().out.split())  # as wide as the terminal is
+    told = "".join(help_of(capsys, "evaluate").split())  # as wide as the terminal is
     for name, field in EvaluationRequest.model_fields.items():
         is_flag = name not in ("requested_by", "shard")
         assert ("--" + name.replace("_", "-") in told) == is_flag, name
-        assert ("".join((field.description or "").split()) in told) == is_flag, name
+        described = re.sub(r"\b(image_root|filtered_output)\b", as_flag, field.description or "")
+        assert ("".join(described.split()) in told) == is_flag, name
     assert "--report,--no-report" in told
     assert "--on-error{null,zero,fail}" in told
     assert "--image-hostsHOST[HOST...]" in told
+    assert "Default:67108864(64MiB)." in told
+
+
+def as_flag(name: re.Match[str]) -> str:
+    return "--" + name[0].replace("_", "-")
+
+
+def test_the_help_goes_from_what_everybody_needs_to_what_few_do_and_leaves_no_flag_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = help_of(capsys, "evaluate")
+    sections = re.findall(r"^(\S.*):$", told, re.MULTILINE)
+    assert sections[:3] == ["options", "what is read and written", "columns that are read"]
+    assert sections[-1] == "for programs"
+    assert "other" not in sections, "give the flags there a section"
+    assert all(len(line) < 80 for line in told.splitlines())
+    assert "openai/clip-vit-base-patch32" in told, "in one piece"
+
+
+def test_without_a_command_there_is_a_short_help_and_nothing_was_done() -> None:
+    code, stdout, stderr = run()
+    assert (code, stdout) == (2, "")
+    assert "usage: python -m clip_operator" in stderr
+    assert "\n    leftovers   show or remove" in stderr
+    assert len(stderr.splitlines()) < 25
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"clip-operator {clip_operator.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["evaluate", "--inptu", "a.jsonl", "--ouput=b.jsonl"], "did you mean --input and --output?"),
+        (["evaluate", "--ouput-key", "score"], "did you mean --output-key?"),
+        (["prune", "scores", "--max-byte-count", "5"], "did you mean --max-bytes?"),
+        (["leftovers", "a", "--xyz"], "unrecognized arguments: --xyz\n"),
+    ],
+)
+def test_a_flag_that_there_is_not_is_answered_by_the_one_that_is_like_it(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert hint in told
+    assert f"usage: clip-operator {arguments[0]} " in told
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["image_path", "a caption"], ['["image_path", "a caption"]'], ["['image_path', 'a caption']"]],
+)
+def test_names_are_given_as_words_or_as_a_list(names: list[str], shapes_dataset: Path, tmp_path: Path) -> None:
+    table = tmp_path / "no-header.csv"
+    table.write_text("images/00000.png,a green dot\n")
+    flags = ["--input", str(table), "--output", f"{tmp_path}/out.csv", "--image-root", str(shapes_dataset)]
+    columns = ["--column-names", *names, "--input-text-key", "a caption"]
+    code, stdout, stderr = run("evaluate", *flags, *columns, "--model", SHAPES)
+    assert code == 0, stderr
+    assert json.loads(stdout)["request"]["column_names"] == ["image_path", "a caption"]
+    assert (tmp_path / "out.csv").read_text().startswith("images/00000.png,a green dot,0.")
 
 
 def test_a_request_comes_as_json_from_a_file_or_standard_input(shapes_dataset: Path, tmp_path: Path) -> None:
@@ -79,7 +153,7 @@ def test_a_request_comes_as_json_from_a_file_or_standard_input(shapes_dataset: P
 @pytest.mark.parametrize(
     ("arguments", "stdin", "message"),
     [
-        (["--input", "a.jsonl"], "", "output: Field required"),
+        (["--input", "a.jsonl"], "", "the request is not valid: --output: Field required"),
         (["--input", "a.jsonl", "--output", "b.jsonl", "--on-error", "ignore"], "", "invalid choice: 'ignore'"),
         (["--request", "-"], "{", "Invalid JSON"),
         (["--request", "-"], '{"input": "a.jsonl", "output": "b.jsonl", "modle": "x"}', "modle: Extra inputs"),
@@ -286,7 +360,7 @@ def test_the_limits_for_single_reasons_are_given_as_pairs(shapes_dataset: Path, 
     assert "image_unreadable: 1 of the 64 rows (1.6 %), more than the 1 % of max_error_rates" in stderr
     code, _, stderr = run("evaluate", *flags, "--max-error-rates", "image_unreadabel=0.01")
     assert code == 2
-    assert "max_error_rates" in stderr
+    assert "--max-error-rates" in stderr
     assert "Traceback" not in stderr
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m clip_operator``. The pod and other interpreters run the job through it."""
+"""What the command line does: its commands, their exit codes, and what it says of errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
+from difflib import get_close_matches
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from clip_operator import __version__
+from clip_operator.cli.flags import FLAGS, HelpLines, add_request_flags, flag
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
 from clip_operator.logs import PlainLines
 from clip_operator.redaction import plain
@@ -21,21 +23,26 @@ from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.storage import Storage, display, refused
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from clip_operator.resume import Leftovers
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+
+_EXIT_CODES = "Exit codes: 0 done, 1 the job failed, 2 the request is wrong."
 
 log = logging.getLogger("clip_operator")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong.
+    """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong, or there is none.
 
     Logs go to standard error. Standard output carries one line, the manifest as JSON, or none if that is asked for.
     """
-    options = vars(_parser().parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        return WRONG_REQUEST
+    options = vars(parser.parse_args(words))
     # Of other libraries only warnings: at INFO, the hub's client logs every request.
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(PlainLines())
@@ -169,36 +176,62 @@ def _write_termination_log(path: Path, text: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Repeats no secret of a command line that it does not understand."""
+    """Says which flag may be meant, and repeats no secret of a command line that it does not understand."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """Refuse what is not known here, where the flags of the command are, and not in the parser above."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+            close = [match for each in flags for match in get_close_matches(each, self._option_string_actions, 1)]
+            hint = f"; did you mean {' and '.join(close)}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         super().error(plain(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m clip_operator", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    # Where the package is not installed, as in a plugins folder, there is no script.
+    program = (
+        "python -m clip_operator"
+        if Path(sys.argv[0]).parts[-2:] == ("clip_operator", "__main__.py")
+        else "clip-operator"
+    )
+    parser = _Parser(
+        prog=program,
+        description="Scores with CLIP how well each image of a data set agrees with its text, on this machine.",
+        epilog=f"for example:\n  {program} evaluate --input captions.jsonl --output scored.jsonl\n\n"
+        f"{program} COMMAND --help says more of a command.\n{_EXIT_CODES}",
+        formatter_class=HelpLines,
+    )
+    parser.add_argument("--version", action="version", version=f"clip-operator {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, title="commands", metavar="COMMAND")
     evaluate = commands.add_parser(
         "evaluate",
         help="score a step file and write the next one",
-        description="Score how well each row's image and text agree, and write the rows with their scores.",
-        epilog="Exit codes: 0 done, 1 the job failed, 2 the request is wrong.",
+        usage=f"{program} evaluate --input URI --output URI [flags]",
+        description="Score how well the image and the text of each row agree. Write the rows with their scores and, "
+        "beside them, a report and a manifest.",
+        epilog=_EXIT_CODES,
+        formatter_class=HelpLines,
         argument_default=argparse.SUPPRESS,  # what is not given is left to the request's own defaults
     )
-    evaluate.add_argument(
+    add_request_flags(evaluate)
+    programs = evaluate.add_argument_group("for programs")
+    programs.add_argument("--json", action="store_true", help="write the manifest as JSON on a terminal, too")
+    programs.add_argument("--quiet", action="store_true", help="do not write the manifest to standard output")
+    programs.add_argument(
         "--request", metavar="FILE", help="the whole request as JSON, from a file or from standard input (-)"
     )
-    evaluate.add_argument("--request-json", metavar="JSON", help="the whole request as JSON, right here")
-    evaluate.add_argument("--quiet", action="store_true", help="do not write the manifest to standard output")
-    evaluate.add_argument(
+    programs.add_argument("--request-json", metavar="JSON", help="the whole request as JSON, right here")
+    programs.add_argument(
         "--termination-log", metavar="FILE", help="write the error that ends the job there too, as Kubernetes wants it"
     )
-    for name, field in EvaluationRequest.model_fields.items():
-        if name not in _NOT_FLAGS:
-            evaluate.add_argument(_flag(name), **_flag_options(name, field))
     leftovers = commands.add_parser(
         "leftovers",
-        help="show what a run that died has left beside its output, and remove it",
+        help="show or remove what a run that died has left",
         description="Show the resume points, claims, shards that wait for a merge and unfinished uploads that stand "
         "beside outputs. The next try of "
         "the same work uses them and removes them when it is done, so remove them only if there will be none.",
@@ -207,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     leftovers.add_argument("--clean", action="store_true", help="remove it, if no run is at work there")
     prune = commands.add_parser(
         "prune",
-        help="remove what a score store holds and nobody has used for long",
+        help="remove from a score store what nobody has used for long",
         description="Remove the packs of scores that were written longest ago. One that is in use is written anew "
         "every week. Jobs may use the store meanwhile: they score what they do not find.",
     )
@@ -224,59 +257,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# The request's fields that no flag sets: who asks, and for which shard, is for Airflow to say.
-_NOT_FLAGS = ("requested_by", "shard")
-
-# What the help calls a flag's value, by the last word of its name; otherwise that word itself.
-_METAVARS = {
-    "buckets": "BUCKET",
-    "hosts": "HOST",
-    "input": "URI",
-    "key": "COLUMN",
-    "model": "NAME",
-    "names": "COLUMN",
-    "output": "URI",
-    "rate": "SHARE",
-    "rates": "REASON=SHARE",
-    "reuse": "URI",
-    "rewrite": "OLD=NEW",
-    "repairs": "REPAIR",
-    "root": "URI",
-    "size": "IMAGES",
-}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _flag_options(name: str, field: FieldInfo) -> dict[str, Any]:
-    """Return what argparse is to know of the flag of a field: its help, and how its value looks.
-
-    Whether the value is right is for the request to say.
-    """
-    default = "" if field.is_required() or field.default in (None, False, (), {}) else f" Default: {field.default}."
-    options = {"help": f"{field.description}{default}".replace("%", "%%")}
-    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
-    kind, *others = (kind for kind in kinds if kind is not NoneType)
-    if kind is bool:
-        return {**options, "action": argparse.BooleanOptionalAction if field.default else "store_true"}
-    if get_origin(kind) is Literal and not others:
-        return {**options, "choices": get_args(kind)}
-    word = name.rpartition("_")[2]
-    several = {"nargs": "+"} if get_origin(kind) is tuple else {}
-    return {**options, **several, "metavar": _METAVARS.get(word, word.upper())}
-
-
 def _request(options: Mapping[str, Any]) -> EvaluationRequest:
     given = dict(options)
     whole = given.keys() & {"request", "request_json"}
     if not whole:
-        return parse_request(given)
+        return parse_request(given, called=FLAGS)
     if len(given) > 1:
         whole_request, *others = sorted(given, key=lambda name: name not in whole)
-        flags = ", ".join(map(_flag, others))
-        raise RequestError(f"{_flag(whole_request)} holds the whole request, so it goes with no other flag ({flags})")
+        flags = ", ".join(map(flag, others))
+        raise RequestError(f"{flag(whole_request)} holds the whole request, so it goes with no other flag ({flags})")
     if "request_json" in given:
         return parse_request(str(given["request_json"]))
     if given["request"] == "-":
