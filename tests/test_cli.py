@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shutil
 import signal
@@ -20,7 +22,7 @@ from clip_operator.proof.manifest import parse_manifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import plan_shards
 from clip_operator.storage import Storage
-from tests.command_line import run
+from tests.command_line import run, run_on_terminal
 from tests.conftest import S3, SHAPES
 
 
@@ -138,6 +140,60 @@ def test_names_are_given_as_words_or_as_a_list(names: list[str], shapes_dataset:
     assert code == 0, stderr
     assert json.loads(stdout)["request"]["column_names"] == ["image_path", "a caption"]
     assert (tmp_path / "out.csv").read_text().startswith("images/00000.png,a green dot,0.")
+
+
+def test_at_a_terminal_a_person_is_told_what_came_of_it_and_where_it_is(shapes_dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", str(output), "--model", SHAPES]
+    kept = ["--min-score", "0.6", "--filtered-output", f"{tmp_path}/kept.jsonl"]
+    code, screen = run_on_terminal("evaluate", *flags, *kept, "--error-key", "why")
+    assert code == 0, screen
+    log, _, told = screen.partition("\n\nRows ")
+    assert log.index("Loading torch and the model builtin://shapes-clip …") < log.index("INFO: Model builtin:")
+    assert "Scored 60 of 64" not in log, "which is told now"
+    assert "WARNING: Row 14 has no score" in log
+    assert "100%|" in log, "the bar"
+    of_manifest = json.loads(Storage().read(f"{output}.manifest.json"))
+    lines = f"Rows {told}".splitlines()
+    assert lines[0] == "Rows        60 of 64 have a score (93.8 %)"
+    assert lines[1].startswith("No score    4: 1 image_not_found, 1 image_unreadable")
+    assert " ".join(told.split()).count("; column why") == 1
+    assert f"mean {of_manifest['scores']['mean']:.4f}, from " in told
+    assert f"\nAUC         {of_manifest['calibration']['auc']:.4f} (" in told
+    assert f"\nThreshold   {of_manifest['calibration']['threshold']:.4f}: " in told
+    assert f"\nKept        {of_manifest['filtered']['rows']} rows, which score 0.6000 or more" in told
+    assert lines[-3:] == [
+        f"            {tmp_path}/kept.jsonl",
+        f"Output      {output}",
+        f"Report      {output}.report.html",
+    ]
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
+
+
+def test_at_a_terminal_the_place_of_a_report_is_told_only_if_there_is_one(shapes_dataset: Path, tmp_path: Path) -> None:
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl", "--model", SHAPES]
+    code, screen = run_on_terminal("evaluate", *flags, "--no-report", columns=200)
+    assert (code, screen.splitlines()[-1]) == (0, f"Output      {tmp_path}/out.jsonl")
+    code, screen = run_on_terminal("evaluate", *flags, "--no-report")
+    assert "is complete already" in screen
+    assert screen.splitlines()[-1] == f"Output      {tmp_path}/out.jsonl"
+
+
+@pytest.mark.parametrize(("flag", "is_written"), [("--json", True), ("--quiet", False)])
+def test_the_manifest_is_had_at_a_terminal_too_or_nothing(
+    flag: str, is_written: bool, shapes_dataset: Path, tmp_path: Path
+) -> None:
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl", "--model", SHAPES]
+    code, screen = run_on_terminal("evaluate", *flags, flag)
+    assert code == 0, screen
+    assert (parse_manifest(screen.splitlines()[-1].encode()) is not None) == is_written
+    assert "\nOutput " not in screen
+    assert "INFO: Scored 60 of 64 rows" in screen
+
+
+def test_an_error_at_a_terminal_is_one_line(tmp_path: Path) -> None:
+    code, screen = run_on_terminal("evaluate", "--input", f"{tmp_path}/none.jsonl", "--output", f"{tmp_path}/out.jsonl")
+    assert (code, screen) == (1, f"ERROR: {tmp_path}/none.jsonl does not exist\n")
 
 
 def test_a_request_comes_as_json_from_a_file_or_standard_input(shapes_dataset: Path, tmp_path: Path) -> None:
@@ -272,21 +328,56 @@ def test_names_of_what_is_left_behind_forge_no_line(shapes_dataset: Path, tmp_pa
     assert stdout.splitlines()[0] == rf"{tmp_path}/a\nNothing is left behind\x1b[2K.jsonl (not complete)"
 
 
-def test_a_bug_is_told_in_one_line_and_its_traceback_forges_none(tmp_path: Path) -> None:
+def ending_with(error: str) -> list[str]:
+    """Return a command whose evaluation ends with an error that nobody has thought of."""
     script = (
         "import sys, types\n"
-        "def evaluate(*_, **__): raise ValueError('https://u:hush@h/x?sig=hush\\nERROR: forged')\n"
+        f"def evaluate(*_, **__): raise {error}\n"
         "sys.modules['clip_operator.job.evaluation'] = types.SimpleNamespace(evaluate=evaluate)\n"
         "from clip_operator.cli import main\n"
         "sys.exit(main(['evaluate', '--input', 'a.jsonl', '--output', 'b.jsonl']))\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    return [sys.executable, "-c", script]
+
+
+BUG = "ValueError('https://u:hush@h/x?sig=hush\\nERROR: forged')"
+
+
+def test_a_bug_is_told_in_one_line_and_its_traceback_forges_none(tmp_path: Path) -> None:
+    ended = subprocess.run(ending_with(BUG), capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == 1
     lines = ended.stderr.splitlines()
     assert lines[0] == r"ERROR: ValueError: https://h/x?…\nERROR: forged"
     assert "Traceback (most recent call last):" in ended.stderr
     assert [line for line in lines[1:] if not line.startswith("  ")] == []
     assert "hush" not in ended.stderr
+
+
+def test_at_a_terminal_a_bug_is_told_without_its_traceback(tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    ended = subprocess.run(ending_with(BUG), stdout=terminal, stderr=terminal, check=False, cwd=tmp_path)
+    os.close(terminal)
+    assert ended.returncode == 1
+    lines = os.read(screen, 1 << 16).decode().splitlines()
+    os.close(screen)
+    assert lines[0] == r"ERROR: ValueError: https://h/x?…\nERROR: forged"
+    assert lines[1:] == [
+        "ERROR: This is a fault of the program. Where 2> FILE keeps this log, it has the whole traceback"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("ModuleNotFoundError(name='pyarrow')", "pyarrow is not installed here: install the package with its extra"),
+        ("KeyboardInterrupt", "stopped"),
+    ],
+)
+def test_what_is_nobodys_fault_has_no_traceback(error: str, message: str, tmp_path: Path) -> None:
+    ended = subprocess.run(ending_with(error), capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"ERROR: {message}")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import shutil
 import signal
 import sys
 import threading
@@ -20,9 +21,11 @@ from clip_operator.errors import ClipOperatorError, JobError, RequestError
 from clip_operator.logs import PlainLines
 from clip_operator.redaction import plain
 from clip_operator.request import EvaluationRequest, parse_request
-from clip_operator.storage import Storage, display, refused
+from clip_operator.steps import report_uri
+from clip_operator.storage import Storage, StorageError, display, refused
 
 if TYPE_CHECKING:
+    from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.resume import Leftovers
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
@@ -35,7 +38,8 @@ log = logging.getLogger("clip_operator")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong, or there is none.
 
-    Logs go to standard error. Standard output carries one line, the manifest as JSON, or none if that is asked for.
+    Logs go to standard error. What came of an evaluation goes to standard output: for a person at a terminal as a few
+    lines, else as one, the manifest in JSON, or nothing if that is asked for.
     """
     words = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
@@ -52,13 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     termination_log = options.pop("termination_log", None)
     try:
         return _run(options.pop("command"), options)
-    except Exception as error:
-        known = isinstance(error, ClipOperatorError)
-        text = str(error) if known else plain(f"{type(error).__name__}: {error}")
-        log.error("%s", text, exc_info=None if known else error)
+    except (Exception, KeyboardInterrupt) as error:
+        text, is_bug = _explained(error)
+        with_traceback = is_bug and not sys.stderr.isatty()
+        log.error("%s", text, exc_info=error if with_traceback else None)
+        if is_bug and not with_traceback:
+            log.error("This is a fault of the program. Where 2> FILE keeps this log, it has the whole traceback")
         if termination_log is not None:
             _write_termination_log(Path(termination_log), text)
         return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+
+
+def _explained(error: BaseException) -> tuple[str, bool]:
+    """Return what there is to say of an error, and whether it is one that nobody has thought of."""
+    if isinstance(error, ClipOperatorError):
+        return str(error), False
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", False
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("clip_operator"):
+        return f"{error.name} is not installed here: install the package with its extra for scoring, [scoring]", False
+    return plain(f"{type(error).__name__}: {error}"), True
 
 
 def _run(command: str, options: dict[str, Any]) -> int:
@@ -73,7 +90,7 @@ def _run(command: str, options: dict[str, Any]) -> int:
 
 
 def _evaluate(options: dict[str, Any]) -> int:
-    quiet = options.pop("quiet", False)
+    quiet, as_json = options.pop("quiet", False), options.pop("json", False)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -81,11 +98,27 @@ def _evaluate(options: dict[str, Any]) -> int:
     # Imported after the request is known to be right: a typing error is told at once, not after torch has loaded.
     from clip_operator.job.evaluation import evaluate
 
+    storage = Storage()
+    for_a_person = sys.stdout.isatty() and not quiet and not as_json
+    if for_a_person and sys.stderr.isatty():  # what the log would say at the end is told anyway
+        logging.getLogger("clip_operator.job.summary").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(sys.stderr):  # no library's chatter may come between us and the manifest
-        manifest = evaluate(request, stop=stop)
-    if not quiet:
+        manifest = evaluate(request, storage, stop)
+    if for_a_person:
+        _tell_summary(manifest, storage)
+    elif not quiet:
         sys.stdout.write(manifest.model_dump_json() + "\n")
     return DONE
+
+
+def _tell_summary(manifest: EvaluationManifest, storage: Storage) -> None:
+    from clip_operator.cli.summary import summary
+
+    report: str | None = report_uri(manifest.output.uri)
+    with contextlib.suppress(StorageError):  # it is told of where it can be seen
+        report = report if storage.find(str(report)) else None
+    for line in ("", *summary(manifest, report, shutil.get_terminal_size().columns)):
+        _tell(line)
 
 
 def _leftovers(place: str, clean: bool) -> int:
