@@ -369,7 +369,7 @@ def test_at_a_terminal_a_bug_is_told_without_its_traceback(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ("ModuleNotFoundError(name='pyarrow')", "pyarrow is not installed here: install the package with its extra"),
+        ("ModuleNotFoundError(name='pyarrow')", f"{sys.executable} has no 'pyarrow': install the package there with"),
         ("KeyboardInterrupt", "stopped"),
     ],
 )
@@ -484,3 +484,50 @@ def test_a_score_store_is_filled_used_and_pruned(shapes_dataset: Path, tmp_path:
     assert re.fullmatch(
         re.escape(store) + r": removed [1-9]\d* packs of scores \([\d,]+ bytes\), kept 0 \(0 bytes\)\n", stdout
     )
+
+
+def test_a_place_that_there_is_not_is_no_place_where_nothing_was_left(tmp_path: Path, s3: S3) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "step1.jsonl").touch()
+    s3.put("steps/step1.jsonl", b"{}\n")
+    bucket = f"s3://{s3.bucket}"
+    for place in (
+        f"{tmp_path}/empty/",
+        f"{tmp_path}/steps/step1.jsonl",
+        f"{bucket}/steps/",
+        f"{bucket}/steps/step1.jsonl",
+    ):
+        code, stdout, _ = run("leftovers", place, **s3.store.environment)
+        assert (code, stdout) == (0, f"Nothing is left behind at {place}\n")
+    for place, problem in {
+        f"{tmp_path}/stpes/": f"there is no folder {tmp_path}/stpes/",
+        f"{tmp_path}/steps/step2.jsonl": f"there is no output at {tmp_path}/steps/step2.jsonl",
+        f"{tmp_path}/steps": f"{tmp_path}/steps is a folder: name it with a slash at its end, as in {tmp_path}/steps/",
+        f"{bucket}/stpes/": f"there is no folder {bucket}/stpes/, or nothing in it",
+        f"{bucket}/steps/step2.jsonl": f"there is no output at {bucket}/steps/step2.jsonl",
+        f"{bucket}/steps": f"{bucket}/steps is a folder",
+    }.items():
+        for clean in ([], ["--clean"]):
+            code, stdout, stderr = run("leftovers", place, *clean, **s3.store.environment)
+            assert (code, stdout) == (1, "")
+            assert stderr.startswith(f"ERROR: {problem}")
+
+
+def test_part_files_are_an_output_too(tmp_path: Path) -> None:
+    (tmp_path / "part-00001-of-00002.jsonl").touch()
+    code, stdout, _ = run("leftovers", f"{tmp_path}/part-*.jsonl")
+    assert (code, stdout) == (0, f"Nothing is left behind at {tmp_path}/part-*.jsonl\n")
+    assert run("leftovers", f"{tmp_path}/part-*.csv")[0] == 1
+
+
+def test_a_score_store_that_never_was_is_not_pruned(shapes_dataset: Path, tmp_path: Path) -> None:
+    store = tmp_path / "scores"
+    code, stdout, stderr = run("prune", str(store), "--max-bytes", "0")
+    assert (code, stdout) == (1, "")
+    assert stderr == f"ERROR: there is no score store at {store}; name the one that reuse names\n"
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", f"{tmp_path}/out.jsonl", "--model", SHAPES]
+    assert run("evaluate", *flags, "--reuse", str(store))[0] == 0
+    assert run("prune", str(store), "--max-bytes", "0")[0] == 0
+    code, stdout, _ = run("prune", str(store), "--max-bytes", "0")
+    assert (code, stdout) == (0, f"{store}: removed 0 packs of scores (0 bytes), kept 0 (0 bytes)\n"), "it is empty"

@@ -74,7 +74,10 @@ def _explained(error: BaseException) -> tuple[str, bool]:
     if isinstance(error, KeyboardInterrupt):
         return "stopped", False
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("clip_operator"):
-        return f"{error.name} is not installed here: install the package with its extra for scoring, [scoring]", False
+        needs = (
+            f"{sys.executable} has no {error.name!r}: install the package there with its extra for scoring, [scoring]"
+        )
+        return plain(needs), False
     return plain(f"{type(error).__name__}: {error}"), True
 
 
@@ -122,7 +125,7 @@ def _tell_summary(manifest: EvaluationManifest, storage: Storage) -> None:
 
 
 def _leftovers(place: str, clean: bool) -> int:
-    from clip_operator.resume import discard_leftovers, find_leftovers
+    from clip_operator.resume import check_is_there, discard_leftovers, find_leftovers
 
     storage = Storage()
     found = False
@@ -134,6 +137,7 @@ def _leftovers(place: str, clean: bool) -> int:
             discard_leftovers(storage, left.output)
             _tell("  removed")
     if not found:
+        check_is_there(storage, place)
         _tell(f"Nothing is left behind at {display(place)}")
     return DONE
 
