@@ -160,6 +160,7 @@ def test_at_a_terminal_a_person_is_told_what_came_of_it_and_where_it_is(shapes_d
     assert " ".join(told.split()).count("; column why") == 1
     assert f"mean {of_manifest['scores']['mean']:.4f}, from " in told
     assert f"\nAUC         {of_manifest['calibration']['auc']:.4f} (" in told
+    assert "\nGates       none is set\n" in told
     assert f"\nThreshold   {of_manifest['calibration']['threshold']:.4f}: " in told
     assert f"\nKept        {of_manifest['filtered']['rows']} rows, which score 0.6000 or more" in told
     assert lines[-3:] == [
@@ -189,6 +190,37 @@ def test_the_manifest_is_had_at_a_terminal_too_or_nothing(
     assert (parse_manifest(screen.splitlines()[-1].encode()) is not None) == is_written
     assert "\nOutput " not in screen
     assert "INFO: Scored 60 of 64 rows" in screen
+
+
+def test_a_gate_that_is_not_passed_has_an_exit_code_of_its_own_and_the_output_is_complete(
+    shapes_dataset: Path, tmp_path: Path
+) -> None:
+    output, log = tmp_path / "out.jsonl", tmp_path / "termination-log"
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", str(output), "--model", SHAPES]
+    code, stdout, stderr = run("evaluate", *flags, "--min-mean-score", "0.2", "--min-auc", "0.7")
+    assert code == 0, stderr
+    assert "WARNING: min_auc judged by 60 different images" in stderr
+    gates = ["--min-mean-score", "0.2", "--min-auc", "0.99"]
+    code, stdout, stderr = run("evaluate", *flags, *gates, "--termination-log", str(log))
+    assert code == 3
+    manifest = parse_manifest(stdout.encode())
+    assert manifest is not None
+    assert manifest.output.uri == str(output)
+    auc = f"{json.loads(stdout)['calibration']['auc']:.4f}"
+    problem = (
+        rf"ERROR: the step does not pass its gates: the AUC is {auc}, below min_auc=0.99 by 0\.\d+\. It is complete "
+    )
+    assert re.fullmatch(f"{problem}nevertheless: {re.escape(str(output))}", stderr.splitlines()[-1])
+    assert log.read_text() == stderr.splitlines()[-1]
+    code, ignored, stderr = run("evaluate", *flags, *gates, "--ignore-gates")
+    assert (code, ignored) == (0, stdout)
+    assert "min_auc" not in stderr
+    code, screen = run_on_terminal("evaluate", *flags, *gates)
+    assert code == 3
+    assert "\nGate        passed: the mean score is " in screen
+    assert f"\nGate        NOT PASSED: the AUC is {auc}, below min_auc=0.99 by " in screen
+    assert "ERROR" not in screen
+    assert screen.splitlines()[-1] == f"Report      {output}.report.html"
 
 
 def test_an_error_at_a_terminal_is_one_line(tmp_path: Path) -> None:

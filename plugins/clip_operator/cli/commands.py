@@ -28,15 +28,20 @@ if TYPE_CHECKING:
     from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.resume import Leftovers
 
-DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+DONE, FAILED, WRONG_REQUEST, GATES_NOT_PASSED = 0, 1, 2, 3
 
-_EXIT_CODES = "Exit codes: 0 done, 1 the job failed, 2 the request is wrong."
+_EXIT_CODES = "Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 3 done, and a gate is not passed."
 
 log = logging.getLogger("clip_operator")
 
 
+class GatesNotPassed(ClipOperatorError):
+    """The step is complete, and is not what was asked for: the command line exits with 3."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong, or there is none.
+    """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong, or there is none, 3 a
+    step is complete and does not pass its gates.
 
     Logs go to standard error. What came of an evaluation goes to standard output: for a person at a terminal as a few
     lines, else as one, the manifest in JSON, or nothing if that is asked for.
@@ -64,7 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.error("This is a fault of the program. Where 2> FILE keeps this log, it has the whole traceback")
         if termination_log is not None:
             _write_termination_log(Path(termination_log), text)
-        return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, GatesNotPassed):
+        return GATES_NOT_PASSED
+    return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
 
 
 def _explained(error: BaseException) -> tuple[str, bool]:
@@ -93,7 +104,7 @@ def _run(command: str, options: dict[str, Any]) -> int:
 
 
 def _evaluate(options: dict[str, Any]) -> int:
-    quiet, as_json = options.pop("quiet", False), options.pop("json", False)
+    quiet, as_json, ignores_gates = (options.pop(name, False) for name in ("quiet", "json", "ignore_gates"))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -103,15 +114,31 @@ def _evaluate(options: dict[str, Any]) -> int:
 
     storage = Storage()
     for_a_person = sys.stdout.isatty() and not quiet and not as_json
-    if for_a_person and sys.stderr.isatty():  # what the log would say at the end is told anyway
+    beside_the_log = for_a_person and sys.stderr.isatty()
+    if beside_the_log:  # what the log would say at the end is told anyway
         logging.getLogger("clip_operator.job.summary").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(sys.stderr):  # no library's chatter may come between us and the manifest
         manifest = evaluate(request, storage, stop)
+    missed = [] if ignores_gates else _judged(manifest)
     if for_a_person:
         _tell_summary(manifest, storage)
     elif not quiet:
         sys.stdout.write(manifest.model_dump_json() + "\n")
-    return DONE
+    if missed and not beside_the_log:  # where the summary stands below the log, it says so
+        raise GatesNotPassed(
+            f"the step does not pass its gates: {'; '.join(missed)}. It is complete nevertheless: "
+            f"{display(manifest.output.uri)}"
+        )
+    return GATES_NOT_PASSED if missed else DONE
+
+
+def _judged(manifest: EvaluationManifest) -> list[str]:
+    """Return in words which gates a step does not pass, and log what makes them doubtful."""
+    from clip_operator.proof.gates import doubts, verdicts
+
+    for doubt in doubts(manifest, manifest.request):
+        log.warning("%s", doubt)
+    return [gate.words for gate in verdicts(manifest) if not gate.passed]
 
 
 def _tell_summary(manifest: EvaluationManifest, storage: Storage) -> None:
@@ -258,6 +285,9 @@ def _parser() -> argparse.ArgumentParser:
     add_request_flags(evaluate)
     programs = evaluate.add_argument_group("for programs")
     programs.add_argument("--json", action="store_true", help="write the manifest as JSON on a terminal, too")
+    programs.add_argument(
+        "--ignore-gates", action="store_true", help="exit with 0 where a gate is not passed, and leave it to the reader"
+    )
     programs.add_argument("--quiet", action="store_true", help="do not write the manifest to standard output")
     programs.add_argument(
         "--request", metavar="FILE", help="the whole request as JSON, from a file or from standard input (-)"

@@ -28,6 +28,7 @@ _SECTIONS = {
     ),
     "the model": ("model", "revision", "device", "precision"),
     "a second step with some of the rows": ("min_score", "filtered_output"),
+    "gates that the step has to pass": ("min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold"),
     "rows without a score": ("on_error", "max_error_rate", "max_error_rates", "rescore"),
     "where images may be": (
         "image_root",

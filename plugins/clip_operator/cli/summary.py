@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from textwrap import wrap
 
 from clip_operator.job.summary import speed_advice
+from clip_operator.proof.gates import verdicts
 from clip_operator.proof.manifest import Calibration, EvaluationManifest, RowCounts, describe_interval
 from clip_operator.redaction import plain
 from clip_operator.storage import display
@@ -44,6 +45,7 @@ def _sayings(manifest: EvaluationManifest) -> Iterator[tuple[str, str]]:
         yield "Score", f"mean {scores.mean:.4f}, from {scores.minimum:.4f} to {scores.maximum:.4f}; column {column}"
     if manifest.calibration is not None:
         yield from _calibrated(manifest.calibration)
+    yield from _gates(manifest)
     if advice := speed_advice(manifest):
         yield "Speed", advice
     if manifest.filtered is not None:
@@ -54,6 +56,14 @@ def _failures(rows: RowCounts, error_key: str | None) -> str:
     reasons = ", ".join(f"{count:,} {plain(reason)}" for reason, count in rows.failures.items())
     where = "--error-key adds a column with the reasons" if error_key is None else f"column {plain(error_key)}"
     return f"{rows.failed:,}: {reasons}; {where}"
+
+
+def _gates(manifest: EvaluationManifest) -> Iterator[tuple[str, str]]:
+    found = verdicts(manifest)
+    for gate in found:
+        yield "Gate", f"{'passed' if gate.passed else 'NOT PASSED'}: {plain(gate.words)}"
+    if not found:
+        yield "Gates", "none is set"
 
 
 def _calibrated(calibration: Calibration) -> Iterator[tuple[str, str]]:
