@@ -487,6 +487,18 @@ def test_the_limits_for_single_reasons_are_given_as_pairs(shapes_dataset: Path, 
     assert "Traceback" not in stderr
 
 
+def test_at_a_terminal_it_is_said_what_becomes_of_what_was_left(shapes_dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", str(output), "--model", SHAPES]
+    assert run("evaluate", *flags, "--max-error-rate", "0.01")[0] == 1
+    hint = "The next try of the same work goes on with this. If there will be none, --clean removes it"
+    code, screen = run_on_terminal("leftovers", str(output))
+    assert (code, screen.splitlines()[-1]) == (0, hint)
+    assert hint not in run("leftovers", str(output))[1]
+    code, screen = run_on_terminal("leftovers", str(output), "--clean")
+    assert (code, screen.splitlines()[-1]) == (0, "  removed")
+
+
 def test_shards_that_wait_for_a_merge_are_shown_and_removed(shapes_dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     fields = {"input": f"{shapes_dataset}/captions.jsonl", "output": str(output), "model": SHAPES}
@@ -536,7 +548,7 @@ def test_a_place_that_there_is_not_is_no_place_where_nothing_was_left(tmp_path: 
         f"{tmp_path}/stpes/": f"there is no folder {tmp_path}/stpes/",
         f"{tmp_path}/steps/step2.jsonl": f"there is no output at {tmp_path}/steps/step2.jsonl",
         f"{tmp_path}/steps": f"{tmp_path}/steps is a folder: name it with a slash at its end, as in {tmp_path}/steps/",
-        f"{bucket}/stpes/": f"there is no folder {bucket}/stpes/, or nothing in it",
+        f"{bucket}/stpes/": f"there is no folder {bucket}/stpes/; in an object store, that is one with nothing",
         f"{bucket}/steps/step2.jsonl": f"there is no output at {bucket}/steps/step2.jsonl",
         f"{bucket}/steps": f"{bucket}/steps is a folder",
     }.items():

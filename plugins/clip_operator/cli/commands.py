@@ -166,6 +166,8 @@ def _leftovers(place: str, clean: bool) -> int:
     if not found:
         check_is_there(storage, place)
         _tell(f"Nothing is left behind at {display(place)}")
+    elif not clean and sys.stdout.isatty():
+        _tell("The next try of the same work goes on with this. If there will be none, --clean removes it")
     return DONE
 
 

@@ -76,9 +76,7 @@ def check_is_there(storage: Storage, place: str) -> None:
     """
     if place.endswith("/"):
         if not storage.has_folder(place):
-            raise JobError(
-                f"there is no folder {display(place)}, or nothing in it; is it spelled as it is in the store?"
-            )
+            raise JobError(f"there is no folder {display(place)}; in an object store, that is one with nothing in it")
         return
     if any(storage.find(uri) is not None for uri in (place, *objects_beside(place))):
         return

@@ -66,7 +66,10 @@ def prune(storage: Storage, uri: str, older_than_days: float | None = None, max_
 
 def _check(older_than_days: float | None, max_bytes: int | None) -> None:
     if older_than_days is None and max_bytes is None:
-        raise RequestError("say what to remove: packs older than a number of days, or all above a number of bytes")
+        raise RequestError(
+            "say what to remove: packs older than a number of days (older_than_days), all above a number of bytes "
+            "(max_bytes), or both"
+        )
     if older_than_days is not None and older_than_days < 8:
         raise RequestError(
             f"older_than_days is {older_than_days:g}: packs in use are written anew every 7 days, so give at least 8"
