@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
 import tempfile
-from contextlib import ExitStack
+import termios
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from io import FileIO
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -43,3 +49,22 @@ def run(*arguments: str, stdin: str = "", **variables: str) -> tuple[int, str, s
         for file in (out, log):
             file.seek(0)
         return process.exitcode, out.read(), log.read()
+
+
+def run_on_terminal(*arguments: str, columns: int = 80, **variables: str) -> tuple[int, str]:
+    """Run a command at a terminal to its end; return its exit code, and all that was written to the screen."""
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal, **variables)
+    os.close(terminal)
+    with os.fdopen(screen, "rb", buffering=0) as reading:
+        written = b"".join(_until_it_is_left(reading))
+    process.join()
+    assert process.exitcode is not None, "ended"
+    return process.exitcode, written.decode().replace("\r\n", "\n")
+
+
+def _until_it_is_left(screen: FileIO) -> Iterator[bytes]:
+    with suppress(OSError):  # which Linux says when the last process has closed the terminal
+        while data := screen.read(1 << 16):
+            yield data

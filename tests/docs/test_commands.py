@@ -12,11 +12,15 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import boto3
 import pytest
 from airflow.cli.cli_parser import get_parser
 
 from benchmarks.__main__ import BENCHMARKS
 from clip_operator import cli
+from clip_operator.reuse import ScoreStore
+from clip_operator.storage import Storage
+from clip_operator.storage.s3.access import S3Access
 from demo.airflow_home import REPOSITORY
 from demo.object_store import ObjectStore
 from tests.conftest import SHAPES
@@ -30,6 +34,9 @@ SCORER_IMAGE = "clip-operator"
 
 # The project itself, or the wheel that is built of it, with extras.
 _PROJECT = re.compile(r"(?:\.|dist/airflow_clip_operator-(?P<version>[^-]+)-py3-none-any\.whl)(?:\[(?P<extras>.+)\])?")
+
+# Folders on the reader's disk, and where they are in the folder of these tests.
+ON_DISK = {"/data/steps/": "data/"}
 
 # Programs of others, which are not here; what they are given are names of the reader's own.
 NOT_HERE = {
@@ -50,6 +57,8 @@ def readers_folder(
     (folder / MODEL).symlink_to(REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2])
     store.put_folder(shapes_dataset, f"s3://{BUCKET}/shapes")
     client = store.client()
+    session = boto3.session.Session(store.access_key, store.secret_key, region_name="us-east-1")
+    ScoreStore(Storage(S3Access(session, store.endpoint_url)), f"s3://{BUCKET}/clip-cache")
     for path in (path for path in shapes_dataset.rglob("*") if path.is_file()):
         client.put_object(Bucket=BUCKET, Key=path.relative_to(shapes_dataset).as_posix(), Body=path.read_bytes())
     yield folder
@@ -72,7 +81,7 @@ def as_the_reader(readers_folder: Path, store: ObjectStore, monkeypatch: pytest.
 
 def run_clip_operator(command: Command, words: Sequence[str]) -> None:
     """It is run, in this process, which has loaded torch already."""
-    assert cli.main(words) == cli.DONE
+    assert cli.main([ON_DISK.get(word, word) for word in words]) == cli.DONE
 
 
 def run_dataset(command: Command, words: Sequence[str]) -> None:
@@ -151,6 +160,7 @@ def check_elsewhere(command: Command, words: Sequence[str]) -> None:
 
 
 KINDS: dict[str, Callable[[Command, Sequence[str]], None]] = {
+    "clip-operator": run_clip_operator,
     "python -m clip_operator": run_clip_operator,
     "python -m demo.dataset": run_dataset,
     "python -m benchmarks": check_benchmarks,

@@ -14,7 +14,9 @@ import pytest
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.operators.execution.local import Subprocess
 from clip_operator.operators.work import Work
+from clip_operator.proof.gates import verdicts
 from clip_operator.request import EvaluationRequest
+from tests.conftest import SHAPES
 
 PLAN = Work(EvaluationRequest(input="in.jsonl", output="out.jsonl"), output_step=1)
 
@@ -78,6 +80,16 @@ def test_a_child_that_is_stopped_ends_the_run_whatever_it_says(
     with pytest.raises(Cancelled):
         child.run(PLAN)
     assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_a_gate_that_is_not_passed_is_the_operators_matter_and_not_the_childs(
+    shapes_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = {"input": f"{shapes_dataset}/captions.jsonl", "output": f"{tmp_path}/out.jsonl"}
+    work = Work(EvaluationRequest(**places, model=SHAPES, min_auc=1.0), output_step=1)
+    manifest = Subprocess(sys.executable, {}).run(work)
+    assert [gate.passed for gate in verdicts(manifest)] == [False]
+    assert "min_auc" not in caplog.text, "which is told once"
 
 
 def test_an_interpreter_without_the_packages_says_so(interpreter: Callable[[str], str]) -> None:

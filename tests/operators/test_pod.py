@@ -79,7 +79,8 @@ def test_a_pod_with_a_gpu_is_this_one() -> None:
         gpus=1,
     )
     command = container(manifest).pop("args")
-    assert command[:-1] == ["evaluate", "--quiet", "--termination-log", "/dev/termination-log", "--request-json"]
+    quietly = ["--quiet", "--ignore-gates", "--termination-log", "/dev/termination-log"]
+    assert command[:-1] == ["evaluate", *quietly, "--request-json"]
     assert parse_request(command[-1]) == REQUEST.model_copy(update={"device": "cuda"})
     assert manifest == {
         "apiVersion": "v1",

@@ -125,6 +125,11 @@ def test_the_wheel_has_the_version_of_the_package(wheel: Path) -> None:
     assert (said["Name"], said["Version"]) == ("airflow-clip-operator", clip_operator.__version__)
 
 
+def test_the_wheel_brings_the_command(python: Path) -> None:
+    done = subprocess.run([python.with_name("clip-operator"), "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"clip-operator {clip_operator.__version__}\n"
+
+
 @pytest.mark.every_airflow
 def test_airflow_lists_the_plugin_and_the_provider_of_an_installed_wheel(python: Path, airflow: AirflowHome) -> None:
     where = run(python, airflow.environment, "-c", "import clip_operator; print(clip_operator.__file__)").strip()

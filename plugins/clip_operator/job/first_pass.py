@@ -110,6 +110,7 @@ class _FirstPass:
         scores = None if request.reuse is None else ScoreStore(job.storage, request.reuse)
         self._job = job
         self._libraries = library_versions()
+        log.info("Loading torch and the model %s …", job.checkpoint.name)
         self._device = model.choose_device(request.device)
         self._encoder = model.load_encoder(job.checkpoint, self._device, request.precision, request.batch_size)
         self._reuse = (

@@ -55,7 +55,7 @@ def log_summary(manifest: EvaluationManifest, hints: Sequence[str] = ()) -> None
     if manifest.calibration is not None:
         log.info("%s", describe_calibration(manifest.calibration))
     if manifest.throughput is not None:
-        _log_throughput(manifest.throughput, _advice(manifest, manifest.throughput))
+        _log_throughput(manifest.throughput, speed_advice(manifest))
     if rows.failures:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in rows.failures.items())
         log.warning("%s rows have no score (%s)", f"{rows.failed:,}", reasons)
@@ -75,9 +75,10 @@ def log_summary(manifest: EvaluationManifest, hints: Sequence[str] = ()) -> None
         )
 
 
-def _advice(manifest: EvaluationManifest, throughput: Throughput) -> str:
-    """Return what would have helped most, or nothing of a run too short to tell."""
-    if throughput.seconds < _SECONDS_WORTH_ADVICE:
+def speed_advice(manifest: EvaluationManifest) -> str:
+    """Return what would have made it faster, most of all, or nothing of a run too short to tell."""
+    throughput = manifest.throughput
+    if throughput is None or throughput.seconds < _SECONDS_WORTH_ADVICE:
         return ""
     most = max(throughput.time_shares, key=lambda name: throughput.time_shares[name])
     in_fp32_on_cpu = manifest.model.precision == "fp32" and manifest.device.name.startswith("cpu")

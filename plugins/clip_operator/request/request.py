@@ -131,10 +131,15 @@ class EvaluationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    input: Uri = Field(description="URI of the step file to read: jsonl, json, csv, tsv (also .gz, …) or parquet.")
-    output: Uri = Field(description="URI of the step file to write.")
-    input_image_key: ColumnName = Field("image_path", description="Column that holds or names the image, or a path.")
-    input_text_key: ColumnName = Field("text", description="Column that holds the caption, or a path.")
+    input: Uri = Field(
+        description="Path or URI of what to read: a file, folder or pattern of jsonl, json, csv, tsv (each also .gz, "
+        ".zst, .bz2, .xz), parquet or tar, or a data set of the hub, as in hf:user/name."
+    )
+    output: Uri = Field(description="Path or URI of the file to write; its ending says in which format.")
+    input_image_key: ColumnName = Field(
+        "image_path", description="Column with the image or its path; meta.image leads into a column."
+    )
+    input_text_key: ColumnName = Field("text", description="Column with the caption; meta.caption leads into a column.")
     delimiter: Mark | None = Field(
         None, description="Character between the cells of CSV and TSV; by default a comma, and a tab in TSV."
     )
@@ -192,7 +197,7 @@ class EvaluationRequest(BaseModel):
         None,
         description="Write the rows with at least this score to filtered_output, too; threshold: the suggested one.",
     )
-    filtered_output: Uri | None = Field(None, description="URI of the step file to write these rows to.")
+    filtered_output: Uri | None = Field(None, description="Path or URI of the file to write these rows to.")
     min_mean_score: Rate | None = Field(None, description="Gate: the lowest mean score.")
     min_auc: Rate | None = Field(None, description="Gate: the lowest AUC of rows against mismatched pairs.")
     max_below_threshold: Rate | None = Field(

@@ -6,9 +6,18 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clip_operator.errors import JobError
 from clip_operator.proof.claims import Claim, read_claim
 from clip_operator.proof.standing import proof
-from clip_operator.steps import claim_uri, objects_beside, output_left_beside, resume_prefix, shards_prefix
+from clip_operator.steps import (
+    claim_uri,
+    is_in_parts,
+    objects_beside,
+    output_left_beside,
+    part_files,
+    resume_prefix,
+    shards_prefix,
+)
 from clip_operator.storage import AccessDenied, ObjectInfo, Storage, StorageError, display
 
 log = logging.getLogger(__name__)
@@ -57,6 +66,28 @@ def find_leftovers(storage: Storage, place: str) -> Iterator[Leftovers]:
         )
         if left:
             yield left
+
+
+def check_is_there(storage: Storage, place: str) -> None:
+    """Make sure that a place is one where something could have been left, and not a misspelled one.
+
+    :param place: as :func:`find_leftovers` takes it.
+    :raises JobError: there is no such folder, or neither an output nor anything that belongs to one.
+    """
+    if place.endswith("/"):
+        if not storage.has_folder(place):
+            raise JobError(f"there is no folder {display(place)}; in an object store, that is one with nothing in it")
+        return
+    if any(storage.find(uri) is not None for uri in (place, *objects_beside(place))):
+        return
+    if is_in_parts(place) and part_files(storage, place):
+        return
+    if storage.has_folder(f"{place}/"):
+        raise JobError(f"{display(place)} is a folder: name it with a slash at its end, as in {display(place)}/")
+    raise JobError(
+        f"there is no output at {display(place)}, and nothing that belongs to one; name an output, or a folder with a "
+        "slash at its end"
+    )
 
 
 def discard_leftovers(storage: Storage, *outputs: str) -> None:

@@ -6,10 +6,10 @@ import heapq
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from clip_operator.errors import RequestError
+from clip_operator.errors import JobError, RequestError
 from clip_operator.machine.threads import in_threads
-from clip_operator.reuse.store import is_pack, packs_prefix
-from clip_operator.storage import ObjectInfo, Storage
+from clip_operator.reuse.store import is_pack, is_store, packs_prefix
+from clip_operator.storage import ObjectInfo, Storage, display
 
 _DELETING_THREADS = 16
 _NO_TIME = datetime.fromtimestamp(0, UTC)
@@ -35,6 +35,7 @@ def prune(storage: Storage, uri: str, older_than_days: float | None = None, max_
     :param older_than_days: remove those that were written earlier; at least 8, so that none in daily use is hit.
     :param max_bytes: and then, from the oldest on, as many as it takes for the rest to have at most so many bytes.
     :raises RequestError: neither is given, or one of them makes no sense.
+    :raises JobError: there is no such store.
     :raises StorageError: the store cannot be listed, or a pack not deleted.
     """
     _check(older_than_days, max_bytes)
@@ -52,6 +53,8 @@ def prune(storage: Storage, uri: str, older_than_days: float | None = None, max_
         kept_packs, kept_bytes = kept_packs + 1, kept_bytes + info.size
         if max_bytes is not None:
             by_age.append((written, info.uri, info))
+    if not old and not kept_packs and not is_store(storage, uri):
+        raise JobError(f"there is no score store at {display(uri)}; name the one that reuse names")
     heapq.heapify(by_age)
     while max_bytes is not None and kept_bytes > max_bytes:
         _, _, info = heapq.heappop(by_age)
@@ -63,7 +66,10 @@ def prune(storage: Storage, uri: str, older_than_days: float | None = None, max_
 
 def _check(older_than_days: float | None, max_bytes: int | None) -> None:
     if older_than_days is None and max_bytes is None:
-        raise RequestError("say what to remove: packs older than a number of days, or all above a number of bytes")
+        raise RequestError(
+            "say what to remove: packs older than a number of days (older_than_days), all above a number of bytes "
+            "(max_bytes), or both"
+        )
     if older_than_days is not None and older_than_days < 8:
         raise RequestError(
             f"older_than_days is {older_than_days:g}: packs in use are written anew every 7 days, so give at least 8"

@@ -49,6 +49,11 @@ def is_pack(uri: str, store: str) -> bool:
     return _PACK.fullmatch(uri.removeprefix(join(store, ""))) is not None
 
 
+def is_store(storage: Storage, uri: str) -> bool:
+    """Tell whether a job has ever made a score store there."""
+    return storage.find(join(uri, _MARKER)) is not None
+
+
 @dataclass
 class StoredPack:
     """A pack, and the version of the object that it was read from; None if there is no object."""

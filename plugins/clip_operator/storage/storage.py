@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from clip_operator.machine.stopping import check_not_stopped
 from clip_operator.storage.cloud.access import CloudAccess
-from clip_operator.storage.local import LocalBackend
+from clip_operator.storage.local import LocalBackend, path_of
 from clip_operator.storage.objects import ObjectInfo, Unchanged, check_range, find
 from clip_operator.storage.s3.access import S3Access
 from clip_operator.storage.streaming import copy_all
@@ -198,6 +198,12 @@ class Storage:
         folders, whatever is in them.
         """
         return self._backend(prefix).list_level(prefix)
+
+    def has_folder(self, uri: str) -> bool:
+        """Tell whether there is a folder at ``uri``, which ends with a slash; in a store, whether it has any object."""
+        if scheme_of(uri) == "file":
+            return path_of(uri).is_dir()
+        return next(self.list(uri), None) is not None
 
     def canonical(self, uri: str) -> str:
         """Return one spelling for all URIs that may lead to the same object, to compare and not to read or write.

@@ -114,4 +114,5 @@ def _command_line(request: EvaluationRequest) -> list[str]:
             f"the request takes {size:,} bytes and must reach the pod as one argument, of {_ARGUMENT_BYTES:,} at most; "
             f"most of it is {longest}"
         )
-    return ["evaluate", "--quiet", "--termination-log", TERMINATION_LOG, "--request-json", text]
+    # The operator judges the manifest itself, when the pod is done.
+    return ["evaluate", "--quiet", "--ignore-gates", "--termination-log", TERMINATION_LOG, "--request-json", text]

@@ -1,41 +1,57 @@
-"""The command line: ``python -m clip_operator``. The pod and other interpreters run the job through it."""
+"""What the command line does: its commands, their exit codes, and what it says of errors."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import logging
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
+from difflib import get_close_matches
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from clip_operator import __version__
+from clip_operator.cli.flags import FLAGS, HelpLines, add_request_flags, flag
 from clip_operator.errors import ClipOperatorError, JobError, RequestError
 from clip_operator.logs import PlainLines
 from clip_operator.redaction import plain
 from clip_operator.request import EvaluationRequest, parse_request
-from clip_operator.storage import Storage, display, refused
+from clip_operator.steps import report_uri
+from clip_operator.storage import Storage, StorageError, display, refused
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
+    from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.resume import Leftovers
 
-DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+DONE, FAILED, WRONG_REQUEST, GATES_NOT_PASSED = 0, 1, 2, 3
+
+_EXIT_CODES = "Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 3 done, and a gate is not passed."
 
 log = logging.getLogger("clip_operator")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong.
+class GatesNotPassed(ClipOperatorError):
+    """The step is complete, and is not what was asked for: the command line exits with 3."""
 
-    Logs go to standard error. Standard output carries one line, the manifest as JSON, or none if that is asked for.
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 the job failed, 2 the request is wrong, or there is none, 3 a
+    step is complete and does not pass its gates.
+
+    Logs go to standard error. What came of an evaluation goes to standard output: for a person at a terminal as a few
+    lines, else as one, the manifest in JSON, or nothing if that is asked for.
     """
-    options = vars(_parser().parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    if not words:
+        parser.print_help(sys.stderr)
+        return WRONG_REQUEST
+    options = vars(parser.parse_args(words))
     # Of other libraries only warnings: at INFO, the hub's client logs every request.
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(PlainLines())
@@ -45,13 +61,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     termination_log = options.pop("termination_log", None)
     try:
         return _run(options.pop("command"), options)
-    except Exception as error:
-        known = isinstance(error, ClipOperatorError)
-        text = str(error) if known else plain(f"{type(error).__name__}: {error}")
-        log.error("%s", text, exc_info=None if known else error)
+    except (Exception, KeyboardInterrupt) as error:
+        text, is_bug = _explained(error)
+        with_traceback = is_bug and not sys.stderr.isatty()
+        log.error("%s", text, exc_info=error if with_traceback else None)
+        if is_bug and not with_traceback:
+            log.error("This is a fault of the program. Where 2> FILE keeps this log, it has the whole traceback")
         if termination_log is not None:
             _write_termination_log(Path(termination_log), text)
-        return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, GatesNotPassed):
+        return GATES_NOT_PASSED
+    return WRONG_REQUEST if isinstance(error, RequestError) else FAILED
+
+
+def _explained(error: BaseException) -> tuple[str, bool]:
+    """Return what there is to say of an error, and whether it is one that nobody has thought of."""
+    if isinstance(error, ClipOperatorError):
+        return str(error), False
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", False
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("clip_operator"):
+        needs = (
+            f"{sys.executable} has no {error.name!r}: install the package there with its extra for scoring, [scoring]"
+        )
+        return plain(needs), False
+    return plain(f"{type(error).__name__}: {error}"), True
 
 
 def _run(command: str, options: dict[str, Any]) -> int:
@@ -66,7 +104,7 @@ def _run(command: str, options: dict[str, Any]) -> int:
 
 
 def _evaluate(options: dict[str, Any]) -> int:
-    quiet = options.pop("quiet", False)
+    quiet, as_json, ignores_gates = (options.pop(name, False) for name in ("quiet", "json", "ignore_gates"))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -74,15 +112,47 @@ def _evaluate(options: dict[str, Any]) -> int:
     # Imported after the request is known to be right: a typing error is told at once, not after torch has loaded.
     from clip_operator.job.evaluation import evaluate
 
+    storage = Storage()
+    for_a_person = sys.stdout.isatty() and not quiet and not as_json
+    beside_the_log = for_a_person and sys.stderr.isatty()
+    if beside_the_log:  # what the log would say at the end is told anyway
+        logging.getLogger("clip_operator.job.summary").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(sys.stderr):  # no library's chatter may come between us and the manifest
-        manifest = evaluate(request, stop=stop)
-    if not quiet:
+        manifest = evaluate(request, storage, stop)
+    missed = [] if ignores_gates else _judged(manifest)
+    if for_a_person:
+        _tell_summary(manifest, storage)
+    elif not quiet:
         sys.stdout.write(manifest.model_dump_json() + "\n")
-    return DONE
+    if missed and not beside_the_log:  # where the summary stands below the log, it says so
+        raise GatesNotPassed(
+            f"the step does not pass its gates: {'; '.join(missed)}. It is complete nevertheless: "
+            f"{display(manifest.output.uri)}"
+        )
+    return GATES_NOT_PASSED if missed else DONE
+
+
+def _judged(manifest: EvaluationManifest) -> list[str]:
+    """Return in words which gates a step does not pass, and log what makes them doubtful."""
+    from clip_operator.proof.gates import doubts, verdicts
+
+    for doubt in doubts(manifest, manifest.request):
+        log.warning("%s", doubt)
+    return [gate.words for gate in verdicts(manifest) if not gate.passed]
+
+
+def _tell_summary(manifest: EvaluationManifest, storage: Storage) -> None:
+    from clip_operator.cli.summary import summary
+
+    report: str | None = report_uri(manifest.output.uri)
+    with contextlib.suppress(StorageError):  # it is told of where it can be seen
+        report = report if storage.find(str(report)) else None
+    for line in ("", *summary(manifest, report, shutil.get_terminal_size().columns)):
+        _tell(line)
 
 
 def _leftovers(place: str, clean: bool) -> int:
-    from clip_operator.resume import discard_leftovers, find_leftovers
+    from clip_operator.resume import check_is_there, discard_leftovers, find_leftovers
 
     storage = Storage()
     found = False
@@ -94,7 +164,10 @@ def _leftovers(place: str, clean: bool) -> int:
             discard_leftovers(storage, left.output)
             _tell("  removed")
     if not found:
+        check_is_there(storage, place)
         _tell(f"Nothing is left behind at {display(place)}")
+    elif not clean and sys.stdout.isatty():
+        _tell("The next try of the same work goes on with this. If there will be none, --clean removes it")
     return DONE
 
 
@@ -169,36 +242,65 @@ def _write_termination_log(path: Path, text: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Repeats no secret of a command line that it does not understand."""
+    """Says which flag may be meant, and repeats no secret of a command line that it does not understand."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """Refuse what is not known here, where the flags of the command are, and not in the parser above."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+            close = [match for each in flags for match in get_close_matches(each, self._option_string_actions, 1)]
+            hint = f"; did you mean {' and '.join(close)}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         super().error(plain(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m clip_operator", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    # Where the package is not installed, as in a plugins folder, there is no script.
+    program = (
+        "python -m clip_operator"
+        if Path(sys.argv[0]).parts[-2:] == ("clip_operator", "__main__.py")
+        else "clip-operator"
+    )
+    parser = _Parser(
+        prog=program,
+        description="Scores with CLIP how well each image of a data set agrees with its text, on this machine.",
+        epilog=f"for example:\n  {program} evaluate --input captions.jsonl --output scored.jsonl\n\n"
+        f"{program} COMMAND --help says more of a command.\n{_EXIT_CODES}",
+        formatter_class=HelpLines,
+    )
+    parser.add_argument("--version", action="version", version=f"clip-operator {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, title="commands", metavar="COMMAND")
     evaluate = commands.add_parser(
         "evaluate",
         help="score a step file and write the next one",
-        description="Score how well each row's image and text agree, and write the rows with their scores.",
-        epilog="Exit codes: 0 done, 1 the job failed, 2 the request is wrong.",
+        usage=f"{program} evaluate --input URI --output URI [flags]",
+        description="Score how well the image and the text of each row agree. Write the rows with their scores and, "
+        "beside them, a report and a manifest.",
+        epilog=_EXIT_CODES,
+        formatter_class=HelpLines,
         argument_default=argparse.SUPPRESS,  # what is not given is left to the request's own defaults
     )
-    evaluate.add_argument(
+    add_request_flags(evaluate)
+    programs = evaluate.add_argument_group("for programs")
+    programs.add_argument("--json", action="store_true", help="write the manifest as JSON on a terminal, too")
+    programs.add_argument(
+        "--ignore-gates", action="store_true", help="exit with 0 where a gate is not passed, and leave it to the reader"
+    )
+    programs.add_argument("--quiet", action="store_true", help="do not write the manifest to standard output")
+    programs.add_argument(
         "--request", metavar="FILE", help="the whole request as JSON, from a file or from standard input (-)"
     )
-    evaluate.add_argument("--request-json", metavar="JSON", help="the whole request as JSON, right here")
-    evaluate.add_argument("--quiet", action="store_true", help="do not write the manifest to standard output")
-    evaluate.add_argument(
+    programs.add_argument("--request-json", metavar="JSON", help="the whole request as JSON, right here")
+    programs.add_argument(
         "--termination-log", metavar="FILE", help="write the error that ends the job there too, as Kubernetes wants it"
     )
-    for name, field in EvaluationRequest.model_fields.items():
-        if name not in _NOT_FLAGS:
-            evaluate.add_argument(_flag(name), **_flag_options(name, field))
     leftovers = commands.add_parser(
         "leftovers",
-        help="show what a run that died has left beside its output, and remove it",
+        help="show or remove what a run that died has left",
         description="Show the resume points, claims, shards that wait for a merge and unfinished uploads that stand "
         "beside outputs. The next try of "
         "the same work uses them and removes them when it is done, so remove them only if there will be none.",
@@ -207,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     leftovers.add_argument("--clean", action="store_true", help="remove it, if no run is at work there")
     prune = commands.add_parser(
         "prune",
-        help="remove what a score store holds and nobody has used for long",
+        help="remove from a score store what nobody has used for long",
         description="Remove the packs of scores that were written longest ago. One that is in use is written anew "
         "every week. Jobs may use the store meanwhile: they score what they do not find.",
     )
@@ -224,59 +326,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# The request's fields that no flag sets: who asks, and for which shard, is for Airflow to say.
-_NOT_FLAGS = ("requested_by", "shard")
-
-# What the help calls a flag's value, by the last word of its name; otherwise that word itself.
-_METAVARS = {
-    "buckets": "BUCKET",
-    "hosts": "HOST",
-    "input": "URI",
-    "key": "COLUMN",
-    "model": "NAME",
-    "names": "COLUMN",
-    "output": "URI",
-    "rate": "SHARE",
-    "rates": "REASON=SHARE",
-    "reuse": "URI",
-    "rewrite": "OLD=NEW",
-    "repairs": "REPAIR",
-    "root": "URI",
-    "size": "IMAGES",
-}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _flag_options(name: str, field: FieldInfo) -> dict[str, Any]:
-    """Return what argparse is to know of the flag of a field: its help, and how its value looks.
-
-    Whether the value is right is for the request to say.
-    """
-    default = "" if field.is_required() or field.default in (None, False, (), {}) else f" Default: {field.default}."
-    options = {"help": f"{field.description}{default}".replace("%", "%%")}
-    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
-    kind, *others = (kind for kind in kinds if kind is not NoneType)
-    if kind is bool:
-        return {**options, "action": argparse.BooleanOptionalAction if field.default else "store_true"}
-    if get_origin(kind) is Literal and not others:
-        return {**options, "choices": get_args(kind)}
-    word = name.rpartition("_")[2]
-    several = {"nargs": "+"} if get_origin(kind) is tuple else {}
-    return {**options, **several, "metavar": _METAVARS.get(word, word.upper())}
-
-
 def _request(options: Mapping[str, Any]) -> EvaluationRequest:
     given = dict(options)
     whole = given.keys() & {"request", "request_json"}
     if not whole:
-        return parse_request(given)
+        return parse_request(given, called=FLAGS)
     if len(given) > 1:
         whole_request, *others = sorted(given, key=lambda name: name not in whole)
-        flags = ", ".join(map(_flag, others))
-        raise RequestError(f"{_flag(whole_request)} holds the whole request, so it goes with no other flag ({flags})")
+        flags = ", ".join(map(flag, others))
+        raise RequestError(f"{flag(whole_request)} holds the whole request, so it goes with no other flag ({flags})")
     if "request_json" in given:
         return parse_request(str(given["request_json"]))
     if given["request"] == "-":
