@@ -107,6 +107,31 @@ def test_captions_are_there_to_their_end_and_so_is_the_worst_sentence(done: Eval
     )
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({}, "No gate was set So nothing says whether these scores are good enough"),
+        ({"min_auc": 0.5}, "The gate is passed ✓ passed: the AUC is 0.8613, above min_auc=0.5 by 0.3613"),
+        (
+            {"min_mean_score": 0.1, "min_auc": 0.9},
+            "1 of 2 gates not passed ✗ not passed: the AUC is 0.8613, below min_auc=0.9 by 0.0387 ✓ passed: the mean",
+        ),
+        ({"min_mean_score": 0.1, "min_auc": 0.5}, "All 2 gates are passed"),
+    ],
+)
+def test_the_page_says_of_each_gate_whether_it_is_passed_and_by_how_much(
+    done: EvaluationManifest, limits: dict[str, float], words: str
+) -> None:
+    judged = done.model_copy(update={"request": done.request.model_copy(update=limits)})
+    assert words in safe(render(judged, None)).text
+
+
+def test_the_page_of_a_shard_says_nothing_of_gates(done: EvaluationManifest) -> None:
+    shard = Shard(index=1, of=2, input_etag="e", start=0, stop=1)
+    request = done.request.model_copy(update={"shard": shard, "min_auc": 0.9})
+    assert "gate" not in Page(render(done.model_copy(update={"request": request}), None)).text
+
+
 def test_the_list_of_the_worst_rows_is_linked_where_there_is_one(done: EvaluationManifest, samples: Samples) -> None:
     html = render(done, samples, worst_rows="captions%20%3Cb%3E.csv")
     [link] = [attributes for tag, attributes in Page(html).elements if tag == "a"]

@@ -9,6 +9,7 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from clip_operator.proof.gates import doubts, verdicts
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.report.histogram import histogram
 from clip_operator.report.samples import Samples
@@ -74,6 +75,8 @@ def render(
             requester=requester or manifest.confirmed_by or manifest.request.requested_by,
             histogram=None if calibration is None else histogram(calibration),
             quantiles=_quantiles(manifest.scores, None if calibration is None else calibration.mismatched),
+            gates=verdicts(manifest),
+            gate_doubts=doubts(manifest, manifest.request),
             time_shares=_time_shares(manifest),
             request=_request(manifest),
         )
