@@ -84,6 +84,7 @@ def test_a_gate_that_is_not_passed_fails_the_task_for_good_after_all_is_handed_o
         assert words in str(failure.value)
     assert task.xcoms["output_path"] == OUTPUT
     assert task.xcoms["summary"]["gates"] == {"passed": False, "breaches": ["the AUC is 0.8500, below min_auc=0.9"]}
+    assert task.xcoms["failure"] == {"kind": "gate", "reason": str(failure.value), "shard": None}
 
 
 def test_a_gate_that_marks_warns_and_tells_those_who_wait_for_the_step(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from clip_operator.operators.asset_events import add_asset_events
+from clip_operator.operators.failures import tell_failure
 from clip_operator.operators.gates import Gates
 from clip_operator.operators.metrics import send_metrics
 from clip_operator.operators.task_instance import choice_of
@@ -42,7 +43,7 @@ def hand_on(
     is_whole = parameters["shard"] is None
     gates = Gates.of(parameters) if is_whole else Gates()
     breaches = gates.breaches(manifest)
-    summary = _summary(manifest, breaches)
+    summary = _summary(manifest, breaches, parameters["shard"])
     output = manifest.output.uri
     xcoms = {
         "output_path": output,
@@ -61,12 +62,16 @@ def hand_on(
     if breaches:
         message = f"The step does not pass its gates: {'; '.join(breaches)}"
         if parameters["on_gate"] == "fail":
-            raise AirflowFailException(f"{message}. It is complete nevertheless: {display(output)}. {_see(manifest)}")
+            failure = AirflowFailException(
+                f"{message}. It is complete nevertheless: {display(output)}. {_see(manifest)}"
+            )
+            tell_failure(context, failure, "gate")
+            raise failure
         log.warning("%s. %s", message, _see(manifest))
     return manifest.output_columns
 
 
-def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any]:
+def _summary(manifest: EvaluationManifest, breaches: list[str], shard: str | None) -> dict[str, Any]:
     """Return what a person or the next task wants to know, small enough for XCom."""
     calibration, filtered = manifest.calibration, manifest.filtered
     return {
@@ -88,6 +93,7 @@ def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any
         "filtered": filtered
         and {"output_path": filtered.output.uri, "rows": filtered.rows, "min_score": filtered.min_score},
         "gates": {"passed": not breaches, "breaches": breaches},
+        "shard": shard,
         "model": manifest.model.name,
         "device": manifest.device.name,
         "duration_seconds": manifest.duration_seconds,
