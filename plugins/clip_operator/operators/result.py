@@ -43,7 +43,7 @@ def hand_on(
     is_whole = parameters["shard"] is None
     gates = Gates.of(parameters) if is_whole else Gates()
     breaches = gates.breaches(manifest)
-    summary = _summary(manifest, breaches, parameters["shard"])
+    summary = _summary(manifest, breaches)
     output = manifest.output.uri
     xcoms = {
         "output_path": output,
@@ -71,7 +71,7 @@ def hand_on(
     return manifest.output_columns
 
 
-def _summary(manifest: EvaluationManifest, breaches: list[str], shard: str | None) -> dict[str, Any]:
+def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any]:
     """Return what a person or the next task wants to know, small enough for XCom."""
     calibration, filtered = manifest.calibration, manifest.filtered
     return {
@@ -93,7 +93,6 @@ def _summary(manifest: EvaluationManifest, breaches: list[str], shard: str | Non
         "filtered": filtered
         and {"output_path": filtered.output.uri, "rows": filtered.rows, "min_score": filtered.min_score},
         "gates": {"passed": not breaches, "breaches": breaches},
-        "shard": shard,
         "model": manifest.model.name,
         "device": manifest.device.name,
         "duration_seconds": manifest.duration_seconds,
