@@ -38,6 +38,8 @@ ANSWERED_ALIKE = (
     "overwritten", "on_a_disk", "garbage", "no_connection", "unreachable", "wide", "many", *NOT_FETCHED
 )  # fmt: skip
 
+WHY = {"kind": "job", "reason": "the bucket 'b' does not exist. Make it, or mend cache_path.", "shard": None}
+
 NO_NUMBERS = ("NaN", "Infinity", "-1e400", "1" + 400 * "0", "1e300", "-3", "true", '"7"', "[]", "{}")
 WILD = [
     *(json.dumps({"rows": {"total": 7, "failed": 7}, "scores": {"mean": 7}, "gates": 1}).replace("7", text)
@@ -167,6 +169,12 @@ def airflow(
         Instance("clip", RUN, "foreign", xcoms={"manifest": ["of a ship"]}),
         Instance("clip", RUN, "elsewhere", xcoms=at("/etc/passwd")),
         Instance("clip", RUN, "fails", state="failed"),
+        Instance("clip", RUN, "says_why", state="failed", xcoms={"failure": WHY}),
+        Instance("clip", RUN, "says_why", 2, state="failed", xcoms={"failure": {**WHY, "reason": "of a shard"}}),
+        Instance("clip", RUN, "tries_again", state="up_for_retry", xcoms={"failure": WHY}),
+        Instance("clip", RUN, "hostile_failure", state="failed", xcoms={"failure": {**WHY, "reason": HOSTILE}}),
+        Instance("clip", RUN, "other_failure", state="failed", xcoms={"failure": {"kind": [], "reason": {}}}),
+        Instance("clip", RUN, "not_run", state="upstream_failed"),
         Instance("clip", RUN, "runs", state="running"),
         Instance("clip", RUN, "waits", state=None),
         Instance("clip", RUN, "overwritten", xcoms=at(uri)),
@@ -293,7 +301,13 @@ def test_a_dag_that_has_scored_nothing_has_a_page_that_says_so(viewer: httpx.Cli
         ("never_heard_of", "No CLIP scores This task instance has scored no data set"),
         ("foreign", "does not tell of CLIP scores"),
         ("elsewhere", "does not tell of CLIP scores"),
-        ("fails", "has failed, and has recorded no scores"),
+        ("fails", "This task has failed It has recorded neither scores nor a reason"),
+        ("other_failure", "This task has failed It has recorded neither scores nor a reason"),
+        ("says_why", "This task has failed It has recorded no scores"),
+        ("says_why", "Why the bucket 'b' does not exist. Make it, or mend cache_path. What to do Mend"),
+        ("says_why", "Where it is documented docs/troubleshooting.md"),
+        ("tries_again", "The last try has failed, and there will be another It has recorded no scores"),
+        ("not_run", "A task before this one has failed"),
         ("runs", "No CLIP scores yet This task instance has not ended"),
         ("unplain", "does not tell of CLIP scores"),
         ("nested", "does not tell of CLIP scores"),
@@ -301,6 +315,11 @@ def test_a_dag_that_has_scored_nothing_has_a_page_that_says_so(viewer: httpx.Cli
 )
 def test_where_there_is_no_report_the_page_says_why(viewer: httpx.Client, task_id: str, words: str) -> None:
     assert words in said(report(viewer, task_id))
+
+
+def test_a_failed_shard_says_its_own_reason(viewer: httpx.Client) -> None:
+    page = said(report(viewer, "says_why", map_index="2"))
+    assert "Why of a shard What to do" in page
 
 
 def test_whatever_keeps_from_a_report_has_one_and_the_same_answer(viewer: httpx.Client) -> None:
@@ -371,10 +390,12 @@ def test_captions_and_queries_cannot_bring_markup_along(viewer: httpx.Client) ->
     pages = [
         report(viewer, "hostile"),
         report(viewer, HOSTILE, run_id=HOSTILE, map_index="<script>"),
+        report(viewer, "hostile_failure"),
         viewer.get("clip-scores/dags/%3Cimg%20src=x%3E/runs"),
     ]
     assert HOSTILE in said(pages[0])
-    assert "None of the newest runs of <img src=x> has scored" in said(pages[2])
+    assert HOSTILE in said(pages[2])
+    assert "None of the newest runs of <img src=x> has scored" in said(pages[3])
     for page in pages:
         assert "<script" not in page.text
         assert "<img src=x" not in page.text

@@ -54,7 +54,7 @@ def report(
     except NothingToShow as nothing:
         # Status 200 in any case: it is for people, in a frame, where browsers and proxies put pages of their own in the
         # place of an error's.
-        return _shown(message_page(nothing.title, nothing.text))
+        return _shown(message_page(nothing.title, nothing.text, nothing.failure))
 
 
 @app.get("/dags/{dag_id}/runs", dependencies=[_may_read_xcoms])

@@ -18,6 +18,7 @@ from sqlalchemy import and_, select
 
 from clip_operator.errors import ClipOperatorError, JobError
 from clip_operator.operators.aws import aws_connection
+from clip_operator.operators.failures import FAILURE
 from clip_operator.proof.manifest import read_manifest
 from clip_operator.report import render
 from clip_operator.report.samples import read_samples
@@ -25,11 +26,14 @@ from clip_operator.request import Requester
 from clip_operator.steps import MANIFEST_SUFFIX
 from clip_operator.storage import CloudAccess, Storage, display, scheme_of
 from clip_operator.web.connections import may_read_with
+from clip_operator.web.failures import failure_in
 from clip_operator.web.xcoms import IS_SMALL, STORED, plain_value
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
+
+    from clip_operator.web.failures import Failure
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ _ATTEMPTS = 2
 # All of Airflow's pages share one set of threads. Not all of them shall wait for a store that does not answer.
 _reading = threading.BoundedSemaphore(8)
 
-_FAILED = ("failed", "up_for_retry", "upstream_failed")
+_FAILED = ("failed", "up_for_retry")
 _NOT_ENDED = ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting")
 
 
@@ -63,12 +67,14 @@ class NothingToShow(Exception):
 
     :param title: what is the matter, in a few words.
     :param text: what happened, and what can be done.
+    :param failure: why, if the task instance has left that.
     """
 
-    def __init__(self, title: str, text: str) -> None:
+    def __init__(self, title: str, text: str, failure: Failure | None = None) -> None:
         super().__init__(title)
         self.title = title
         self.text = text
+        self.failure = failure
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def report_page(instance: TaskInstance) -> str:
 
 def _recorded(session: Session, instance: TaskInstance) -> Location:
     """Return what the task instance's XCom says of where its manifest stands."""
-    stored = session.scalar(select(STORED).where(_is_of(XComModel, instance), XComModel.key == "manifest", IS_SMALL))
+    stored = _stored(session, instance, "manifest")
     if stored is None:
         raise _why_nothing_is_recorded(session, instance)
     value = plain_value(stored)
@@ -132,6 +138,13 @@ def _recorded(session: Session, instance: TaskInstance) -> Location:
     raise NothingToShow("No CLIP scores", "The XCom 'manifest' of this task instance does not tell of CLIP scores.")
 
 
+def _stored(session: Session, instance: TaskInstance, key: str) -> str | None:
+    """Return an XCom of the task instance as it is in the database, or None if there is none."""
+    is_it = and_(_is_of(XComModel, instance), XComModel.key == key, IS_SMALL)
+    found: str | None = session.scalar(select(STORED).where(is_it))
+    return found
+
+
 def _is_of(model: Any, instance: TaskInstance) -> ColumnElement[bool]:
     """Return which rows of one of Airflow's tables are of a task instance."""
     return and_(*(getattr(model, name) == value for name, value in dataclasses.asdict(instance).items()))
@@ -139,10 +152,15 @@ def _is_of(model: Any, instance: TaskInstance) -> ColumnElement[bool]:
 
 def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> NothingToShow:
     state = session.scalar(select(TaskInstanceModel.state).where(_is_of(TaskInstanceModel, instance)))
+    if state == "upstream_failed":
+        return NothingToShow("No CLIP scores", "A task before this one has failed, so that this one was not run.")
     if state in _FAILED:
-        return NothingToShow(
-            "No CLIP scores", "This task instance has failed, and has recorded no scores. Its log says why."
-        )
+        stored = _stored(session, instance, FAILURE)
+        failure = None if stored is None else failure_in(plain_value(stored))
+        title = "This task has failed" if state == "failed" else "The last try has failed, and there will be another"
+        if failure is None:
+            return NothingToShow(title, "It has recorded neither scores nor a reason. Its log says more.")
+        return NothingToShow(title, "It has recorded no scores. Its log says the same, and what came before.", failure)
     if state in _NOT_ENDED:
         return NothingToShow(
             "No CLIP scores yet",
