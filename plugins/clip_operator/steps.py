@@ -39,7 +39,7 @@ _BESIDE = re.compile(
     rf"|{re.escape(_REPORT_SUFFIX)})",
     re.DOTALL,
 )
-_PLAN = re.compile(rf"(.+){re.escape(_SHARDS_FOLDER)}([0-9a-f]+)/{re.escape(_PLAN_NAME)}", re.DOTALL)
+_OF_PLAN = re.compile(rf"(?P<output>.+){re.escape(_SHARDS_FOLDER)}(?P<plan>[0-9a-f]+)/(?P<name>[^/]+)", re.DOTALL)
 
 
 def beside(output: str) -> str:
@@ -117,8 +117,17 @@ def plan_uri(output: str, plan: str) -> str:
 
 def planned_manifest(uri: str) -> tuple[str, str] | None:
     """Return where the manifest of the planned output stands, and the plan's id; None where no plan can stand."""
-    match = _PLAN.fullmatch(uri)
-    return None if match is None else (match[1] + MANIFEST_SUFFIX, match[2])
+    match = _OF_PLAN.fullmatch(uri)
+    return None if match is None or match["name"] != _PLAN_NAME else (match["output"] + MANIFEST_SUFFIX, match["plan"])
+
+
+def whole_manifest(uri: str) -> tuple[str, str] | None:
+    """Return where the manifest of the output stands that a shard is put into, and the plan's id.
+
+    :param uri: of anything that the shard leaves for the merge; of whatever else, None is returned.
+    """
+    match = _OF_PLAN.fullmatch(uri)
+    return None if match is None else (match["output"] + MANIFEST_SUFFIX, match["plan"])
 
 
 def part_name(index: int, of: int) -> str:

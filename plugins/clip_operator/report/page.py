@@ -46,6 +46,7 @@ def render(
     all_runs: str | None = None,
     requester: Requester | None = None,
     worst_rows: str | None = None,
+    instance_name: str | None = None,
 ) -> str:
     """Return the report on one output: a whole HTML page, without scripts, that loads nothing.
 
@@ -55,6 +56,7 @@ def render(
     :param samples: None where there are none; the page then shows numbers alone.
     :param all_runs: where the runs of the DAG are, if the page is to have a link there.
     :param requester: whose report it is; by default that of who asked last.
+    :param instance_name: what Airflow calls the requester's instance of a mapped task, if it is known.
     :param worst_rows: the address of the list of the worst rows, relative to the page's own, if there is one.
     """
     style = _environment().get_template("style.css").render()
@@ -68,6 +70,7 @@ def render(
             samples=samples or Samples(),
             all_runs=all_runs,
             worst_rows=worst_rows,
+            instance_name=instance_name,
             most_worst_rows=MOST_WORST_ROWS,
             long_text=_LONG_TEXT,
             style_digest=digest,
