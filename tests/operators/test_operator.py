@@ -222,10 +222,13 @@ def test_what_is_wrong_is_refused_in_words_and_leaves_nothing_behind(airflow: Ai
     code, log = airflow.test("refusals")
     assert code == 1
     assert airflow.home.task_states("refusals") == dict.fromkeys(REFUSALS, "failed")
+    xcoms = airflow.home.xcoms("refusals")
     for task_id, words in REFUSALS.items():
         start = log.index(f"starting task_id={task_id} ")
         part = log[start : log.find("starting task_id=", start + 1)]
         assert re.search(words, part), f"{task_id}:\n{part}"
+        assert "See:   docs/troubleshooting.md" in part
+        assert re.search(words, xcoms[task_id, "failure"]["reason"])
     assert airflow.client.list_objects_v2(Bucket=BUCKET, Prefix="data/refused")["KeyCount"] == 0
     assert store.secret_key not in log
     assert "hush/rendered" not in log

@@ -91,6 +91,7 @@ def test_a_gate_that_is_not_passed_fails_the_task_for_good_after_all_is_handed_o
     for words in ("the AUC is 0.8500, below min_auc=0.9", OUTPUT, f"{OUTPUT}.report.html"):
         assert words in str(failure.value)
     assert task.xcoms["output_path"] == OUTPUT
+    assert task.xcoms["failure"] == {"kind": "gate", "reason": str(failure.value), "shard": None}
     words = "the AUC is 0.8500, below min_auc=0.9 by 0.0500"
     verdict = {"name": "min_auc", "limit": 0.9, "is_most": False, "value": 0.85, "passed": False, "words": words}
     assert task.xcoms["summary"]["gates"] == {"passed": False, "breaches": [words], "verdicts": [verdict]}

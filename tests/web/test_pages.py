@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
 import html
+import io
 import json
 import re
 import select
@@ -18,10 +22,12 @@ import httpx
 import pytest
 
 from clip_operator.job.evaluation import evaluate
-from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.proof.manifest import EvaluationManifest, Shards
 from clip_operator.report.samples import Sample, Samples
+from clip_operator.report.worst_rows import as_csv
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import manifest_uri, report_uri, samples_uri
+from clip_operator.steps import manifest_uri, report_uri, samples_uri, shards_prefix, worst_rows_uri
+from demo.airflow_home import REPOSITORY
 from demo.object_store import ObjectStore
 from tests.conftest import S3, SHAPES, own_bucket
 from tests.web.api_server import ApiServer, Instance, api_server
@@ -35,8 +41,11 @@ MANY = 103
 
 NOT_FETCHED = ("over_http", "other_connection", "templated", "own_credentials", "of_another_operator")
 ANSWERED_ALIKE = (
-    "overwritten", "on_a_disk", "garbage", "no_connection", "unreachable", "wide", "many", *NOT_FETCHED
+    "overwritten", "on_a_disk", "garbage", "no_connection", "unreachable", "wide", "many", *NOT_FETCHED,
+    "of_another_plan", "of_another_run", "of_another_dag",
 )  # fmt: skip
+
+WHY = {"kind": "job", "reason": "the bucket 'b' does not exist. Make it, or mend cache_path.", "shard": None}
 
 NO_NUMBERS = ("NaN", "Infinity", "-1e400", "1" + 400 * "0", "1e300", "-3", "true", '"7"', "[]", "{}")
 WILD = [
@@ -101,6 +110,35 @@ def moved(
     return uri
 
 
+SHARDS: dict[str, dict[str, Any]] = {
+    "merged": {"confirmed_by": Requester(dag_id="clip", run_id=RUN, task_id="merge")},
+    "merged_before": {"confirmed_by": Requester(dag_id="clip", run_id="later", task_id="merge")},
+    "of_another_plan": {"plan": "beef"},
+    "of_another_run": {"run_id": "other", "confirmed_by": Requester(dag_id="clip", run_id="other", task_id="merge")},
+    "of_another_dag": {"dag_id": "other", "confirmed_by": None},
+}
+"""Shards of RUN of which nothing is there any more, by what the step tells that stands where theirs did."""
+
+
+def shard_of(
+    s3: S3,
+    manifest: EvaluationManifest,
+    name: str,
+    plan: str = "abcd",
+    dag_id: str = "clip",
+    run_id: str = RUN,
+    **changed: Any,
+) -> str:
+    """Put the manifest of a step that shards were put into; return the URI that a shard's own manifest had."""
+    output = manifest.output.model_copy(update={"uri": f"s3://{s3.bucket}/steps/{name}.jsonl"})
+    planner = Requester(dag_id=dag_id, run_id=run_id, task_id="plan")
+    asked = manifest.request.model_copy(update={"requested_by": planner, "output": output.uri})
+    shards = Shards(plan=plan, count=3, scored_by=[])
+    whole = manifest.model_copy(update={"output": output, "request": asked, "shards": shards, **changed})
+    s3.storage.write(whole.model_dump_json().encode(), manifest_uri(output.uri))
+    return manifest_uri(f"{shards_prefix(output.uri)}abcd/00001-of-00003.jsonl")
+
+
 def at(uri: str, aws_conn_id: str | None = "store") -> dict[str, Any]:
     return {"manifest": {"uri": uri, "aws_conn_id": aws_conn_id}}
 
@@ -138,6 +176,8 @@ def airflow(
     uri = manifest_uri(scored.output.uri)
     sample = Sample(row=1, image=HOSTILE, text=HOSTILE, score=0.5, thumbnail=HOSTILE)
     hostile = moved(s3, scored, "hostile", Samples(best=[sample], failures={HOSTILE: [sample]}))
+    forged = b'row,score,image,text\r\n1,0.5,=1+1,"' + HOSTILE.replace('"', '""').encode() + b'"\r\n'
+    s3.put("steps/hostile-1.jsonl.worst-rows.csv", forged)
     s3.put("steps/garbage.jsonl.manifest.json", b'{"manifest_version": 99}')
     closed = socket.create_server(("127.0.0.1", 0))
     nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -167,6 +207,12 @@ def airflow(
         Instance("clip", RUN, "foreign", xcoms={"manifest": ["of a ship"]}),
         Instance("clip", RUN, "elsewhere", xcoms=at("/etc/passwd")),
         Instance("clip", RUN, "fails", state="failed"),
+        Instance("clip", RUN, "says_why", state="failed", xcoms={"failure": WHY}),
+        Instance("clip", RUN, "says_why", 2, state="failed", xcoms={"failure": {**WHY, "reason": "of a shard"}}),
+        Instance("clip", RUN, "tries_again", state="up_for_retry", xcoms={"failure": WHY}),
+        Instance("clip", RUN, "hostile_failure", state="failed", xcoms={"failure": {**WHY, "reason": HOSTILE}}),
+        Instance("clip", RUN, "other_failure", state="failed", xcoms={"failure": {"kind": [], "reason": {}}}),
+        Instance("clip", RUN, "not_run", state="upstream_failed"),
         Instance("clip", RUN, "runs", state="running"),
         Instance("clip", RUN, "waits", state=None),
         Instance("clip", RUN, "overwritten", xcoms=at(uri)),
@@ -182,7 +228,13 @@ def airflow(
         Instance("clip", RUN, "of_another_operator", xcoms=at(moved(s3, scored, "of_another_operator")), given=None),
         Instance("clip", RUN, "listed", xcoms=at(moved(s3, scored, "listed"), "team_store"), given=template),
         Instance("clip", RUN, "mapped", 0, xcoms=at(moved(s3, scored, "mapped", map_index=0)), **several),
-        Instance("clip", RUN, "mapped", 1, xcoms=at(moved(s3, scored, "mapped", map_index=1)), **several),
+        Instance(
+            "clip", RUN, "mapped", 1, xcoms=at(moved(s3, scored, "mapped", map_index=1)), name="cats & dogs", **several
+        ),
+        *(
+            Instance("clip", RUN, name, xcoms=at(shard_of(s3, scored, name, **fields)))
+            for name, fields in SHARDS.items()
+        ),
         Instance("clip", RUN, "confirmed", xcoms=at(moved(s3, scored, "confirmed", confirmed_by=elsewhere))),
         Instance("clip", RUN, "unplain", xcoms={"manifest": an_object, "summary": an_object}),
         Instance("clip", RUN, "plain", xcoms={"manifest": json.dumps(at(moved(s3, scored, "plain"))["manifest"])}),
@@ -217,11 +269,25 @@ def report(client: httpx.Client, task_id: str, of: str = "clip", **query: Any) -
     )
 
 
+def worst(client: httpx.Client, task_id: str, of: str = "clip", **query: Any) -> httpx.Response:
+    query = {"run_id": RUN, "task_id": task_id, "map_index": "{MAP_INDEX}", **query}
+    return client.get(f"clip-scores/dags/{of}/worst-rows", params=query)
+
+
+def without_own_script(response: httpx.Response) -> str:
+    """A page without the one script that may run on it: the policy names its digest, and that of no other."""
+    script = response.text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"; script-src 'sha256-{digest}'" in response.headers["content-security-policy"]
+    assert script == (REPOSITORY / "plugins/clip_operator/web/theme.js").read_text().rstrip("\n")
+    return response.text.replace(f"<script>{script}</script>", "", 1)
+
+
 def said(response: httpx.Response) -> str:
     """What a page says to a person, its markup left out."""
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/html")
-    body = re.sub(r"<style>.*?</style>", "", response.text, flags=re.DOTALL)
+    body = re.sub(r"<style>.*?</style>", "", without_own_script(response), flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
@@ -293,7 +359,13 @@ def test_a_dag_that_has_scored_nothing_has_a_page_that_says_so(viewer: httpx.Cli
         ("never_heard_of", "No CLIP scores This task instance has scored no data set"),
         ("foreign", "does not tell of CLIP scores"),
         ("elsewhere", "does not tell of CLIP scores"),
-        ("fails", "has failed, and has recorded no scores"),
+        ("fails", "This task has failed It has recorded neither scores nor a reason"),
+        ("other_failure", "This task has failed It has recorded neither scores nor a reason"),
+        ("says_why", "This task has failed It has recorded no scores"),
+        ("says_why", "Why the bucket 'b' does not exist. Make it, or mend cache_path. What to do Mend"),
+        ("says_why", "Where it is documented docs/troubleshooting.md"),
+        ("tries_again", "The last try has failed, and there will be another It has recorded no scores"),
+        ("not_run", "A task before this one has failed"),
         ("runs", "No CLIP scores yet This task instance has not ended"),
         ("unplain", "does not tell of CLIP scores"),
         ("nested", "does not tell of CLIP scores"),
@@ -301,6 +373,11 @@ def test_a_dag_that_has_scored_nothing_has_a_page_that_says_so(viewer: httpx.Cli
 )
 def test_where_there_is_no_report_the_page_says_why(viewer: httpx.Client, task_id: str, words: str) -> None:
     assert words in said(report(viewer, task_id))
+
+
+def test_a_failed_shard_says_its_own_reason(viewer: httpx.Client) -> None:
+    page = said(report(viewer, "says_why", map_index="2"))
+    assert "Why of a shard What to do" in page
 
 
 def test_whatever_keeps_from_a_report_has_one_and_the_same_answer(viewer: httpx.Client) -> None:
@@ -362,6 +439,48 @@ def test_a_report_without_samples_shows_the_numbers(viewer: httpx.Client) -> Non
     assert "data:image/jpeg" not in page.text
 
 
+def test_a_merged_shard_leads_to_the_report_of_its_step(viewer: httpx.Client) -> None:
+    page = report(viewer, "merged")
+    assert "This shard is merged: see the step's report" in said(page)
+    link = re.search(r'<a href="([^"]+)">The step&#39;s report, of merge</a>', page.text)
+    assert link is not None
+    address = urljoin(str(page.url), html.unescape(link[1]))
+    assert str(httpx.URL(address).params) == str(httpx.QueryParams(run_id=RUN, task_id="merge", map_index=-1))
+    assert "This shard is merged" in said(worst(viewer, "merged"))
+    before = report(viewer, "merged_before")  # which a later run has confirmed, whose merge is not that of this one
+    assert "This shard is merged" in said(before)
+    assert "<a " not in before.text
+
+
+def test_an_instance_of_a_mapped_task_is_called_as_in_the_grid(viewer: httpx.Client) -> None:
+    assert f"clip · mapped [cats & dogs] · {RUN}" in said(report(viewer, "mapped", map_index=1))
+    assert f"clip · mapped [0] · {RUN}" in said(report(viewer, "mapped", map_index=0))
+
+
+def test_the_list_of_the_worst_rows_is_downloaded_as_a_file(
+    viewer: httpx.Client, scored: EvaluationManifest, s3: S3
+) -> None:
+    page = report(viewer, "score")
+    link = re.search(r'<a href="([^"]+)" download>', page.text)
+    assert link is not None
+    got = viewer.get(urljoin(str(page.url), html.unescape(link[1])))
+    assert got.headers["content-type"] == "text/csv; charset=utf-8"
+    assert got.headers["content-disposition"] == 'attachment; filename="captions_step1.jsonl.worst-rows.csv"'
+    assert got.content == s3.storage.read(worst_rows_uri(scored.output.uri))
+    rows = list(csv.DictReader(io.StringIO(got.content.decode("utf-8-sig"), newline="")))
+    assert len(rows) == scored.rows.scored
+    assert [float(row["score"]) for row in rows] == sorted(float(row["score"]) for row in rows)
+
+
+def test_what_stands_in_the_bucket_as_a_list_is_no_page_and_no_formula(viewer: httpx.Client) -> None:
+    assert "as CSV" not in said(report(viewer, "bare"))
+    assert "No list of the worst rows" in said(worst(viewer, "bare"))
+    got = worst(viewer, "hostile")
+    assert got.headers["content-type"].startswith("text/csv")
+    assert got.headers["content-disposition"].startswith("attachment; ")
+    assert got.content == as_csv([Sample(row=1, image="=1+1", text=HOSTILE, score=0.5)])
+
+
 def test_a_page_that_stands_in_the_bucket_is_never_served(viewer: httpx.Client) -> None:
     for task_id in ("bare", "hostile"):
         assert "a page in the bucket" not in report(viewer, task_id).text
@@ -371,12 +490,14 @@ def test_captions_and_queries_cannot_bring_markup_along(viewer: httpx.Client) ->
     pages = [
         report(viewer, "hostile"),
         report(viewer, HOSTILE, run_id=HOSTILE, map_index="<script>"),
+        report(viewer, "hostile_failure"),
         viewer.get("clip-scores/dags/%3Cimg%20src=x%3E/runs"),
     ]
     assert HOSTILE in said(pages[0])
-    assert "None of the newest runs of <img src=x> has scored" in said(pages[2])
+    assert HOSTILE in said(pages[2])
+    assert "None of the newest runs of <img src=x> has scored" in said(pages[3])
     for page in pages:
-        assert "<script" not in page.text
+        assert "<script" not in without_own_script(page)
         assert "<img src=x" not in page.text
 
 
@@ -393,6 +514,7 @@ def test_where_the_scores_stand_is_not_the_querys_to_say(viewer: httpx.Client, s
 def test_nobody_sees_anything_without_a_login(airflow: ApiServer) -> None:
     with airflow.client(None) as nobody:
         assert report(nobody, "score").status_code == 401
+        assert worst(nobody, "score").status_code == 401
         assert nobody.get("clip-scores/dags/clip/runs").status_code == 401
 
 
@@ -400,6 +522,7 @@ def test_only_who_may_read_the_xcoms_of_the_dag_sees_its_pages(airflow: ApiServe
     runs = f"clip-scores/dags/{SECRET_DAG}/runs"
     # The query names a DAG that is allowed: it is not asked for.
     assert report(viewer, "score", SECRET_DAG, dag_id="clip").status_code == 403
+    assert worst(viewer, "score", SECRET_DAG, dag_id="clip").status_code == 403
     assert viewer.get(runs, params={"dag_id": "clip"}).status_code == 403
     assert viewer.get("clip-scores/dags/~/runs").status_code == 403
     with airflow.client("admin") as admin:
@@ -412,12 +535,13 @@ def test_every_answer_forbids_scripts_frames_of_others_and_keeping(airflow: ApiS
         answers = [
             report(viewer, "score"),
             report(viewer, "other"),
+            worst(viewer, "score"),
             report(viewer, "score", run_id=""),
             viewer.get("clip-scores/dags/clip/runs"),
             report(viewer, "score", SECRET_DAG),
             report(nobody, "score"),
         ]
-    assert [answer.status_code for answer in answers] == [200, 200, 422, 200, 403, 401]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 200, 403, 401]
     for answer in answers:
         policy = answer.headers["content-security-policy"].split("; ")
         assert {"default-src 'none'", "frame-ancestors 'self'", "base-uri 'none'", "form-action 'none'"} <= set(policy)

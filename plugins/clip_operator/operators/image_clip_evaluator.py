@@ -291,7 +291,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         from clip_operator.operators.log_groups import log_group, log_request
         from clip_operator.operators.work import work_of
 
-        with told_to_airflow():
+        with told_to_airflow(context):
             parameters, limits = self._parameters()
             connection = connection_of(parameters)
             self._execution = _execution(parameters, connection, context, limits)
@@ -311,7 +311,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         """
         from clip_operator.operators.log_groups import log_group
 
-        with told_to_airflow():
+        with told_to_airflow(context):
             parameters, limits = self._parameters()
             self._execution = execution = _pod(parameters, connection_of(parameters).storage(), context, limits)
             work = execution.planned(event)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from clip_operator.operators.asset_events import add_asset_events
+from clip_operator.operators.failures import tell_failure
 from clip_operator.operators.metrics import send_metrics
 from clip_operator.operators.task_instance import choice_of
 from clip_operator.proof.gates import Verdict, doubts, verdicts
@@ -66,7 +67,11 @@ def hand_on(
     if breaches := _breaches(gates):
         message = f"The step does not pass its gates: {'; '.join(breaches)}"
         if parameters["on_gate"] == "fail":
-            raise AirflowFailException(f"{message}. It is complete nevertheless: {display(output)}. {_see(manifest)}")
+            failure = AirflowFailException(
+                f"{message}. It is complete nevertheless: {display(output)}. {_see(manifest)}"
+            )
+            tell_failure(context, failure, "gate")
+            raise failure
         log.warning("%s. %s", message, _see(manifest))
     return manifest.output_columns
 

@@ -84,7 +84,7 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         from clip_operator.preflight import check_before_pod
         from clip_operator.sharding import plan_shards
 
-        with told_to_airflow():
+        with told_to_airflow(context):
             parameters, limits = self._parameters()
             sizes = {name: _count(name, parameters[name]) for name in _SIZES}
             most, in_parts = _most_mapped(sizes), _in_parts(parameters)
@@ -127,7 +127,7 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
         from clip_operator.operators.work import output_step, own_request
         from clip_operator.sharding import merge_shards
 
-        with told_to_airflow():
+        with told_to_airflow(context):
             parameters, limits = self._parameters()
             if parameters["plan"] is None:
                 raise RequestError("plan must not be empty: it is the XCom 'plan' of the task that planned the shards")

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout, conf
 
-from clip_operator.errors import ClipOperatorError, RequestError
+from clip_operator.errors import ClipOperatorError, JobError, RequestError
+from clip_operator.operators.failures import tell_failure
 from clip_operator.operators.parameters import as_meant, texts_in
 from clip_operator.proof.signing import VARIABLE
 
@@ -21,17 +22,31 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def told_to_airflow() -> Iterator[None]:
-    """Turn the package's errors into Airflow's; within, the administrator's signing key is where the package looks."""
+def told_to_airflow(context: Context) -> Iterator[None]:
+    """Turn the package's errors into Airflow's, and say why the task fails where people look.
+
+    Within, the administrator's signing key is where the package looks.
+    """
     key = "" if os.environ.get(VARIABLE) else conf.get("clip_operator", "signing_key", fallback="")
     if key:
         os.environ[VARIABLE] = key  # of this task's own process, and of another interpreter that it starts
     try:
         yield
     except RequestError as error:
+        tell_failure(context, error)
         raise AirflowFailException(str(error)) from None
     except ClipOperatorError as error:
+        tell_failure(context, error)
         raise AirflowException(str(error)) from None
+    except AirflowTaskTimeout:
+        limit = context["task"].execution_timeout
+        tell_failure(context, JobError(f"the task took longer than its execution_timeout, {limit}"))
+        raise
+    except AirflowException:  # Airflow's own, such as one that skips the task
+        raise
+    except Exception as error:
+        tell_failure(context, error)
+        raise
     finally:
         if key:
             os.environ.pop(VARIABLE, None)

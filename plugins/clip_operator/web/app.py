@@ -1,9 +1,10 @@
-"""The two pages, for whoever may read the XComs of the DAG."""
+"""The pages, and a list to download, for whoever may read the XComs of the DAG."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -12,15 +13,15 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from clip_operator.web.evaluations import NothingToShow, TaskInstance, known_run_id, report_page
-from clip_operator.web.pages import message_page, runs_page
+from clip_operator.web.evaluations import NothingToShow, TaskInstance, known_run_id, report_page, worst_rows
+from clip_operator.web.pages import message_page, runs_page, theme_script
 from clip_operator.web.runs import read_runs
 
 _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # No scripts, and nothing from elsewhere.
+    # No scripts but our own one, and nothing from elsewhere.
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
 }
 
@@ -47,14 +48,27 @@ def report(
     map_index: Annotated[str, Query(max_length=20)] = "-1",
 ) -> HTMLResponse:
     """Return the report of a task instance's last try; where there is none, why."""
-    # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
-    number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
     try:
-        return _shown(report_page(TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, number)))
+        return _shown(report_page(_instance(dag_id, run_id, task_id, map_index)))
     except NothingToShow as nothing:
-        # Status 200 in any case: it is for people, in a frame, where browsers and proxies put pages of their own in the
-        # place of an error's.
-        return _shown(message_page(nothing.title, nothing.text))
+        return _said(nothing)
+
+
+@app.get("/dags/{dag_id}/worst-rows", dependencies=[_may_read_xcoms])
+def listed(
+    dag_id: str,
+    run_id: Annotated[str, Query(min_length=1, max_length=300)],
+    task_id: Annotated[str, Query(max_length=300)],
+    map_index: Annotated[str, Query(max_length=20)] = "-1",
+) -> Response:
+    """Return the list of the worst rows that belongs to a task instance's report, to be kept as a file."""
+    try:
+        name, table = worst_rows(_instance(dag_id, run_id, task_id, map_index))
+    except NothingToShow as nothing:
+        return _said(nothing)
+    plain_name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    disposition = f'attachment; filename="{plain_name}"'
+    return Response(table, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
 
 
 @app.get("/dags/{dag_id}/runs", dependencies=[_may_read_xcoms])
@@ -70,9 +84,35 @@ def runs(dag_id: str) -> HTMLResponse:
     return _shown(runs_page(dag_id, tasks))
 
 
+def _instance(dag_id: str, run_id: str, task_id: str, map_index: str) -> TaskInstance:
+    # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
+    number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
+    return TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, number)
+
+
+def _said(nothing: NothingToShow) -> HTMLResponse:
+    """Return the page that says why there is nothing.
+
+    Status 200 in any case: it is for people, in a frame, where browsers and proxies put pages of their own in the place
+    of an error's.
+    """
+    return _shown(message_page(nothing.title, nothing.text, nothing.failure, nothing.link))
+
+
 def _shown(page: str) -> HTMLResponse:
-    """Return a page with leave to use its one style sheet, which comes before all that is not ours, and pictures."""
+    """Return a page with leave to use its one style sheet, which comes before all that is not ours, and pictures.
+
+    Before anything else stands the script that makes it light or dark. No other has leave to run.
+    """
+    script = theme_script()
+    page = page.replace("<head>", f"<head>\n<script>{script}</script>", 1)
     style = page.partition("<style>")[2].partition("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"{_HEADERS['Content-Security-Policy']}; img-src data:; style-src 'sha256-{digest}'"
+    policy = (
+        f"{_HEADERS['Content-Security-Policy']}; img-src data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'"
+    )
     return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+
+def _digest(source: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"

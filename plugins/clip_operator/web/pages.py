@@ -7,12 +7,23 @@ from urllib.parse import urlencode
 
 from clip_operator.report.templates import percent, templates
 from clip_operator.web.charts import Chart, chart
+from clip_operator.web.failures import Failure
 from clip_operator.web.runs import Run
 
 
-def message_page(title: str, text: str) -> str:
-    """Return a page that says something where there is nothing else to show."""
-    return templates("clip_operator.web").get_template("message.html.jinja").render(title=title, text=text)
+def theme_script() -> str:
+    """Return the script by which a page in Airflow is light or dark as Airflow is."""
+    return templates("clip_operator.web").get_template("theme.js").render()
+
+
+def message_page(title: str, text: str, failure: Failure | None = None, link: tuple[str, str] | None = None) -> str:
+    """Return a page that says something where there is nothing else to show.
+
+    :param failure: why there is nothing, if a task has left that.
+    :param link: an address, relative to the page's own, and what is to be found there.
+    """
+    page = templates("clip_operator.web").get_template("message.html.jinja")
+    return page.render(title=title, text=text, failure=failure, link=link)
 
 
 def runs_page(dag_id: str, tasks: Mapping[str, Sequence[Run]]) -> str:

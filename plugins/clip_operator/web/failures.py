@@ -1,0 +1,33 @@
+"""Why a task instance has failed, as it has left it itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clip_operator.operators.failures import DOCUMENTED, MOST_CHARACTERS, WHAT_TO_DO, facts
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a task instance says of its failure.
+
+    :param facts: the reason, one fact after another.
+    :param is_shard: whether it scored one shard of a step.
+    """
+
+    facts: list[str]
+    what_to_do: str
+    is_shard: bool = False
+    documented: str = DOCUMENTED
+
+
+def failure_in(value: Any) -> Failure | None:
+    """Return what the XCom says, or None if it is another operator's."""
+    if not isinstance(value, Mapping):
+        return None
+    kind, reason, shard = value.get("kind"), value.get("reason"), value.get("shard")
+    if not isinstance(kind, str) or not isinstance(reason, str) or kind not in WHAT_TO_DO:
+        return None
+    return Failure(facts(reason[:MOST_CHARACTERS]), WHAT_TO_DO[kind], isinstance(shard, str))
