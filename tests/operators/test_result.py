@@ -16,7 +16,8 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from clip_operator.errors import RequestError
 from clip_operator.operators import ImageCLIPEvaluatorOperator
-from clip_operator.operators.result import check_gates, hand_on
+from clip_operator.operators.gates import check_gates
+from clip_operator.operators.result import hand_on
 from clip_operator.operators.task_instance import parameters_of
 from clip_operator.proof.manifest import EvaluationManifest
 from tests.operators.airflow_metrics import set_up_metrics
@@ -34,7 +35,9 @@ class Task:
     """
 
     def __init__(self, **parameters: Any) -> None:
-        operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://b/steps", **parameters)
+        operator = ImageCLIPEvaluatorOperator(
+            task_id="score", first_entry_file_name="s3://b/captions.jsonl", cache_path="s3://b/steps", **parameters
+        )
         self.parameters = parameters_of(operator, operator.template_fields)
         self.xcoms: dict[str, Any] = {}
         self.outlet_events = OutletEventAccessors()
@@ -110,10 +113,10 @@ def test_a_gate_that_rests_on_few_images_says_so_whether_it_is_passed_or_not(
     assert "different images, fewer than" not in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [{"on_gate": "ignore"}, {"on_gate": ""}, {"min_auc": "much"}])
-def test_what_is_said_wrongly_of_a_gate_is_named_before_anything_is_scored(wrong: dict[str, str]) -> None:
+@pytest.mark.parametrize("wrong", [{"on_gate": "ignore"}, {"on_gate": None}, {"min_auc": "much"}])
+def test_what_is_said_wrongly_of_a_gate_is_named_before_anything_is_scored(wrong: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=f"^{next(iter(wrong))} must be"):
-        check_gates(Task(**wrong).parameters)
+        check_gates({**Task().parameters, **wrong})
 
 
 def test_one_shard_hands_on_its_own_and_is_not_judged_nor_announced() -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from clip_operator.errors import RequestError
-from clip_operator.operators.parameters import is_unset
+from clip_operator.operators.parameters import choice_of, is_unset
 from clip_operator.proof.manifest import FEW_IMAGES, EvaluationManifest, describe_interval
+
+ON_GATE = ("fail", "mark")
 
 _DIGITS = 4
 
@@ -33,7 +35,7 @@ class Gates:
 
         :raises RequestError: one is no number from 0 to 1; the message names it.
         """
-        return cls(**{field.name: _limit(field.name, parameters[field.name]) for field in fields(cls)})
+        return cls(**{field.name: _limit(field.name, parameters.get(field.name)) for field in fields(cls)})
 
     def breaches(self, manifest: EvaluationManifest) -> list[str]:
         """Return in words which limits the step does not keep. One that nothing can be said of is not kept."""
@@ -59,6 +61,16 @@ class Gates:
             f"others of the same kind the AUC may be {describe_interval(calibration.auc_interval)}, and the share of "
             f"rows below the threshold {describe_interval(calibration.false_reject_interval)}"
         )
+
+
+def check_gates(parameters: Mapping[str, Any]) -> None:
+    """Raise :class:`RequestError` if what a task says of its gates is wrong, which nobody wants to learn at the end.
+
+    :param parameters: those that are known.
+    """
+    Gates.of(parameters)
+    if "on_gate" in parameters:
+        choice_of(parameters, "on_gate", ON_GATE)
 
 
 _SHARE_BELOW = "the share of rows that score below the suggested threshold"

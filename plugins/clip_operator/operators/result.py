@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from clip_operator.operators.asset_events import add_asset_events
 from clip_operator.operators.gates import Gates
 from clip_operator.operators.metrics import send_metrics
-from clip_operator.operators.task_instance import choice_of
 from clip_operator.proof.manifest import EvaluationManifest, describe_calibration
 from clip_operator.steps import manifest_uri, report_uri
 from clip_operator.storage import display
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-
-ON_GATE = ("fail", "mark")
-
-
-def check_gates(parameters: Mapping[str, Any]) -> None:
-    """Raise :class:`RequestError` if what a task says of its gates is wrong, which nobody wants to learn at the end."""
-    Gates.of(parameters)
-    choice_of(parameters, "on_gate", ON_GATE)
 
 
 def hand_on(
