@@ -11,7 +11,7 @@ from airflow.models import DagBag
 from airflow.sdk import BaseOperator
 
 from clip_operator.operators import ImageCLIPEvaluatorOperator, PlanShardsOperator, clip_evaluation_group
-from clip_operator.operators.gates import ON_GATE
+from clip_operator.operators.asked import ON_GATE
 from clip_operator.operators.shards import OUTPUT_LAYOUTS
 from clip_operator.operators.where import EXECUTION_MODES
 from clip_operator.request import EvaluationRequest

@@ -1,4 +1,4 @@
-"""What a DAG's file says wrongly in so many words is told when it is parsed; what is not known yet is nobody's fault."""
+"""What a DAG's file says wrongly as it stands is told when it is parsed; what is not known yet is nobody's fault."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"delimiter": "|", "quotechar": "|"}, "must be different characters"),
     ({"aggregate": "all", "min_score": 0.5}, "does not go with min_score"),
     ({"rescore": "failed", "sentence_key": "worst"}, "does not go with sentence_key"),
-    ({"min_auc": "much"}, "min_auc must be a number from 0 to 1"),
-    ({"min_mean_score": 1.2}, "min_mean_score must be a number from 0 to 1"),
+    ({"min_auc": "much"}, "min_auc: "),
+    ({"min_mean_score": 1.2}, "min_mean_score: "),
     ({"on_gate": "ignore"}, "on_gate must be"),
     ({"step": -1}, "step must be a whole number"),
     ({"first_entry_file_name": ""}, "step 0 is the file that first_entry_file_name names"),
@@ -208,5 +208,5 @@ def test_a_pod_without_an_image_is_told_before_the_store_and_the_cluster_are_ask
 
 
 def test_an_instance_of_a_mapped_task_fails_alone_when_it_runs() -> None:
-    Instance: Any = ImageCLIPEvaluatorOperator
-    assert Instance(task_id="t", **{**PLACES, "batch_size": "many"}, _airflow_from_mapped=True).batch_size == "many"
+    made: Any = {**PLACES, "batch_size": "many", "_airflow_from_mapped": True}  # as Airflow makes one on a worker
+    assert ImageCLIPEvaluatorOperator(task_id="t", **made).batch_size == "many"

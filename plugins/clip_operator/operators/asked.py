@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from clip_operator.errors import RequestError
-from clip_operator.operators.parameters import as_meant, is_path
+from clip_operator.operators.parameters import as_meant, choice_of, is_path
 from clip_operator.steps import StepSeries
 from clip_operator.storage import dataset_name, display, refused
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CALLED = {"model": "model_name", "revision": "model_revision"}
 """The fields of the request that the operator calls otherwise. All others that it has carry the request's names."""
+
+ON_GATE = ("fail", "mark")
 
 # The fields that no parameter gives. (The parameter ``shard`` is a name, of which the plan makes the field.)
 _MADE_HERE = {"input", "output", "filtered_output", "image_prefixes", "requested_by", "shard"}
@@ -75,6 +77,12 @@ def step_number(step: object) -> int | None:
     if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
         return step
     raise RequestError(f"step must be a whole number from 0 on, or 'latest', not {step!r}")
+
+
+def check_on_gate(parameters: Mapping[str, Any]) -> None:
+    """Raise :class:`RequestError` if ``on_gate`` is wrong, which nobody wants to learn at the end."""
+    if "on_gate" in parameters:
+        choice_of(parameters, "on_gate", ON_GATE)
 
 
 def check_given(operator: type[ImageCLIPEvaluatorOperator], given: Mapping[str, Any], dag: object) -> None:

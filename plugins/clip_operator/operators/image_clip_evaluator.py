@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from clip_operator.operators.parameters import Place
     from clip_operator.operators.work import Work
     from clip_operator.proof.manifest import EvaluationManifest
+    from clip_operator.request import EvaluationRequest
     from clip_operator.storage import Storage
 
 
@@ -122,6 +123,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         suggested threshold.
     :param on_gate: what becomes of a step that does not pass a gate: ``fail`` fails the task, for good; ``mark`` warns
         in the log and says so in the XCom ``summary``. Default: ``fail``.
+    :param on_weak_threshold: what becomes of a suggested threshold that means little (the AUC is below 0.6, or more
+        than 30 % of mismatched pairs reach it), where ``min_score`` or ``max_below_threshold`` go by it: ``warn`` says
+        so in the log; ``fail`` fails the job before anything is written, and takes the gate for not passed.
+        Default: ``warn``.
     :param max_error_rate: the largest share of rows, from 0 to 1, that may be without a score; above it the task fails,
         with a table of what is wrong in its log. Looked at while it scores and at the end. Default: 0.1.
     :param max_error_rates: the same for single reasons, as in ``{"image_unavailable": 0.01}``. Default: no such limits.
@@ -224,6 +229,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         min_auc: float | str | None = None,
         max_below_threshold: float | str | None = None,
         on_gate: str = "fail",
+        on_weak_threshold: str = "warn",
         max_error_rate: float | str = 0.1,
         max_error_rates: Mapping[str, float] | str | None = None,
         rescore: str | None = None,
@@ -276,15 +282,15 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
 
     @classmethod
     def check_parameters(cls, parameters: Mapping[str, Any]) -> None:
-        """Check what the parameters say beside what they ask to have scored: gates, shards, where it is done.
+        """Check what the parameters say of how the task goes about it: of shards, of where it scores, of gates.
 
         :param parameters: as they are meant; those that are not among them are not known yet.
         :raises RequestError: one is wrong, or two do not go together.
         """
-        from clip_operator.operators.gates import check_gates
+        from clip_operator.operators.asked import check_on_gate
         from clip_operator.operators.where import check_where
 
-        check_gates(parameters)
+        check_on_gate(parameters)
         check_where(parameters)
         for name, other in (("shard", "plan"), ("plan", "shard")):
             if parameters.get(name, ...) is None and parameters.get(other) is not None:
@@ -324,7 +330,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             log_request(work.request)
             with log_group("Scoring"):
                 manifest = self._execution.run(work)
-        return self._hand_on(context, parameters, manifest, work.output_step)
+        return self._hand_on(context, parameters, manifest, work.output_step, work.request)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> list[str]:
         """Go on after the triggerer has waited for the pod; as :meth:`execute` otherwise.
@@ -343,7 +349,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
                 execution.stop()
             with log_group("Scoring"):
                 manifest = execution.resume(event)
-        return self._hand_on(context, parameters, manifest, work.output_step)
+        return self._hand_on(context, parameters, manifest, work.output_step, work.request)
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
@@ -407,12 +413,17 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         return parameters, limits
 
     def _hand_on(
-        self, context: Context, parameters: Mapping[str, Any], manifest: EvaluationManifest, output_step: int
+        self,
+        context: Context,
+        parameters: Mapping[str, Any],
+        manifest: EvaluationManifest,
+        output_step: int,
+        request: EvaluationRequest,
     ) -> list[str]:
         from clip_operator.operators.result import hand_on
 
         self._manifest = manifest  # for OpenLineage, which asks when the task has ended
-        return hand_on(context, parameters, manifest, output_step)
+        return hand_on(context, parameters, manifest, output_step, request)
 
 
 def _label(context: Context, work: Work) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 
 from clip_operator.errors import Cancelled, RequestError
-from clip_operator.operators.gates import check_gates
+from clip_operator.operators.asked import check_on_gate
 from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
 from clip_operator.operators.parameters import choice_of, own_parameters
 from clip_operator.operators.task_instance import connection_of, requester_of, told_to_airflow
@@ -72,8 +72,8 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
 
     @classmethod
     def check_parameters(cls, parameters: Mapping[str, Any]) -> None:
-        """Check the gates, and what the parameters say of the shards; where these are scored is not looked at."""
-        check_gates(parameters)
+        """Check ``on_gate``, and what the parameters say of the shards; where these are scored is not looked at."""
+        check_on_gate(parameters)
         sizes = [name for name in _SIZES if _count(name, parameters.get(name)) is not None]
         if len(sizes) > 1:
             raise RequestError(f"{' and '.join(sizes)} say the same thing in different units; give one of them")
@@ -126,8 +126,8 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
 
     @classmethod
     def check_parameters(cls, parameters: Mapping[str, Any]) -> None:
-        """Check the gates, and that there is a plan; where the shards were scored is not looked at."""
-        check_gates(parameters)
+        """Check ``on_gate``, and that there is a plan; where the shards were scored is not looked at."""
+        check_on_gate(parameters)
         if parameters.get("plan", ...) is None:
             raise RequestError("plan must not be empty: it is the XCom 'plan' of the task that planned the shards")
 
@@ -151,7 +151,7 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
                 own=lambda planned: limits.bounded(own_request(parameters, planned, requester)),
             )
             step = output_step(parameters, manifest.output.uri)
-        return self._hand_on(context, parameters, manifest, step)
+        return self._hand_on(context, parameters, manifest, step, manifest.request)
 
 
 def _count(name: str, value: object) -> int | None:
