@@ -336,7 +336,8 @@ def clip_evaluation() -> None:
         overwrite="{{ params.overwrite }}",
         execution_mode="{{ params.execution_mode }}",
         gpus="{{ params.gpus }}",
-        pod="{{ var.json.get('clip_pod', {}) | tojson }}",  # whose image, account and Secrets are no matter of a form
+        # Whose image, account and Secrets are no matter of a form.
+        pod="{{ (var.json.get('clip_pod', {}) if params.execution_mode == 'kubernetes' else {}) | tojson }}",
     )
 
 

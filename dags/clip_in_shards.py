@@ -208,7 +208,8 @@ def clip_in_shards() -> None:
         outlets=[AssetAlias("clip_scores")],
         execution_mode="{{ params.execution_mode }}",
         gpus="{{ params.gpus }}",
-        pod="{{ var.json.get('clip_pod', {}) | tojson }}",  # whose image, account and Secrets are no matter of a form
+        # Whose image, account and Secrets are no matter of a form.
+        pod="{{ (var.json.get('clip_pod', {}) if params.execution_mode == 'kubernetes' else {}) | tojson }}",
     )
 
 

@@ -11,9 +11,9 @@ from airflow.models import DagBag
 from airflow.sdk import BaseOperator
 
 from clip_operator.operators import ImageCLIPEvaluatorOperator, PlanShardsOperator, clip_evaluation_group
-from clip_operator.operators.image_clip_evaluator import EXECUTION_MODES
-from clip_operator.operators.result import ON_GATE
+from clip_operator.operators.asked import ON_GATE
 from clip_operator.operators.shards import OUTPUT_LAYOUTS
+from clip_operator.operators.where import EXECUTION_MODES
 from clip_operator.request import EvaluationRequest
 from clip_operator.tables import file_type_of
 from demo.airflow_home import REPOSITORY

@@ -119,7 +119,9 @@ def test_buckets_of_images_alone_call_for_the_default_connection_where_they_are_
 ) -> None:
     extra = {"endpoint_url": "http://127.0.0.1:9"}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps({"conn_type": "aws", "extra": extra}))
-    operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="/data", image_buckets=buckets)
+    operator = ImageCLIPEvaluatorOperator(
+        task_id="score", first_entry_file_name="/data/in.jsonl", cache_path="/data", image_buckets=buckets
+    )
     found = connection_of(parameters_of(operator, operator.template_fields))
     assert found.access.endpoint_url == ("http://127.0.0.1:9" if is_used else None)
 

@@ -69,9 +69,18 @@ def parameters(here: Path | str, **other: Any) -> dict[str, Any]:
     }
 
 
+def as_rendered(operator: type[ImageCLIPEvaluatorOperator], **given: Any) -> ImageCLIPEvaluatorOperator:
+    """Return a task as a worker has it whose DAG gives templates, of which these have come."""
+    templates: Any = dict.fromkeys(given, "{{ it }}")
+    task = operator(task_id="t", **{"plan": "{{ it }}", **templates} if operator is MergeShardsOperator else templates)
+    for name, value in {"plan": None, **given}.items():
+        setattr(task, name, value)
+    return task
+
+
 def run(operator: type[ImageCLIPEvaluatorOperator], **given: Any) -> list[str]:
     """Run one try of a task on a worker."""
-    task = operator(task_id="t", **given)
+    task = as_rendered(operator, **given)
     ti = TaskInstance(given, task_id="t")
     context: Any = {"ti": ti, "run_id": ti.run_id, "task": task, "dag": SimpleNamespace(), "task_state_store": ti.state}
     return task.execute(context)
@@ -225,7 +234,7 @@ def test_a_link_among_the_files_of_a_folder_leads_nowhere_else(first: str, folde
 def within(**given: Any) -> EvaluationRequest:
     """See the configured limits let parameters and a request pass that say the same."""
     limits = Limits.configured()
-    task = ImageCLIPEvaluatorOperator(task_id="t", **parameters("/no", **given))
+    task = as_rendered(ImageCLIPEvaluatorOperator, **parameters("/no", **given))
     told = parameters_of(task, task.template_fields)
     limits.check_parameters(told)
     return limits.bounded(

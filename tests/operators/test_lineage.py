@@ -41,7 +41,9 @@ def told(lineage: OperatorLineage[Any, Any], folder: Path) -> dict[str, Any]:
 
 def before(folder: Path, **parameters: Any) -> dict[str, Any]:
     defaults = {"first_entry_file_name": "s3://b/captions.jsonl", "cache_path": "s3://b/steps"}
-    operator = ImageCLIPEvaluatorOperator(task_id="score", **{**defaults, **parameters})
+    operator: Any = ImageCLIPEvaluatorOperator(task_id="score", **dict.fromkeys(defaults, "{{ it }}"))
+    for name, value in {**defaults, **parameters}.items():
+        setattr(operator, name, value)  # as it is rendered
     return told(operator.get_openlineage_facets_on_start(), folder)
 
 

@@ -196,8 +196,9 @@ def test_pods_do_what_the_task_itself_does(
 # What the log must say of each task in cases/refusals.py.
 REFUSALS = {
     "mode": "execution_mode must be 'local' or 'kubernetes', not 'spaceship'",
+    "gpus": "gpus: for a pod, which the task has not, because execution_mode is 'local'",
     "step": "step must be a whole number from 0 on, or 'latest', not 'newest'",
-    "negative_step": "step must be a whole number from 0 on, or 'latest', not -1",
+    "negative_step": "step must be a whole number from 0 on, or 'latest', not '-1'",
     "batch_size": "batch_size: .*must be a number of images from 1 to 65536, or auto",
     "on_error": "on_error: Input should be 'null', 'zero' or 'fail'",
     "model_name": "model_name must not be empty",

@@ -586,7 +586,9 @@ def test_the_largest_request_that_fits_an_argument_is_sent_and_one_byte_more_is_
 def test_templates_are_rendered_in_kubernetes_objects_too() -> None:
     claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name="{{ claim }}")
     pod = {"image": "clip:{{ version }}", "volumes": [k8s.V1Volume(name="v", persistent_volume_claim=claim)]}
-    operator = ImageCLIPEvaluatorOperator(task_id="t", cache_path="s3://b", pod=pod)
+    operator = ImageCLIPEvaluatorOperator(
+        task_id="t", step=1, cache_path="s3://b", execution_mode="kubernetes", pod=pod
+    )
     context: Any = {"version": "9", "claim": "models"}
     rendered = operator.render_template(pod, context, operator.get_template_env())
     assert rendered["image"] == "clip:9"

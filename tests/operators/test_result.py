@@ -16,7 +16,8 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from clip_operator.errors import RequestError
 from clip_operator.operators import ImageCLIPEvaluatorOperator
-from clip_operator.operators.result import check_on_gate, hand_on
+from clip_operator.operators.asked import check_on_gate
+from clip_operator.operators.result import hand_on
 from clip_operator.operators.task_instance import parameters_of
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest
@@ -38,7 +39,9 @@ class Task:
     """
 
     def __init__(self, **parameters: Any) -> None:
-        operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://b/steps", **parameters)
+        operator = ImageCLIPEvaluatorOperator(
+            task_id="score", first_entry_file_name="s3://b/captions.jsonl", cache_path="s3://b/steps", **parameters
+        )
         self.parameters = parameters_of(operator, operator.template_fields)
         self.gates = {name: value for name, value in parameters.items() if name in GATES}
         self.xcoms: dict[str, Any] = {}
@@ -122,10 +125,10 @@ def test_a_gate_that_rests_on_few_images_says_so_whether_it_is_passed_or_not(
     assert "different images, fewer than" not in caplog.text
 
 
-@pytest.mark.parametrize("wrong", ["ignore", ""])
-def test_what_is_said_wrongly_of_a_gate_is_named_before_anything_is_scored(wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["ignore", None])
+def test_what_is_said_wrongly_of_a_gate_is_named_before_anything_is_scored(wrong: str | None) -> None:
     with pytest.raises(RequestError, match=r"^on_gate must be"):
-        check_on_gate(Task(on_gate=wrong).parameters)
+        check_on_gate({**Task().parameters, "on_gate": wrong})
 
 
 def test_one_shard_hands_on_its_own_and_is_not_judged_nor_announced() -> None:

@@ -16,13 +16,12 @@ from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.sharding import ShardPlan, plan_shards
 from clip_operator.storage import Storage
 
+PLACES: dict[str, Any] = {"first_entry_file_name": "/no/raw/in.jsonl", "cache_path": "/no/steps"}
 REQUESTER = Requester(dag_id="d", run_id="r", task_id="t")
 
 
 def parameters_of(**parameters: Any) -> dict[str, Any]:
-    operator = ImageCLIPEvaluatorOperator(
-        task_id="t", **{"first_entry_file_name": "/no/raw/in.jsonl", "cache_path": "/no/steps", **parameters}
-    )
+    operator = ImageCLIPEvaluatorOperator(task_id="t", **{**PLACES, **parameters})
     return {name: getattr(operator, name) for name in operator.template_fields}
 
 
@@ -59,10 +58,10 @@ def test_hosts_are_a_list_or_a_text_with_commas() -> None:
 
 def test_a_tab_is_a_delimiter_however_it_is_written_and_a_blank_string_is_none() -> None:
     for written in ("\t", "\\t", "tab"):
-        operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://b/steps", delimiter=written)
+        operator = ImageCLIPEvaluatorOperator(task_id="score", **PLACES, delimiter=written)
         rendered = task_instance.parameters_of(operator, operator.template_fields)
         assert planned(delimiter=rendered["delimiter"]).delimiter == "\t"
-    operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://b/steps", delimiter=" ", quotechar="")
+    operator = ImageCLIPEvaluatorOperator(task_id="score", **PLACES, delimiter=" ", quotechar="")
     assert task_instance.parameters_of(operator, ["delimiter", "quotechar"]) == {"delimiter": None, "quotechar": None}
 
 

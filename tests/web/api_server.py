@@ -195,7 +195,7 @@ def _links(instances: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
     from clip_operator.operators import ImageCLIPEvaluatorOperator
 
-    operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://steps")
+    operator = ImageCLIPEvaluatorOperator(task_id="score", step=1, cache_path="s3://steps")
     return [
         {
             link.name: link.get_link(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Number
@@ -16,7 +17,6 @@ from clip_operator.operators.links import ReportLink, ScoredStepLink
 from clip_operator.operators.mapping import CheckedPartial
 from clip_operator.operators.parameters import as_written, connection_in, own_parameters
 from clip_operator.operators.task_instance import (
-    choice_of,
     connection_of,
     parameters_of,
     requester_of,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.request import EvaluationRequest
     from clip_operator.storage import Storage
-
-EXECUTION_MODES = ("local", "kubernetes")
 
 
 class ImageCLIPEvaluatorOperator(BaseOperator):
@@ -166,7 +164,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         (environment, service account). Default: ``aws_default``.
         In Kubernetes mode it is for the worker, which reads the manifest; the pod has credentials of its own.
     :param execution_mode: ``local``: on the worker, in the task's own process or under ``python``. ``kubernetes``: in a
-        pod of its own. What belongs to the other mode is not looked at. Default: ``local``.
+        pod of its own; ``pod`` and ``gpus`` are for it alone. Default: ``local``.
     :param python: path of another Python interpreter to run the scoring under, one that has torch and the rest of
         the extra ``scoring``, so that Airflow's own environment need not have them. Default: the task's own process.
     :param pod: arguments of KubernetesPodOperator: ``image``, ``namespace``, ``service_account_name``, ``secrets``,
@@ -266,6 +264,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         self._execution: Execution | None = None
         self._manifest: EvaluationManifest | None = None
         self._stop = threading.Event()
+        self._check_given(ImageCLIPEvaluatorOperator)
 
     # Behind the signature that it is read from.
     template_fields: Sequence[str] = own_parameters(__init__)
@@ -274,11 +273,40 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     def partial(cls, **kwargs: Any) -> Any:
         """Take the parameters that all instances of a mapped task share, as Airflow does.
 
-        :return: what has ``expand`` and ``expand_kwargs``, which refuse what would have instances write one output.
+        :return: what has ``expand`` and ``expand_kwargs``, which refuse what would have instances write one output, and
+            what is wrong with the parameters of one.
         """
         names = ImageCLIPEvaluatorOperator.template_fields
         own = as_written({name: value for name, value in kwargs.items() if name in names})
-        return CheckedPartial(super().partial(**{**kwargs, **own}), names)
+        return CheckedPartial(super().partial(**{**kwargs, **own}), cls)
+
+    @classmethod
+    def check_parameters(cls, parameters: Mapping[str, Any]) -> None:
+        """Check what the parameters say of how the task goes about it: of shards, of where it scores, of gates.
+
+        :param parameters: as they are meant; those that are not among them are not known yet.
+        :raises RequestError: one is wrong, or two do not go together.
+        """
+        from clip_operator.operators.asked import check_on_gate
+        from clip_operator.operators.where import check_where
+
+        check_on_gate(parameters)
+        check_where(parameters)
+        for name, other in (("shard", "plan"), ("plan", "shard")):
+            if parameters.get(name, ...) is None and parameters.get(other) is not None:
+                raise RequestError(f"{other} without {name}: the task that plans the shards hands on both")
+
+    def _check_given(self, kind: type[ImageCLIPEvaluatorOperator]) -> None:
+        """Check what the DAG's file gives, once all of it is here: ``kind`` is whose ``__init__`` ends.
+
+        What is wrong with an instance of a mapped task fails that instance alone, for good, when it runs.
+        """
+        from clip_operator.operators.asked import check_given
+
+        is_instance = getattr(self, "_BaseOperator__from_mapped", False)
+        if not is_instance and inspect.unwrap(type(self).__init__) is inspect.unwrap(kind.__init__):
+            given = {name: getattr(self, name) for name in self.template_fields if hasattr(self, name)}
+            check_given(type(self), given, self.get_dag())
 
     def execute(self, context: Context) -> list[str]:
         """Score the step; see the class for what is returned and pushed.
@@ -375,14 +403,13 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     def _parameters(self) -> tuple[dict[str, Any], Limits]:
         """Return the rendered parameters, and the limits that they are within.
 
-        :raises RequestError: they are not, or ``on_gate`` is wrong.
+        :raises RequestError: they are not, or do not go together.
         """
         from clip_operator.operators.limits import Limits
-        from clip_operator.operators.result import check_on_gate
 
         parameters, limits = parameters_of(self, self.template_fields), Limits.configured()
-        check_on_gate(parameters)
         limits.check_parameters(parameters)
+        self.check_parameters(parameters)
         return parameters, limits
 
     def _hand_on(
@@ -411,7 +438,7 @@ def _label(context: Context, work: Work) -> None:
 def _execution(parameters: Mapping[str, Any], connection: AwsConnection, context: Context, limits: Limits) -> Execution:
     from clip_operator.operators.execution.local import InProcess, Subprocess
 
-    if choice_of(parameters, "execution_mode", EXECUTION_MODES) == "kubernetes":
+    if parameters["execution_mode"] == "kubernetes":
         return _pod(parameters, connection.storage(), context, limits)
     if parameters["python"]:
         return Subprocess(parameters["python"], connection.environment())

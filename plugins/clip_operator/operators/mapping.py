@@ -1,14 +1,21 @@
-"""What can be told when a DAG is parsed of a task that Airflow maps: that several instances would write one output."""
+"""What can be told when a DAG is parsed of a task that Airflow maps: that several instances would write one output, and
+what is wrong with the parameters of one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 from clip_operator.errors import RequestError
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
+
+    from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
+
+# Airflow's own default for how many instances a task may have.
+_MOST_LOOKED_AT = 1024
 
 _NAME_THE_OUTPUT = ("cache_path", "file_name_prefix", "cache_type", "step", "shard", "plan")
 
@@ -19,32 +26,34 @@ class CheckedPartial:
     Where that takes a template or another task's result it cannot be told yet, and the instances tell it themselves.
 
     :param partial: Airflow's own.
-    :param parameters: the names of the operator's parameters. What others come to is not known here.
+    :param operator: what is mapped. What others than the package's parameters come to is not known here.
     """
 
-    def __init__(self, partial: OperatorPartial, parameters: Collection[str]) -> None:
+    def __init__(self, partial: OperatorPartial, operator: type[ImageCLIPEvaluatorOperator]) -> None:
         self._partial = partial
-        self._parameters = parameters
+        self._operator = operator
 
     def expand(self, **mapped: Any) -> MappedOperator:
         """Map over all combinations of the values, as Airflow does.
 
-        :raises RequestError: some combinations differ in nothing that names the output.
+        :raises RequestError: some combinations differ in nothing that names the output, or one is wrong.
         """
         given = {**self._partial.kwargs, **mapped}
         alike = [
             name
             for name, values in mapped.items()
-            if name in self._parameters and name not in _NAME_THE_OUTPUT and not _is_single(values)
+            if name in self._operator.template_fields and name not in _NAME_THE_OUTPUT and not _is_single(values)
         ]
         if alike and _can_be_told(given):
             raise _one_output(f"{' and '.join(alike)} to several values, which differ in nothing that names the output")
+        for instance in instances_of(mapped):
+            self._check({**self._partial.kwargs, **instance})
         return self._partial.expand(**mapped)
 
     def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> MappedOperator:
         """Map over sets of parameters, as Airflow does.
 
-        :raises RequestError: two of them name the same output.
+        :raises RequestError: two of them name the same output, or one is wrong.
         """
         instances = kwargs if isinstance(kwargs, Sequence) else ()
         seen: dict[str, int] = {}
@@ -54,7 +63,27 @@ class CheckedPartial:
                 target = repr([given.get(name) for name in _NAME_THE_OUTPUT])
                 if (first := seen.setdefault(target, index)) != index:
                     raise _one_output(f"instances {first} and {index} to parameters that name the same output")
+        for own in instances:
+            if isinstance(own, Mapping):
+                self._check({**self._partial.kwargs, **own})
         return self._partial.expand_kwargs(kwargs, strict=strict)
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """Check the parameters of one instance, as far as they are known."""
+        from clip_operator.operators.asked import check_given
+
+        own = {name: value for name, value in given.items() if name in self._operator.template_fields}
+        check_given(self._operator, own, given.get("dag"))
+
+
+def instances_of(mapped: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what each instance of a mapped task is given, all combinations of the values; where another task's result
+    is mapped that stands for its values."""
+    values = [
+        list(each) if isinstance(each, Collection) and not isinstance(each, str) else [each] for each in mapped.values()
+    ]
+    for chosen in islice(product(*values), _MOST_LOOKED_AT):
+        yield dict(zip(mapped, chosen, strict=True))
 
 
 def _can_be_told(given: Mapping[str, Any]) -> bool:

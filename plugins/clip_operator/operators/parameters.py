@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
 from pathlib import PurePath
@@ -69,6 +69,16 @@ def as_meant(operator: type, rendered: Mapping[str, Any]) -> dict[str, Any]:
     meant = {name: _meaning(name, value, annotations.get(name, "")) for name, value in rendered.items()}
     connected = _with_connection(meant)
     return {name: _each(value, _without_connection) for name, value in connected.items()}
+
+
+def choice_of(parameters: Mapping[str, Any], name: str, choices: Sequence[str]) -> Any:
+    """Return a parameter that takes one of a few values.
+
+    :raises RequestError: it has none of them.
+    """
+    if parameters[name] not in choices:
+        raise RequestError(f"{name} must be {' or '.join(map(repr, choices))}, not {parameters[name]!r}")
+    return parameters[name]
 
 
 def connection_in(place: str) -> tuple[str | None, str]:
@@ -143,7 +153,7 @@ def _without_paths(name: str, value: Any) -> Any:
     """
 
     def text_of(item: Any) -> Any:
-        if not _is_path(item):
+        if not is_path(item):
             return item
         text = re.sub(r"(?<=://)([^/]+)/$", r"\1", str(item))  # of a bucket alone, which Airflow writes with a slash
         if getattr(item, "conn_id", None) is not None and scheme_of(text) != "s3":
@@ -157,12 +167,12 @@ def _without_paths(name: str, value: Any) -> Any:
         return _each(value, text_of)
     # Paths drop the slash at their end, which what takes the place of a folder has.
     return {
-        key: f"{text_of(item)}/" if _is_path(item) and str(key).endswith(("/", "\\")) else text_of(item)
+        key: f"{text_of(item)}/" if is_path(item) and str(key).endswith(("/", "\\")) else text_of(item)
         for key, item in value.items()
     }
 
 
-def _is_path(value: object) -> bool:
+def is_path(value: object) -> bool:
     """Tell a path, also one of Airflow's, which is known by its looks: to import its class is not cheap."""
     return isinstance(value, PurePath) or (hasattr(value, "conn_id") and hasattr(value, "protocol"))
 

@@ -12,7 +12,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from clip_operator.operators.asset_events import add_asset_events
 from clip_operator.operators.failures import tell_failure
 from clip_operator.operators.metrics import send_metrics
-from clip_operator.operators.task_instance import choice_of
 from clip_operator.proof.gates import Verdict, doubts, verdicts
 from clip_operator.proof.manifest import EvaluationManifest, describe_calibration
 from clip_operator.request import EvaluationRequest
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-
-ON_GATE = ("fail", "mark")
-
-
-def check_on_gate(parameters: Mapping[str, Any]) -> None:
-    """Raise :class:`RequestError` if ``on_gate`` is wrong, which nobody wants to learn at the end."""
-    choice_of(parameters, "on_gate", ON_GATE)
 
 
 def hand_on(

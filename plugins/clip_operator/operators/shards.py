@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 
 from clip_operator.errors import Cancelled, RequestError
+from clip_operator.operators.asked import check_on_gate
 from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
-from clip_operator.operators.parameters import own_parameters
-from clip_operator.operators.task_instance import (
-    choice_of,
-    connection_of,
-    requester_of,
-    told_to_airflow,
-)
+from clip_operator.operators.parameters import choice_of, own_parameters
+from clip_operator.operators.task_instance import connection_of, requester_of, told_to_airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -70,8 +66,18 @@ class PlanShardsOperator(ImageCLIPEvaluatorOperator):
         self.shard_rows = shard_rows
         self.shard_bytes = shard_bytes
         self.output_layout = output_layout
+        self._check_given(PlanShardsOperator)
 
     template_fields: Sequence[str] = (*ImageCLIPEvaluatorOperator.template_fields, *own_parameters(__init__))
+
+    @classmethod
+    def check_parameters(cls, parameters: Mapping[str, Any]) -> None:
+        """Check ``on_gate``, and what the parameters say of the shards; where these are scored is not looked at."""
+        check_on_gate(parameters)
+        sizes = [name for name in _SIZES if _count(name, parameters.get(name)) is not None]
+        if len(sizes) > 1:
+            raise RequestError(f"{' and '.join(sizes)} say the same thing in different units; give one of them")
+        _in_parts(parameters)
 
     def execute(self, context: Context) -> list[str]:
         """Work the step; see the class for what is returned and pushed.
@@ -118,6 +124,13 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
     Returns and pushes what :class:`ImageCLIPEvaluatorOperator` does, for the whole step.
     """
 
+    @classmethod
+    def check_parameters(cls, parameters: Mapping[str, Any]) -> None:
+        """Check ``on_gate``, and that there is a plan; where the shards were scored is not looked at."""
+        check_on_gate(parameters)
+        if parameters.get("plan", ...) is None:
+            raise RequestError("plan must not be empty: it is the XCom 'plan' of the task that planned the shards")
+
     def execute(self, context: Context) -> list[str]:
         """Merge the shards; see the class for what is returned and pushed.
 
@@ -129,8 +142,6 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
 
         with told_to_airflow(context):
             parameters, limits = self._parameters()
-            if parameters["plan"] is None:
-                raise RequestError("plan must not be empty: it is the XCom 'plan' of the task that planned the shards")
             storage, requester = connection_of(parameters).storage(), requester_of(context)
             manifest = merge_shards(
                 parameters["plan"],
@@ -153,18 +164,20 @@ def _count(name: str, value: object) -> int | None:
 
 
 def _in_parts(parameters: Mapping[str, Any]) -> bool:
-    """Tell whether the step is written as part files.
+    """Tell whether the step is written as part files, as far as that is known.
 
     :raises RequestError: something is asked for that its layout does not allow.
     """
+    if "output_layout" not in parameters:
+        return False
     in_parts: bool = choice_of(parameters, "output_layout", OUTPUT_LAYOUTS) == "parts"
     for name in _WHOLE_FILE:
-        if in_parts and parameters[name] is not None:
+        if in_parts and parameters.get(name) is not None:
             raise RequestError(
                 f"{name} takes all rows' scores, which are known when the part files are written already: "
                 "leave it out, or take output_layout='file'"
             )
-    if parameters["rescore"] is not None and not in_parts:
+    if parameters.get("rescore") is not None and not in_parts:
         raise RequestError(
             "rescore keeps scores of a whole output, which shards do not have before them: leave it to a "
             "single task or to output_layout='parts', or set reuse= to keep scores from run to run"

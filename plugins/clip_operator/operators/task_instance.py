@@ -60,16 +60,6 @@ def parameters_of(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any
     return as_meant(type(operator), {name: getattr(operator, name) for name in names})
 
 
-def choice_of(parameters: Mapping[str, Any], name: str, choices: Sequence[str]) -> Any:
-    """Return a parameter that takes one of a few values.
-
-    :raises RequestError: it has none of them.
-    """
-    if parameters[name] not in choices:
-        raise RequestError(f"{name} must be {' or '.join(map(repr, choices))}, not {parameters[name]!r}")
-    return parameters[name]
-
-
 def connection_of(parameters: Mapping[str, Any]) -> AwsConnection:
     """Return how a task with these parameters reaches the store."""
     from clip_operator.operators.aws import aws_connection

@@ -8,18 +8,12 @@ from typing import Any
 
 from clip_operator.errors import RequestError
 from clip_operator.inputs import default_image_root
+from clip_operator.operators.asked import CALLED, request_fields, series_of, step_number
 from clip_operator.operators.latest_step import latest_step
 from clip_operator.operators.limits import NO_LIMITS, Limits
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
-from clip_operator.storage import Storage, display, refused
-from clip_operator.tables import file_type_of
-
-# The fields of the request that the operator calls otherwise. All others that it has carry the request's names.
-_CALLED = {"model": "model_name", "revision": "model_revision"}
-
-# The fields that no parameter gives. (The parameter ``shard`` is a name, of which the plan makes the field.)
-_MADE_HERE = {"input", "output", "filtered_output", "image_prefixes", "requested_by", "shard"}
+from clip_operator.storage import Storage
 
 # How one shard goes about its work may differ from the next. Not so this much of what a fingerprint leaves out: shards
 # are cut at resume points, and what may be replaced is for the whole step to say. The plan's id vouches for it.
@@ -60,8 +54,8 @@ def work_of(
 def _work(parameters: Mapping[str, Any], requester: Requester, storage: Storage, in_parts: bool) -> Work:
     if parameters["shard"] is not None or parameters["plan"] is not None:
         return _shard(parameters, requester, storage)
-    series = _series(parameters)
-    if (number := _number(parameters["step"])) is None:
+    series = series_of(parameters)
+    if (number := step_number(parameters["step"])) is None:
         step, source = latest_step(storage, series, requester)
     else:
         step, source = number, series.find(number, storage)
@@ -74,7 +68,7 @@ def output_step(parameters: Mapping[str, Any], output: str) -> int:
 
     :raises RequestError: none of them is called so.
     """
-    number = _series(parameters).number(output)
+    number = series_of(parameters).number(output)
     if number is None:
         raise _differs(["cache_path, file_name_prefix or cache_type"])
     return number
@@ -102,8 +96,8 @@ def own_request(parameters: Mapping[str, Any], planned: EvaluationRequest, reque
 
     :raises RequestError: it is not the request that was planned.
     """
-    series, step = _series(parameters), output_step(parameters, planned.output)
-    number = _number(parameters["step"])  # None is the latest, which is what was the latest for the plan
+    series, step = series_of(parameters), output_step(parameters, planned.output)
+    number = step_number(parameters["step"])  # None is the latest, which is what was the latest for the plan
     if number not in (None, step - 1):
         raise _differs(["step"])
     sources = [series.uri(step - 1), series.parts_uri(step - 1)] if step > 1 else [series.uri(0)]
@@ -111,7 +105,7 @@ def own_request(parameters: Mapping[str, Any], planned: EvaluationRequest, reque
     own = _request(parameters, series, source, planned.output, requester, step)
     if own.fingerprint() != planned.fingerprint():
         decisive = [
-            _CALLED.get(name, name)
+            CALLED.get(name, name)
             for name in EvaluationRequest.model_fields
             if own.model_copy(update={name: getattr(planned, name)}).fingerprint() != own.fingerprint()
         ]
@@ -133,17 +127,7 @@ def _request(
     requester: Requester,
     output_step: int,
 ) -> EvaluationRequest:
-    fields: dict[str, Any] = {}
-    for name, field in EvaluationRequest.model_fields.items():
-        if name in _MADE_HERE:
-            continue
-        parameter = _CALLED.get(name, name)
-        value = parameters.get(parameter)
-        if value is not None:
-            fields[name] = value
-        elif parameter in parameters and field.default not in (None, (), {}):
-            # What is left empty is not replaced by its default in silence, unless that default is "nothing".
-            raise RequestError(f"{parameter} must not be empty")
+    fields = request_fields(parameters)
     fields |= {"input": source, "output": target, "requested_by": requester.model_dump()}
     if "min_score" in fields:
         fields["filtered_output"] = series.filtered_uri(output_step)
@@ -151,38 +135,4 @@ def _request(
     if "image_root" not in fields and first:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
         fields["image_root"] = default_image_root(first)
-    return parse_request(fields, _CALLED)
-
-
-def _series(parameters: Mapping[str, Any]) -> StepSeries:
-    for name in ("cache_path", "file_name_prefix", "cache_type"):
-        if not isinstance(parameters[name], str):
-            wrong = "be empty" if parameters[name] is None else f"be {parameters[name]!r}"
-            raise RequestError(f"{name} must be a string and must not {wrong}")
-    for name in ("file_name_prefix", "cache_type"):
-        if "/" in parameters[name]:
-            raise RequestError(f"{name} must not hold a slash: {parameters[name]!r}; that is cache_path")
-    try:
-        file_type_of(f"step.{parameters['cache_type']}")
-    except RequestError as error:
-        raise RequestError(f"cache_type={parameters['cache_type']!r}: {error}") from None
-    for name in ("first_entry_file_name", "cache_path"):
-        if problem := refused(uri := parameters[name] or ""):
-            raise RequestError(f"{name}={display(uri)!r}: {problem}")
-    return StepSeries(
-        parameters["first_entry_file_name"] or "",
-        parameters["cache_path"],
-        parameters["file_name_prefix"],
-        parameters["cache_type"],
-    )
-
-
-def _number(step: object) -> int | None:
-    """Return the number of the step to read, or None for the latest."""
-    if step == "latest":
-        return None
-    if isinstance(step, str) and step.strip().isdecimal():
-        return int(step)
-    if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
-        return step
-    raise RequestError(f"step must be a whole number from 0 on, or 'latest', not {step!r}")
+    return parse_request(fields, CALLED)

@@ -75,15 +75,16 @@ def shards_in_pods() -> None:
 def shard_refusals() -> None:
     refused: dict[str, Any] = {**DATASET, "cache_path": f"{FOLDER}/refused"}
     clip_evaluation_group("too_many", shards=2000, **refused)
-    clip_evaluation_group("no_number", shards="many", **refused)
-    clip_evaluation_group("layout", output_layout="heap", **refused)
-    clip_evaluation_group("percentile", output_layout="parts", percentile_key="percentile", **refused)
-    clip_evaluation_group("filter", output_layout="parts", min_score=0.5, **refused)
-    clip_evaluation_group("gate", shards=2, min_auc="much", **refused)
-    clip_evaluation_group("rescore", shards=2, **{**refused, "rescore": "failed"})
+    # Rendered: what a DAG's file says itself is told when it is parsed.
+    clip_evaluation_group("no_number", shards="{{ 'many' }}", **refused)
+    clip_evaluation_group("layout", output_layout="{{ 'heap' }}", **refused)
+    clip_evaluation_group("percentile", output_layout="{{ 'parts' }}", percentile_key="percentile", **refused)
+    clip_evaluation_group("filter", output_layout="{{ 'parts' }}", min_score=0.5, **refused)
+    clip_evaluation_group("gate", shards=2, min_auc="{{ 'much' }}", **refused)
+    clip_evaluation_group("rescore", shards=2, **{**refused, "rescore": "{{ 'failed' }}"})
     clip_evaluation_group("column", shards=2, **{**refused, "input_text_key": "caption"})
     clip_evaluation_group("differs", shards=1, score={"output_key": "other"}, **refused)
-    ImageCLIPEvaluatorOperator(task_id="no_plan", shard="00001-of-00002", **refused)
+    ImageCLIPEvaluatorOperator(task_id="no_plan", shard="{{ '00001-of-00002' }}", **refused)
 
 
 shards()

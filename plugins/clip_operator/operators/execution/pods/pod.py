@@ -16,6 +16,7 @@ from clip_operator.operators.execution.pods.limits import check_pod
 from clip_operator.operators.execution.pods.secrets import check_no_secret
 from clip_operator.operators.execution.pods.settings import PodSettings
 from clip_operator.operators.limits import NO_LIMITS, Limits
+from clip_operator.operators.where import NO_IMAGE
 from clip_operator.request import EvaluationRequest
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ScoringPod(KubernetesPodOperator):
             pod = super().build_pod_request_obj(context, dry_run=dry_run)
             container = next((c for c in pod.spec.containers if c.name == self.base_container_name), None)
             if container is None or not container.image:
-                raise RequestError("pod needs an image: pod={'image': …}, or one in its template")
+                raise RequestError(NO_IMAGE)
             check_no_secret(pod, self.arguments[-1])
             add_defaults(pod, container, self._gpus)
         except (ValueError, TypeError, AttributeError, OSError, AirflowException) as error:

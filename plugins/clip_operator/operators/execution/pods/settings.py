@@ -15,12 +15,12 @@ from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.providers.cncf.kubernetes.secret import Secret
 from airflow.sdk import BaseOperator
 from kubernetes.client import ApiClient, Configuration
-from pydantic import TypeAdapter, ValidationError
 
 from clip_operator.errors import RequestError
 from clip_operator.operators.execution.log_lines import parse_log_line
 from clip_operator.operators.limits import NO_LIMITS, Limits
 from clip_operator.operators.parameters import is_unset
+from clip_operator.operators.where import WHOLE_PODS, gpus_of, outage_of, read_as
 from clip_operator.redaction import plain
 from clip_operator.request import structure_in
 
@@ -65,8 +65,6 @@ _STRUCTURES = {
     "configmaps",
 } | (_IN_SPEC.keys() | _IN_CONTAINER.keys()) - {"image_pull_secrets"}
 
-_WHOLE_PODS = ("full_pod_spec", "pod_template_dict", "pod_template_file")
-
 # A node with a GPU often has to be started first, and an image with CUDA in it is several GB.
 _SECONDS_TO_SCHEDULE = 900
 _SECONDS_TO_START = 900
@@ -103,13 +101,8 @@ def pod_settings(
 
     :raises RequestError: names the argument that is unknown, not the user's to set, outside the limits, or malformed.
     """
-    wanted = _read("gpus", int, 0 if is_unset(gpus) else gpus)
-    if wanted not in (0, 1):
-        raise RequestError(f"gpus must be 0 or 1, not {wanted}: a pod scores on one GPU. Map the task to use more")
-    wait_elsewhere = _read("deferrable", bool, deferrable)
-    outage = _read("max_api_outage_seconds", int, max_api_outage_seconds)
-    if outage < 0:
-        raise RequestError(f"max_api_outage_seconds must not be below 0, as {outage} is")
+    wanted, outage = gpus_of(gpus), outage_of(max_api_outage_seconds)
+    wait_elsewhere = read_as("deferrable", bool, deferrable)
     defaults = {
         "termination_message_policy": "FallbackToLogsOnError",
         "log_events_on_failure": True,
@@ -161,12 +154,12 @@ def _value(name: str, value: Any, annotation: str) -> Any:
     if isinstance(value, str):
         plain = {"bool": bool, "int": int, "float": float}.get(str(annotation).partition(" |")[0])
         if plain is not None:
-            return _read(f"pod[{name!r}]", plain, value)
+            return read_as(f"pod[{name!r}]", plain, value)
         if name in _STRUCTURES:
             value = _from_json(f"pod[{name!r}]", value)
     if name == "secrets":
         return _secrets(value)
-    if name in _WHOLE_PODS:
+    if name in WHOLE_PODS:
         return _whole_pod(name, value)
     if name == "env_vars" and isinstance(value, Mapping):
         return {key: _environment_text(key, text) for key, text in value.items()}
@@ -191,13 +184,6 @@ def _yaml(name: str, path: object) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
         raise RequestError(f"pod[{name!r}]: {path} cannot be read: it is not YAML{place}") from None
-
-
-def _read(name: str, kind: type[Any], value: object) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise RequestError(f"{name}: {error.errors(include_url=False)[0]['msg']}, not {value!r}") from None
 
 
 def _secrets(value: Any) -> list[Any]:
