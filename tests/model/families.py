@@ -12,6 +12,14 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 
+from tests.model.of_any_version import (
+    bert_tokenizer,
+    clip_tokenizer,
+    image_processor_class,
+    siglip2_tokenizer,
+    xlm_roberta_tokenizer,
+)
+
 TOWER: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'äß红色的圆形"
 WORDS = ["red", "blue", "circle", "square", "photo", "of", "the"]
@@ -31,7 +39,12 @@ def save_clip(folder: Path, positions: int = 77, model_max_length: int = 77, **t
         **text_config,
     }
     config = transformers.CLIPConfig(text_config=text, vision_config=_vision(), projection_dim=16)
-    _save(folder, transformers.CLIPModel(config), tokenizer, transformers.CLIPImageProcessorPil(**_sizes(crop=True)))
+    _save(
+        folder,
+        transformers.CLIPModel(config),
+        tokenizer,
+        image_processor_class("CLIPImageProcessor")(**_sizes(crop=True)),
+    )
 
 
 def save_long_clip(folder: Path) -> None:
@@ -49,7 +62,12 @@ def save_clip_with_slow_tokenizer(folder: Path) -> None:
     tokenizer = transformers.ByT5Tokenizer(model_max_length=77)
     text = {**TOWER, "vocab_size": len(tokenizer), "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
     config = transformers.CLIPConfig(text_config=text, vision_config=_vision(), projection_dim=16)
-    _save(folder, transformers.CLIPModel(config), tokenizer, transformers.CLIPImageProcessorPil(**_sizes(crop=True)))
+    _save(
+        folder,
+        transformers.CLIPModel(config),
+        tokenizer,
+        image_processor_class("CLIPImageProcessor")(**_sizes(crop=True)),
+    )
 
 
 def save_siglip(folder: Path) -> None:
@@ -64,7 +82,7 @@ def save_siglip(folder: Path) -> None:
     )
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 32}
     config = transformers.SiglipConfig(text_config=text, vision_config=_vision())
-    processor = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    processor = image_processor_class("SiglipImageProcessor")(size={"height": 32, "width": 32})
     _save(folder, transformers.SiglipModel(config), tokenizer, processor)
 
 
@@ -86,20 +104,18 @@ def save_siglip_with_sentencepiece(folder: Path) -> None:
     tokenizer = transformers.SiglipTokenizer(str(folder / "spiece.model"), model_max_length=24)
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 32}
     config = transformers.SiglipConfig(text_config=text, vision_config=_vision())
-    processor = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    processor = image_processor_class("SiglipImageProcessor")(size={"height": 32, "width": 32})
     _save(folder, transformers.SiglipModel(config), tokenizer, processor)
 
 
 def save_siglip2(folder: Path) -> None:
     """SigLIP 2 with images in their own shape, cut into a bounded number of patches and padded."""
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS, *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer = transformers.Siglip2Tokenizer(
-        vocab={shard: number for number, shard in enumerate(pieces)}, merges=[], model_max_length=NO_LIMIT
-    )
+    tokenizer = siglip2_tokenizer(pieces, model_max_length=NO_LIMIT)
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 32}
     vision = {**TOWER, "patch_size": 8, "num_patches": 16}
     config = transformers.Siglip2Config(text_config=text, vision_config=vision)
-    processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    processor = image_processor_class("Siglip2ImageProcessor")(patch_size=8, max_num_patches=16)
     _save(folder, transformers.Siglip2Model(config), tokenizer, processor)
 
 
@@ -108,18 +124,23 @@ def save_altclip(folder: Path) -> None:
     tokenizer = _unigram_tokenizer()
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 34, "project_dim": 16}
     config = transformers.AltCLIPConfig(text_config=text, vision_config=_vision(), projection_dim=16)
-    _save(folder, transformers.AltCLIPModel(config), tokenizer, transformers.CLIPImageProcessorPil(**_sizes(crop=True)))
+    _save(
+        folder,
+        transformers.AltCLIPModel(config),
+        tokenizer,
+        image_processor_class("CLIPImageProcessor")(**_sizes(crop=True)),
+    )
 
 
 def save_chinese_clip(folder: Path) -> None:
     """Chinese CLIP: a BERT text tower, pooled at its first token."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
-    tokenizer = transformers.BertTokenizer(
-        vocab={shard: number for number, shard in enumerate(pieces)}, model_max_length=40
-    )
+    tokenizer = bert_tokenizer(pieces, model_max_length=40)
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 40}
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=_vision(), projection_dim=16)
-    processor = transformers.ChineseCLIPImageProcessorPil(**_sizes(crop=True))
+    processor = image_processor_class("ChineseCLIPImageProcessor")(
+        size={"height": 32, "width": 32}, do_center_crop=False
+    )
     _save(folder, transformers.ChineseCLIPModel(config), tokenizer, processor)
 
 
@@ -135,7 +156,7 @@ def save_metaclip_2(folder: Path) -> None:
         "pad_token_id": tokenizer.pad_token_id,
     }
     config = transformers.MetaClip2Config(text_config=text, vision_config=_vision(), projection_dim=16)
-    processor = transformers.CLIPImageProcessorPil(**_sizes(crop=True))
+    processor = image_processor_class("CLIPImageProcessor")(**_sizes(crop=True))
     _save(folder, transformers.MetaClip2Model(config), tokenizer, processor)
 
 
@@ -153,6 +174,11 @@ FAMILIES: dict[str, tuple[Callable[[Path], None], int]] = {
 }
 """How each is saved, and how many tokens of a text it reads, special ones included."""
 
+# Transformers has these since 4.49 and 4.56.
+for _name, _model in {"siglip2": "Siglip2Model", "metaclip-2": "MetaClip2Model"}.items():
+    if not hasattr(transformers, _model):
+        del FAMILIES[_name]
+
 
 def _vision() -> dict[str, Any]:
     return {**TOWER, "image_size": 32, "patch_size": 8}
@@ -167,15 +193,13 @@ def _clip_tokenizer(model_max_length: int) -> Any:
     merges = [("r", "e"), ("re", "d</w>"), ("t", "h"), ("th", "e</w>"), ("o", "f</w>")]
     pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *(a + b for a, b in merges)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]  # the highest ids, as OpenAI's are
-    vocabulary = {shard: number for number, shard in enumerate(pieces)}
-    make: Any = transformers.CLIPTokenizer  # its annotation of merges is narrower than what it takes
-    return make(vocab=vocabulary, merges=merges, model_max_length=model_max_length)
+    return clip_tokenizer(pieces, merges, model_max_length=model_max_length)
 
 
 def _unigram_tokenizer() -> Any:
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *LETTERS, *(f"▁{word}" for word in WORDS), "<mask>"]
     vocabulary = [(shard, -math.log(len(pieces)) + len(shard)) for shard in pieces]
-    return transformers.XLMRobertaTokenizer(vocab=vocabulary, model_max_length=512)
+    return xlm_roberta_tokenizer(vocabulary, model_max_length=512)
 
 
 def _save(folder: Path, model: Any, tokenizer: Any, image_processor: Any) -> None:

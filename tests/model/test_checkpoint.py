@@ -64,7 +64,7 @@ def test_a_folder_without_a_configuration_or_without_weights_says_what_it_has(
     with pytest.raises(JobError, match=r"holds no weights \(model.safetensors or pytorch_model.bin\); it has config"):
         find(checkpoint_folder)
     (checkpoint_folder / "config.json").unlink()
-    with pytest.raises(JobError, match=r"holds no config\.json; it has other\.weights"):
+    with pytest.raises(JobError, match=r"holds no config\.json; it has .*other\.weights"):
         find(checkpoint_folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(JobError, match="it has no files"):

@@ -19,6 +19,7 @@ from clip_operator.request import Precision
 from tests.conftest import SHAPES
 from tests.model.conftest import Find
 from tests.model.families import TOWER
+from tests.model.of_any_version import features, load_in_float32
 
 
 def refusal(find: Find, folder: Path) -> str:
@@ -111,14 +112,14 @@ def test_a_damaged_configuration_is_refused(find: Find, checkpoint_folder: Path,
 
 def test_a_checkpoint_without_an_image_processor_is_refused(find: Find, checkpoint_folder: Path) -> None:
     (checkpoint_folder / "preprocessor_config.json").unlink()
-    assert "Can't load image processor" in refusal(find, checkpoint_folder)
+    message = refusal(find, checkpoint_folder)
+    assert message.endswith("preprocessor_config.json is missing, which says how images are prepared")
 
 
 def test_a_checkpoint_without_a_tokenizer_is_refused(find: Find, checkpoint_folder: Path) -> None:
-    (checkpoint_folder / "tokenizer.json").unlink()
-    (checkpoint_folder / "tokenizer_config.json").unlink()
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+        (checkpoint_folder / name).unlink(missing_ok=True)
     message = refusal(find, checkpoint_folder)
-    assert "its tokenizer knows 2 tokens and the model 519" in message
     assert "the tokenizer's files (tokenizer.json, or vocab.json and merges.txt) are missing" in message
 
 
@@ -140,7 +141,8 @@ def test_the_provenance_says_which_parts_were_loaded(find: Find, checkpoint_fold
     provenance = load_encoder(checkpoint, choose_device("cpu"), "fp32").provenance
     assert provenance.name == str(checkpoint_folder)
     assert (provenance.source, provenance.revision, provenance.digest) == ("folder", None, checkpoint.digest)
-    assert (provenance.architecture, provenance.tokenizer) == ("CLIPModel", "CLIPTokenizer")
+    assert provenance.architecture == "CLIPModel"
+    assert provenance.tokenizer in ("CLIPTokenizer", "CLIPTokenizerFast")
     assert provenance.image_processor.startswith("CLIPImageProcessor")
     weights = load_file(checkpoint_folder / "model.safetensors")
     assert provenance.parameters == sum(weight.numel() for weight in weights.values())
@@ -149,10 +151,10 @@ def test_the_provenance_says_which_parts_were_loaded(find: Find, checkpoint_fold
 
 def test_half_precision_weights_are_computed_with_in_full_precision(find: Find, checkpoint_folder: Path) -> None:
     transformers.CLIPModel.from_pretrained(checkpoint_folder).half().save_pretrained(checkpoint_folder)
-    model = transformers.CLIPModel.from_pretrained(checkpoint_folder, dtype=torch.float32).eval()
+    model = load_in_float32(checkpoint_folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint_folder)
     with torch.inference_mode():
-        pooled = model.get_text_features(**tokenizer(["a red circle"], return_tensors="pt")).pooler_output
+        pooled = features(model.get_text_features(**tokenizer(["a red circle"], return_tensors="pt")))
     encoder = load_encoder(find(checkpoint_folder), choose_device("cpu"), "fp32")
     embedding = encoder.encode_texts(encoder.tokenize(["a red circle"]))
     assert torch.allclose(embedding, pooled / pooled.norm(), atol=1e-5)

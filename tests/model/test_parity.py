@@ -12,13 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from clip_operator.model import ClipEncoder, choose_device, find_checkpoint, load_encoder
 from clip_operator.scoring.alignment import alignment
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES
 from tests.model.families import FAMILIES
+from tests.model.of_any_version import features, load_image_processor, pixels
 
 TOLERANCE = 1e-5
 
@@ -58,13 +59,13 @@ class Family:
         inputs = self.tokenizer(
             [text], padding=self.padding, truncation=True, max_length=self.limit, return_tensors="pt"
         )
-        pooled: torch.Tensor = self.model.get_text_features(**inputs).pooler_output[0]
+        pooled: torch.Tensor = features(self.model.get_text_features(**inputs))[0]
         return torch.nn.functional.normalize(pooled, dim=0)
 
     @torch.inference_mode()
     def image(self, image: Image.Image) -> torch.Tensor:
-        inputs = self.image_processor(image, return_tensors="pt")
-        pooled: torch.Tensor = self.model.get_image_features(**inputs).pooler_output[0]
+        inputs = pixels(self.image_processor, image)
+        pooled: torch.Tensor = features(self.model.get_image_features(**inputs))[0]
         return torch.nn.functional.normalize(pooled, dim=0)
 
     def is_too_long(self, text: str) -> bool:
@@ -88,7 +89,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         limit=limit,
         model=AutoModel.from_pretrained(checkpoint.path).eval(),
         tokenizer=AutoTokenizer.from_pretrained(checkpoint.path),
-        image_processor=AutoImageProcessor.from_pretrained(checkpoint.path, backend="pil"),
+        image_processor=load_image_processor(checkpoint.path),
         padding="max_length" if name.startswith("siglip") else False,
     )
 

@@ -5,16 +5,16 @@ What else may stand there tells transformers which other weights, adapters, kern
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from clip_operator.model.json_file import UnfitFile, abridged, check_finite, read_object, whole_number
+from clip_operator.model.transformers_versions import own_fields
 
 
 class NotOfTheFamily(Exception):
@@ -53,7 +53,7 @@ _LONGEST_LIST = 64
 _PLAIN_WORD = re.compile(r"[A-Za-z][\w-]{0,40}")
 
 
-def read_configuration(path: Path) -> PreTrainedConfig:
+def read_configuration(path: Path) -> PretrainedConfig:
     """Return the configuration of a model of the CLIP family.
 
     :param path: its config.json.
@@ -79,8 +79,8 @@ def read_configuration(path: Path) -> PreTrainedConfig:
             kept[name] = _tower_fields(config_class, name, part)
         elif part is not None:
             raise UnfitFile(f"config.json: {name} is {abridged(part)}, and has to be an object")
-    config: PreTrainedConfig = config_class(**kept)
-    if not all(isinstance(getattr(config, name), PreTrainedConfig) for name in _SUBCONFIGS):
+    config: PretrainedConfig = config_class(**kept)
+    if not all(isinstance(getattr(config, name), PretrainedConfig) for name in _SUBCONFIGS):
         raise UnfitFile("config.json lacks text_config or vision_config")
     _check_patches(config.vision_config)
     return config
@@ -101,9 +101,7 @@ def _tower_fields(config_class: Any, name: str, found: Mapping[str, Any]) -> dic
 
 def _own_fields(config_class: Any, found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return the fields that the class declares itself and the file has, each of them checked."""
-    own = {field.name for field in dataclasses.fields(config_class)}
-    own -= {field.name for field in dataclasses.fields(PreTrainedConfig)}
-    own |= config_class.attribute_map.keys()
+    own = own_fields(config_class) | config_class.attribute_map.keys()
     own -= {*_SUBCONFIGS, "backbone_config"}
     kept = {name: value for name, value in found.items() if name in own}
     for name, value in kept.items():

@@ -32,6 +32,9 @@ def check_image_processor(name: str, found: Mapping[str, Any]) -> dict[str, Any]
     for field, value in kept.items():
         if value is not None:
             _FIELDS[field](f"{name}: {field}", value)
+    if isinstance(saved_as := kept.get("image_processor_type"), str):
+        # By which library it resizes is said when it is loaded; not every version of transformers knows all the names.
+        kept["image_processor_type"] = saved_as.removesuffix("Pil").removesuffix("Fast")
     return kept
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -11,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers.image_processing_backends import PilBackend
 
+from clip_operator.model.transformers_versions import CALL_OPTIONS, check_plain_steps, puts_onto_white
 from clip_operator.resizing import Resizing
 
 log = logging.getLogger(__name__)
@@ -108,7 +107,7 @@ class TransformersPreprocessing:
 
     def prepare(self, image: Image.Image) -> Mapping[str, torch.Tensor]:
         """Do all that the image processor does."""
-        return dict(self._image_processor(images=image, return_tensors="pt"))
+        return dict(self._image_processor(images=image, return_tensors="pt", **CALL_OPTIONS))
 
     def collate(self, batch: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Return the outputs for all images, a row each, on the device."""
@@ -139,21 +138,8 @@ def _steps(image_processor: Any) -> tuple[Resizing, torch.Tensor]:
     """Return an image processor's resize and crop, and the table of :func:`_model_values`."""
     if isinstance(image_processor, StatedSteps):
         return image_processor.steps()
-    _check_steps(image_processor)
+    check_plain_steps(image_processor)
     return _resizing(image_processor), _model_values(image_processor)
-
-
-def _check_steps(image_processor: Any) -> None:
-    """Raise ValueError unless the image processor's steps are those of transformers' Pillow backend itself."""
-    ancestors = type(image_processor).__mro__
-    if PilBackend not in ancestors:
-        raise ValueError("it is not of transformers' Pillow backend")
-    classes = ancestors[: ancestors.index(PilBackend)]
-    own = {name for cls in classes for name, value in vars(cls).items() if inspect.isroutine(value)} - {"__init__"}
-    if own:
-        raise ValueError(f"it has methods of its own: {', '.join(sorted(own))}")
-    if image_processor.do_pad:
-        raise ValueError("it pads images")
 
 
 def _resizing(image_processor: Any) -> Resizing:
@@ -164,7 +150,7 @@ def _resizing(image_processor: Any) -> Resizing:
         size,
         Image.Resampling(resample).value,
         _crop_size(image_processor),
-        onto_white=bool(image_processor.do_convert_rgb),
+        onto_white=puts_onto_white(image_processor),
     )
 
 
@@ -182,7 +168,7 @@ def _resize_size(image_processor: Any) -> tuple[int | None, tuple[int, int] | No
 
 def _crop_size(image_processor: Any) -> tuple[int, int] | None:
     """Return the width and height of the centre crop, or None if there is none."""
-    if not image_processor.do_center_crop:
+    if not getattr(image_processor, "do_center_crop", False):
         return None
     size = dict(image_processor.crop_size)
     return size["width"], size["height"]
@@ -195,7 +181,8 @@ def _model_values(image_processor: Any) -> torch.Tensor:
     might round differently.
     """
     every_value = Image.fromarray(np.arange(_LEVELS, dtype=np.uint8)[np.newaxis]).convert("RGB")
-    outputs = image_processor(images=every_value, do_resize=False, do_center_crop=False, return_tensors="pt")
+    as_large = {name: False for name in ("do_resize", "do_center_crop") if hasattr(image_processor, name)}
+    outputs = image_processor(images=every_value, return_tensors="pt", **as_large, **CALL_OPTIONS)
     values: torch.Tensor = outputs["pixel_values"]
     return values.float().flatten()
 

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 _INDEXES = {True: "model.safetensors.index.json", False: "pytorch_model.bin.index.json"}
 
+IMAGE_PROCESSOR = "preprocessor_config.json"
+
 _CHECKS = {
     "tokenizer.json": check_tokenizer,
     "tokenizer_config.json": check_tokenizer_config,
     "special_tokens_map.json": check_special_tokens,
-    "preprocessor_config.json": check_image_processor,
+    IMAGE_PROCESSOR: check_image_processor,
 }
 
 
@@ -49,7 +51,7 @@ def sealed(checkpoint: Checkpoint) -> Iterator[Path]:
                 if name.endswith(".model"):
                     check_sentencepiece(name, (checkpoint.path / name).read_bytes())
                 (folder / name).symlink_to((checkpoint.path / name).resolve())
-        for name, content in _rewritten(checkpoint):
+        for name, content in dict(_rewritten(checkpoint)).items():
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
         yield folder
 
@@ -61,10 +63,10 @@ def _rewritten(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[str, Any]]
         if name in _CHECKS:
             yield name, _CHECKS[name](name, read_object(path))
         elif name == "processor_config.json":
-            # Where transformers 5 saves an image processor's fields; older versions give it a file of its own.
+            # Where transformers 5 saves an image processor's fields, and looks first. All versions read the other file.
             inner = read_object(path).get("image_processor")
             if isinstance(inner, dict):
-                yield name, {"image_processor": check_image_processor(name, inner)}
+                yield IMAGE_PROCESSOR, check_image_processor(name, inner)
         elif name == "added_tokens.json":
             yield name, _added_tokens(name, read_object(path))
         elif name == index and index.removesuffix(".index.json") not in checkpoint.weights:

@@ -54,6 +54,8 @@ def check_tokenizer_config(name: str, found: Mapping[str, Any]) -> dict[str, Any
                 f"{name}: tokenizer_class is {abridged(tokenizer_class)}, which is no tokenizer of the CLIP family"
             )
         kept["tokenizer_class"] = tokenizer_class
+        if tokenizer_class == "TokenizersBackend":  # so in transformers 5, which knows it by its old name, too
+            kept |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
     for field in _PLAIN_FIELDS:
         if field in found:
             kept[field] = _plain(f"{name}: {field}", found[field])

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from clip_operator.model.configuration import read_configuration
+from clip_operator.model.json_file import UnfitFile
 from clip_operator.model.parts import Parts
+from clip_operator.model.sealed import IMAGE_PROCESSOR
+from clip_operator.model.transformers_versions import IN_FLOAT32, load_image_processor, load_tokenizer
 from clip_operator.model.weights import check_layers, check_pickles, check_room
 
 if TYPE_CHECKING:
@@ -40,14 +43,15 @@ def load_transformers(checkpoint: Checkpoint, folder: Path) -> Parts:
     model, loading = AutoModel.from_pretrained(
         folder,
         config=config,
-        dtype=torch.float32,
         use_safetensors=checkpoint.safetensors,
         weights_only=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused afterwards, with their names
+        **IN_FLOAT32,
         **options,
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **options)
-    # The torchvision processor gives other pixels than the original PIL one; name the one that is meant.
-    image_processor = AutoImageProcessor.from_pretrained(folder, config=config, backend="pil", **options)
+    if not (folder / IMAGE_PROCESSOR).is_file():
+        raise UnfitFile(f"{IMAGE_PROCESSOR} is missing, which says how images are prepared")
+    tokenizer = load_tokenizer(folder, config=config, **options)
+    image_processor = load_image_processor(folder, config=config, **options)
     return Parts(model, tokenizer, image_processor, loading["missing_keys"], loading["mismatched_keys"])
