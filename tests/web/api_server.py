@@ -35,6 +35,7 @@ class Instance:
 
     :param given: what the DAG's file gives the task, beside the places; None for a task of another operator.
     :param mapped: what the DAG's file maps the task to, if that is what it does.
+    :param name: of a mapped instance, as ``map_index_template`` renders it.
     """
 
     dag_id: str
@@ -44,7 +45,8 @@ class Instance:
     state: str | None = "success"
     xcoms: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] | None = field(default_factory=lambda: {"aws_conn_id": "store"})
-    mapped: list[dict[str, Any]] | None = None
+    mapped: list[dict[str, Any]] | dict[str, list[Any]] | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,11 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
             where = {name: each[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
             session.execute(
                 insert(TaskInstance).values(
-                    **where, state=each["state"], pool="default_pool", dag_version_id=versions[each["dag_id"]]
+                    **where,
+                    state=each["state"],
+                    pool="default_pool",
+                    dag_version_id=versions[each["dag_id"]],
+                    _rendered_map_index=each["name"],
                 )
             )
             for key, value in each["xcoms"].items():
@@ -180,7 +186,9 @@ def _dag(dag_id: str, instances: Sequence[dict[str, Any]]) -> Any:
             elif each["mapped"] is None:
                 ImageCLIPEvaluatorOperator(**places, **each["given"])
             else:
-                ImageCLIPEvaluatorOperator.partial(**places, **each["given"]).expand_kwargs(each["mapped"])
+                partial = ImageCLIPEvaluatorOperator.partial(**places, **each["given"])
+                mapped = each["mapped"]
+                partial.expand(**mapped) if isinstance(mapped, dict) else partial.expand_kwargs(mapped)
     return dag
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
+    from clip_operator.proof.manifest import EvaluationManifest
+    from clip_operator.report.samples import Samples
     from clip_operator.web.failures import Failure
 
 log = logging.getLogger(__name__)
@@ -114,19 +116,29 @@ def known_run_id(dag_id: str, run_id: str) -> str:
 def report_page(instance: TaskInstance) -> str:
     """Return the report on what a task instance has done, an HTML page.
 
+    :raises NothingToShow: there is no such thing, or it cannot be shown.
+    """
+    with evaluation_of(instance) as (manifest, samples):
+        return render(manifest, samples, all_runs="runs", requester=_requester(instance))
+
+
+@contextmanager
+def evaluation_of(instance: TaskInstance) -> Iterator[tuple[EvaluationManifest, Samples | None]]:
+    """Give the manifest and the samples of what a task instance has done, to be made a page of.
+
     Where its manifest stands is told by the task instance's own XCom alone, and the manifest must name it in turn.
 
-    :raises NothingToShow: there is no such thing, or it cannot be shown.
+    :raises NothingToShow: there is no such thing, it cannot be shown, or making a page of it fails.
     """
     with create_session(scoped=False) as session:  # given back before the store is asked, which may take its time
         location = _recorded(session, instance)
     with _failures_alike(instance):
-        return _page(instance, location)
+        yield _read(instance, location)
 
 
 def _recorded(session: Session, instance: TaskInstance) -> Location:
     """Return what the task instance's XCom says of where its manifest stands."""
-    stored = _stored(session, instance, "manifest")
+    stored = stored_xcom(session, instance, "manifest")
     if stored is None:
         raise _why_nothing_is_recorded(session, instance)
     value = plain_value(stored)
@@ -138,7 +150,7 @@ def _recorded(session: Session, instance: TaskInstance) -> Location:
     raise NothingToShow("No CLIP scores", "The XCom 'manifest' of this task instance does not tell of CLIP scores.")
 
 
-def _stored(session: Session, instance: TaskInstance, key: str) -> str | None:
+def stored_xcom(session: Session, instance: TaskInstance, key: str) -> str | None:
     """Return an XCom of the task instance as it is in the database, or None if there is none."""
     is_it = and_(_is_of(XComModel, instance), XComModel.key == key, IS_SMALL)
     found: str | None = session.scalar(select(STORED).where(is_it))
@@ -155,7 +167,7 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     if state == "upstream_failed":
         return NothingToShow("No CLIP scores", "A task before this one has failed, so that this one was not run.")
     if state in _FAILED:
-        stored = _stored(session, instance, FAILURE)
+        stored = stored_xcom(session, instance, FAILURE)
         failure = None if stored is None else failure_in(plain_value(stored))
         title = "This task has failed" if state == "failed" else "The last try has failed, and there will be another"
         if failure is None:
@@ -173,7 +185,11 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     )
 
 
-def _page(instance: TaskInstance, location: Location) -> str:
+def _requester(instance: TaskInstance) -> Requester:
+    return Requester(**dataclasses.asdict(instance))
+
+
+def _read(instance: TaskInstance, location: Location) -> tuple[EvaluationManifest, Samples | None]:
     if scheme_of(location.uri) not in _STORES:
         raise JobError(f"{display(location.uri)} is in no store that pages are made from")
     if not location.is_open:
@@ -188,12 +204,10 @@ def _page(instance: TaskInstance, location: Location) -> str:
             f"{display(location.uri)} is not a manifest that this version of the package knows; if the workers have a "
             "later version than the API server, bring the API server up to it"
         )
-    requester = Requester(**dataclasses.asdict(instance))
-    if requester not in manifest.asked_for_by:
+    if _requester(instance) not in manifest.asked_for_by:
         raise JobError(f"{display(location.uri)} tells of other work: a later run's, most likely")
     # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
-    samples = read_samples(storage, location.uri.removesuffix(MANIFEST_SUFFIX))
-    return render(manifest, samples, all_runs="runs", requester=requester)
+    return manifest, read_samples(storage, location.uri.removesuffix(MANIFEST_SUFFIX))
 
 
 def _impatient_storage(location: Location) -> Storage:
