@@ -45,7 +45,7 @@ class Instance:
     state: str | None = "success"
     xcoms: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] | None = field(default_factory=lambda: {"aws_conn_id": "store"})
-    mapped: list[dict[str, Any]] | None = None
+    mapped: list[dict[str, Any]] | dict[str, list[Any]] | None = None
     name: str | None = None
 
 
@@ -186,7 +186,9 @@ def _dag(dag_id: str, instances: Sequence[dict[str, Any]]) -> Any:
             elif each["mapped"] is None:
                 ImageCLIPEvaluatorOperator(**places, **each["given"])
             else:
-                ImageCLIPEvaluatorOperator.partial(**places, **each["given"]).expand_kwargs(each["mapped"])
+                partial = ImageCLIPEvaluatorOperator.partial(**places, **each["given"])
+                mapped = each["mapped"]
+                partial.expand(**mapped) if isinstance(mapped, dict) else partial.expand_kwargs(mapped)
     return dag
 
 

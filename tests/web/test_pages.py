@@ -27,6 +27,7 @@ from clip_operator.report.samples import Sample, Samples
 from clip_operator.report.worst_rows import as_csv
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.steps import manifest_uri, report_uri, samples_uri, shards_prefix, worst_rows_uri
+from clip_operator.web.runs import MOST_INSTANCES, MOST_SHARDS
 from demo.airflow_home import REPOSITORY
 from demo.object_store import ObjectStore
 from tests.conftest import S3, SHAPES, own_bucket
@@ -86,6 +87,31 @@ def summary(manifest: EvaluationManifest, **changed: Any) -> dict[str, Any]:
     }
 
 
+COMPARED = {"run_id": RUN, "task_id": "score", "with_run_id": "later"}
+
+SHARDS: dict[str, list[Any]] = {"shard": ["00001-of-00001"]}
+LANGUAGES = ["de", "fr", *(f"x{n:02}" for n in range(MOST_INSTANCES))]
+
+
+def gated(manifest: EvaluationManifest, passed: bool) -> dict[str, Any]:
+    """A summary with a gate."""
+    words = f"the AUC is 0.9, {'above' if passed else 'below'} min_auc=0.95 by 0.05"
+    verdict = {"name": "min_auc", "limit": 0.95, "is_most": False, "value": 0.9, "passed": passed, "words": words}
+    gates = {"passed": passed, "breaches": [] if passed else [words], "verdicts": [verdict]}
+    return summary(manifest, gates=gates)
+
+
+def per_language(manifest: EvaluationManifest) -> Iterator[Instance]:
+    """A mapped task: the indexes of two instances change from run to run, a third has failed, others come new."""
+    done, several = {"summary": summary(manifest)}, {"mapped": [{"step": 0}, {"step": 1}]}
+    yield Instance("languages", "early", "score", 0, xcoms=done, name="fr", **several)
+    yield Instance("languages", "early", "score", 1, xcoms=done, name="de", **several)
+    for index, language in enumerate(LANGUAGES):
+        state, xcoms = ("failed", {"failure": WHY}) if language == "fr" else ("success", done)
+        yield Instance("languages", "late", "score", index, state, xcoms, name=language, **several)
+    yield Instance("languages", "late", "unnamed", 4, xcoms=done, **several)
+
+
 def moved(
     s3: S3,
     manifest: EvaluationManifest,
@@ -93,13 +119,15 @@ def moved(
     samples: Samples | None = None,
     map_index: int = -1,
     bins: dict[str, Any] | None = None,
+    run_id: str = RUN,
     **changed: Any,
 ) -> str:
     """Put what a task instance of its own would have written; return the URI of its manifest."""
     assert manifest.calibration is not None
     histograms = manifest.calibration.histograms.model_copy(update=bins)
-    requester = Requester(dag_id="clip", run_id=RUN, task_id=task_id, map_index=map_index)
-    output = manifest.output.model_copy(update={"uri": f"s3://{s3.bucket}/steps/{task_id}{map_index}.jsonl"})
+    requester = Requester(dag_id="clip", run_id=run_id, task_id=task_id, map_index=map_index)
+    uri = f"s3://{s3.bucket}/{run_id}/{task_id}{map_index}.jsonl"
+    output = manifest.output.model_copy(update={"uri": uri})
     asked = manifest.request.model_copy(update={"requested_by": requester, "output": output.uri})
     changed["calibration"] = manifest.calibration.model_copy(update={"histograms": histograms})
     theirs = manifest.model_copy(update={"output": output, "request": asked, **changed})
@@ -198,6 +226,9 @@ def airflow(
     )
     elsewhere = Requester(dag_id="elsewhere_dag", run_id="theirs", task_id="theirs")
     gone = f"s3://{s3.bucket}/gone.jsonl.manifest.json"
+    worse = {"total": 64, "failed": 40, "failures": {"text_empty": 40}}
+    new = Sample(row=1, image="x.png", text="a new caption", score=0.1)
+    twice = moved(s3, scored, "twice", Samples(worst=[new]), run_id="later")
     instances = [
         Instance("clip", RUN, "score", xcoms={**at(uri), "summary": summary(scored)}),
         Instance("clip", RUN, "bare", xcoms=at(moved(s3, scored, "bare"))),
@@ -243,6 +274,18 @@ def airflow(
         Instance("clip", RUN, "many", xcoms=at(moved(s3, scored, "many", bins={"matched": [1] * 1_000_000}))),
         *(Instance("wild", f"run{n:03}", "score", xcoms={"summary": text}) for n, text in enumerate(WILD)),
         Instance("clip", "later", "score", xcoms={"summary": summary(scored, calibration=None)}),
+        Instance("clip", RUN, "twice", xcoms={**at(moved(s3, scored, "twice", Samples())), "summary": summary(scored)}),
+        Instance("clip", "later", "twice", xcoms=at(twice) | {"summary": summary(scored, rows=worse)}),
+        *per_language(scored),
+        Instance("sharded", "one", "score", 0, xcoms={"summary": summary(scored)}, mapped=SHARDS, name="first"),
+        *(
+            Instance("sharded", "two", "score", n, "failed", {"failure": {**WHY, "reason": f"of {n}"}}, mapped=SHARDS)
+            for n in range(MOST_SHARDS + 3)
+        ),
+        Instance("failing", "first", "score", state="failed"),
+        Instance("failing", "second", "score", xcoms={"summary": gated(scored, False)}, state="failed"),
+        Instance("failing", "third", "score", state="failed", xcoms={"failure": WHY}),
+        Instance("failing", "third", "not_ours", state="failed", given=None),
         Instance(SECRET_DAG, RUN, "score", xcoms={**at(uri), "summary": summary(scored)}),
         *(Instance("often", f"run{n:03}", "score", xcoms={"summary": summary(scored)}) for n in range(MANY)),
     ]
@@ -328,22 +371,121 @@ def test_the_links_of_the_operator_lead_to_the_page(airflow: ApiServer, viewer: 
     assert 'id="output"' in page.text
 
 
+def rows_of(page: httpx.Response) -> list[tuple[str, str, str]]:
+    """Return the runs on a page: the address of each one's report, its id, and what is said of it."""
+    found = re.findall(
+        r'<tr><th scope="row"><a href="([^"]+)" title="([^"]+)">[-0-9]+ [:0-9]+</a>(.*?)</tr>', page.text, re.DOTALL
+    )
+    return [(html.unescape(href), html.unescape(run_id), rest) for href, run_id, rest in found]
+
+
+def words_of(markup: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+
+
 def test_the_page_of_all_runs_lists_them_by_task_and_leads_to_their_reports(viewer: httpx.Client) -> None:
     page = viewer.get("clip-scores/dags/clip/runs")
-    rows = re.findall(r"<tr><th scope=\"row\"><a href=\"([^\"]+)\">([^<]+)</a>(.*?)</tr>", page.text, re.DOTALL)
-    assert [html.unescape(name) for _, name, _ in rows] == ["later", RUN], "the newest first, and shards are not there"
+    section = page.text[page.text.index("<h2>score</h2>") :].partition("</section>")[0]
+    rows = rows_of(httpx.Response(200, text=section))
+    assert [name for _, name, _ in rows[:2]] == ["later", RUN], "the newest first"
     assert rows[0][2].count("\N{EN DASH}") == 1, "what is not known is left out"
-    assert page.text.count("<h2>") == 1
-    linked = viewer.get(urljoin(str(page.url), html.unescape(rows[1][0])))
+    linked = viewer.get(urljoin(str(page.url), rows[1][0]))
     assert f"clip · score · {RUN}" in said(linked)
     back = re.search(r'<a href="([^"]+)">all runs</a>', linked.text)
     assert back is not None
     assert urljoin(str(linked.url), back[1]) == str(page.url)
 
 
+def test_links_to_airflows_own_pages_leave_the_frame_and_stay_below_its_path(
+    airflow: ApiServer, viewer: httpx.Client
+) -> None:
+    page = viewer.get("clip-scores/dags/languages/runs")
+    links = re.findall(r'<a href="([^"]+)" target="_top">', page.text)
+    whole = {urljoin(str(page.url), html.unescape(link)) for link in links}
+    assert f"{airflow.url}/dags/languages/runs/late/tasks/score/mapped/1" in whole
+    unmapped = viewer.get("clip-scores/dags/clip/runs")
+    own = f"{airflow.url}/dags/clip/runs/{quote(RUN, safe='')}/tasks/score"
+    assert own in {urljoin(str(unmapped.url), link) for link in re.findall(r'<a href="([^"]+)" target', unmapped.text)}
+    assert "Airflow's frame holds a plain click" in said(page)
+    by_itself = viewer.get("clip-scores/dags/languages/runs", headers={"Sec-Fetch-Dest": "document"})
+    assert "Airflow's frame" not in said(by_itself)
+
+
+def test_instances_of_a_mapped_task_are_series_by_their_names(viewer: httpx.Client) -> None:
+    page = viewer.get("clip-scores/dags/languages/runs")
+    names = re.findall(r'<span class="name" dir="auto">([^<]+)</span>', page.text)
+    assert names == [*LANGUAGES[:MOST_INSTANCES], "4"]
+    assert "Shown are 20 instances" in said(page)
+    assert "2 more have scored or failed" in said(page)
+    of = dict(zip(names, page.text.split("<details")[1:], strict=True))
+    german, french = (rows_of(httpx.Response(200, text=of[name])) for name in ("de", "fr"))
+    assert [(run_id, re.search("map_index=([0-9]+)", href)[1]) for href, run_id, _ in german] == [  # type: ignore[index]
+        ("late", "0"),
+        ("early", "1"),
+    ]
+    assert "passed" in words_of(german[0][2])
+    assert "failed the bucket 'b' does not exist. Make it, or mend cache_path." in words_of(french[0][2])
+    assert "passed" in words_of(french[1][2])
+
+
+def test_failed_runs_are_listed_with_their_reasons(viewer: httpx.Client) -> None:
+    page = viewer.get("clip-scores/dags/failing/runs")
+    third, second, first = (words_of(rest) for _, _, rest in rows_of(page))
+    assert "failed the bucket 'b' does not exist. Make it, or mend cache_path." in third
+    assert "failed It has recorded no reason. Its log says more." in first
+    assert "not passed the AUC is 0.9, below min_auc=0.95 by 0.05" in second
+    assert "not_ours" not in page.text
+    assert "This task has failed" in said(viewer.get(urljoin(str(page.url), rows_of(page)[0][0])))
+
+
+def test_two_runs_stand_side_by_side_with_what_became_better_and_worse(viewer: httpx.Client) -> None:
+    runs = viewer.get("clip-scores/dags/clip/runs")
+    section = runs.text[runs.text.index("<h2>twice</h2>") :].partition("</section>")[0]
+    links = [html.unescape(link) for link in re.findall(r'<a href="(compare[^"]+)">compare</a>', section)]
+    assert len(links) == 1, "the first has none before it"
+    page = viewer.get(urljoin(str(runs.url), links[0]))
+    assert "twice: two runs Before 2026-" in said(page)
+    assert "Rows without a score 6.2 % 62.5 % + 56.2 % ▼ worse" in said(page)
+    assert page.text.count("<polygon") == 4
+    assert "cannot be shown" not in said(page)
+    assert "Rows among the best and the worst" in said(page)
+    assert "a new caption" in said(page)
+    others = re.findall(r'<li><a href="([^"]+)"', page.text)
+    assert len(others) == 1
+    assert viewer.get(urljoin(str(page.url), html.unescape(others[0]))).text == page.text
+    assert viewer.get(urljoin(str(page.url), "runs")).text == runs.text
+
+
+def test_two_runs_of_which_one_is_gone_from_the_store_are_compared_by_their_summaries(viewer: httpx.Client) -> None:
+    query = {"run_id": "later", "task_id": "score", "with_run_id": RUN}
+    page = viewer.get("clip-scores/dags/clip/compare", params=query)
+    assert "Mean score" in said(page)
+    assert "<polygon" not in page.text
+    assert "What the run after has written cannot be shown" in said(page)
+
+
+def test_two_runs_of_which_one_has_no_scores_are_not_compared(viewer: httpx.Client) -> None:
+    query = {"run_id": RUN, "task_id": "fails", "with_run_id": RUN}
+    assert "There are no two runs to compare" in said(viewer.get("clip-scores/dags/clip/compare", params=query))
+
+
+def test_the_limit_of_a_gate_is_drawn(viewer: httpx.Client) -> None:
+    page = viewer.get("clip-scores/dags/failing/runs").text
+    assert page.count('class="limit"') == 1
+    assert "gate min_auc 0.950" in page
+
+
+def test_of_shards_only_those_are_listed_that_have_failed(viewer: httpx.Client) -> None:
+    page = viewer.get("clip-scores/dags/sharded/runs")
+    assert len(rows_of(page)) == MOST_SHARDS
+    assert "first" not in said(page)
+    assert "49 of 49" in words_of(rows_of(page)[-1][2])
+    assert "Listed are the newest 50; 3 more have failed." in said(page)
+
+
 def test_the_page_of_all_runs_shows_no_more_than_the_newest_hundred(viewer: httpx.Client) -> None:
     page = viewer.get("clip-scores/dags/often/runs").text
-    assert re.findall(r">(run\d+)</a>", page) == [f"run{n:03}" for n in range(MANY - 1, MANY - 101, -1)]
+    assert re.findall(r'title="(run\d+)"', page) == [f"run{n:03}" for n in range(MANY - 1, MANY - 101, -1)]
 
 
 def test_a_dag_that_has_scored_nothing_has_a_page_that_says_so(viewer: httpx.Client) -> None:
@@ -516,6 +658,7 @@ def test_nobody_sees_anything_without_a_login(airflow: ApiServer) -> None:
         assert report(nobody, "score").status_code == 401
         assert worst(nobody, "score").status_code == 401
         assert nobody.get("clip-scores/dags/clip/runs").status_code == 401
+        assert nobody.get("clip-scores/dags/clip/compare", params=COMPARED).status_code == 401
 
 
 def test_only_who_may_read_the_xcoms_of_the_dag_sees_its_pages(airflow: ApiServer, viewer: httpx.Client) -> None:
@@ -524,6 +667,8 @@ def test_only_who_may_read_the_xcoms_of_the_dag_sees_its_pages(airflow: ApiServe
     assert report(viewer, "score", SECRET_DAG, dag_id="clip").status_code == 403
     assert worst(viewer, "score", SECRET_DAG, dag_id="clip").status_code == 403
     assert viewer.get(runs, params={"dag_id": "clip"}).status_code == 403
+    compared = f"clip-scores/dags/{SECRET_DAG}/compare"
+    assert viewer.get(compared, params={**COMPARED, "dag_id": "clip"}).status_code == 403
     assert viewer.get("clip-scores/dags/~/runs").status_code == 403
     with airflow.client("admin") as admin:
         assert "Mean score" in said(admin.get(runs))
@@ -538,10 +683,11 @@ def test_every_answer_forbids_scripts_frames_of_others_and_keeping(airflow: ApiS
             worst(viewer, "score"),
             report(viewer, "score", run_id=""),
             viewer.get("clip-scores/dags/clip/runs"),
+            viewer.get("clip-scores/dags/clip/compare", params=COMPARED),
             report(viewer, "score", SECRET_DAG),
             report(nobody, "score"),
         ]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 200, 403, 401]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 200, 200, 403, 401]
     for answer in answers:
         policy = answer.headers["content-security-policy"].split("; ")
         assert {"default-src 'none'", "frame-ancestors 'self'", "base-uri 'none'", "form-action 'none'"} <= set(policy)

@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from clip_operator.web.evaluations import NothingToShow, TaskInstance, known_run_id, report_page, worst_rows
 from clip_operator.web.pages import message_page, runs_page, theme_script
 from clip_operator.web.runs import read_runs
+from clip_operator.web.two_runs import two_runs_page
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -27,6 +28,9 @@ _HEADERS = {
 
 # The path names the DAG, so that it is surely the one that is shown of which the permission is asked.
 _may_read_xcoms = Depends(requires_access_dag("GET", DagAccessEntity.XCOM))
+
+_RunId = Annotated[str, Query(min_length=1, max_length=300)]
+_MapIndex = Annotated[str, Query(max_length=20)]
 
 app = FastAPI(title="CLIP scores", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -43,9 +47,9 @@ async def _secured(request: Request, call_next: Callable[[Request], Awaitable[Re
 @app.get("/dags/{dag_id}/report", dependencies=[_may_read_xcoms])
 def report(
     dag_id: str,
-    run_id: Annotated[str, Query(min_length=1, max_length=300)],
+    run_id: _RunId,
     task_id: Annotated[str, Query(max_length=300)],
-    map_index: Annotated[str, Query(max_length=20)] = "-1",
+    map_index: _MapIndex = "-1",
 ) -> HTMLResponse:
     """Return the report of a task instance's last try; where there is none, why."""
     try:
@@ -57,9 +61,9 @@ def report(
 @app.get("/dags/{dag_id}/worst-rows", dependencies=[_may_read_xcoms])
 def listed(
     dag_id: str,
-    run_id: Annotated[str, Query(min_length=1, max_length=300)],
+    run_id: _RunId,
     task_id: Annotated[str, Query(max_length=300)],
-    map_index: Annotated[str, Query(max_length=20)] = "-1",
+    map_index: _MapIndex = "-1",
 ) -> Response:
     """Return the list of the worst rows that belongs to a task instance's report, to be kept as a file."""
     try:
@@ -72,22 +76,43 @@ def listed(
 
 
 @app.get("/dags/{dag_id}/runs", dependencies=[_may_read_xcoms])
-def runs(dag_id: str) -> HTMLResponse:
+def runs(dag_id: str, request: Request) -> HTMLResponse:
     """Return what the DAG's runs came to, one after another."""
     tasks = read_runs(dag_id)
     if not tasks:
         text = (
-            f"None of the newest runs of {dag_id} has scored anything. Runs are listed here once a task that scores a "
-            "data set has ended."
+            f"None of the newest runs of {dag_id} has scored anything, nor failed at it. Runs are listed here once a "
+            "task that scores a data set has ended."
         )
         return _shown(message_page("No CLIP scores yet", text))
-    return _shown(runs_page(dag_id, tasks))
+    return _shown(runs_page(dag_id, tasks, in_frame=request.headers.get("sec-fetch-dest") != "document"))
+
+
+@app.get("/dags/{dag_id}/compare", dependencies=[_may_read_xcoms])
+def compare(
+    dag_id: str,
+    run_id: _RunId,
+    task_id: Annotated[str, Query(max_length=300)],
+    with_run_id: _RunId,
+    map_index: _MapIndex = "-1",
+    with_map_index: _MapIndex = "-1",
+) -> HTMLResponse:
+    """Return what became better and worse from one run of a task, the one it is compared *with*, to another."""
+    after = TaskInstance(dag_id, run_id, task_id, _number(map_index))
+    before = TaskInstance(dag_id, with_run_id, task_id, _number(with_map_index))
+    try:
+        return _shown(two_runs_page(before, after))
+    except NothingToShow as nothing:
+        return _said(nothing)
+
+
+def _number(map_index: str) -> int:
+    # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
+    return int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
 
 
 def _instance(dag_id: str, run_id: str, task_id: str, map_index: str) -> TaskInstance:
-    # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
-    number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
-    return TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, number)
+    return TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, _number(map_index))
 
 
 def _said(nothing: NothingToShow) -> HTMLResponse:

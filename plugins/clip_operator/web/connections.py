@@ -43,16 +43,26 @@ def may_read_with(
     return any(aws_conn_id in _connections_of(task) for task in tasks if task["task_id"] == task_id)
 
 
+def scores_something(task: Mapping[str, Any]) -> bool:
+    """Tell whether a task of a serialized DAG is one of the operator's that have reports."""
+    return ReportLink.name in task.get("_operator_extra_links", {})
+
+
+def mapped_parameters(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a task of a serialized DAG is mapped to, as far as the DAG's file gives it: one dict of lists, as
+    ``expand`` has it, or a dict of each instance, as ``expand_kwargs`` has it."""
+    mapped = task.get("expand_input", {}).get("value", {})
+    return [given.get("__var", given) for given in (mapped if isinstance(mapped, list) else [mapped])]
+
+
 def _connections_of(task: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the connections that a task of the operator has where the DAG's file gives them; of another task none."""
-    if ReportLink.name not in task.get("_operator_extra_links", {}):
+    if not scores_something(task):
         return
     if not task.get("_is_mapped"):
         yield task.get("aws_conn_id")  # None is left out
         return
     yield task.get("partial_kwargs", {}).get("aws_conn_id", DEFAULT_CONNECTION)
-    mapped = task.get("expand_input", {}).get("value", {})
-    for given in mapped if isinstance(mapped, list) else [mapped]:  # as expand_kwargs has it, or expand
-        own = given.get("__var", given)
+    for own in mapped_parameters(task):
         if "aws_conn_id" in own:
             yield from own["aws_conn_id"] if isinstance(own["aws_conn_id"], list) else [own["aws_conn_id"]]

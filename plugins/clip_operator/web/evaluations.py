@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
+    from clip_operator.proof.manifest import EvaluationManifest
+    from clip_operator.report.samples import Samples
     from clip_operator.web.failures import Failure
 
 log = logging.getLogger(__name__)
@@ -122,29 +124,50 @@ def known_run_id(dag_id: str, run_id: str) -> str:
     return run_id.replace(" ", "+") if found is None else run_id
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a task instance has done: the manifest, and what stands beside it. The place is what its URI begins with."""
+
+    storage: Storage
+    manifest: EvaluationManifest
+    place: str
+
+    def samples(self) -> Samples | None:
+        """Return the samples beside the manifest, wherever that says that the output is: what stands in a store leads
+        nowhere else."""
+        return read_samples(self.storage, self.place)
+
+
 def report_page(instance: TaskInstance) -> str:
     """Return the report on what a task instance has done, an HTML page.
 
-    Where its manifest stands is told by the task instance's own XCom alone, and the manifest must name it in turn.
-
     :raises NothingToShow: there is no such thing, or it cannot be shown.
     """
-    with create_session(scoped=False) as session:  # given back before the store is asked, which may take its time
-        location = _recorded(session, instance)
-        name = _name_in_grid(session, instance)
-    with _failures_alike(instance):
-        found = _found(instance, location)
-        # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
-        samples = read_samples(found.storage, found.place)
+    with evaluation_of(instance) as found:
+        samples = found.samples()
         has_list = samples is not None and found.storage.find(worst_rows_uri(found.place)) is not None
         return render(
             found.manifest,
             samples,
             all_runs="runs",
-            requester=Requester(**dataclasses.asdict(instance)),
-            instance_name=name,
+            requester=_requester(instance),
+            instance_name=_name_in_grid(instance),
             worst_rows=f"worst-rows?{instance.query}" if has_list else None,
         )
+
+
+@contextmanager
+def evaluation_of(instance: TaskInstance) -> Iterator[Evaluation]:
+    """Give what a task instance has done, to be made a page of.
+
+    Where its manifest stands is told by the task instance's own XCom alone, and the manifest must name it in turn.
+
+    :raises NothingToShow: there is no such thing, it cannot be shown, or making a page of it fails.
+    """
+    with create_session(scoped=False) as session:  # given back before the store is asked, which may take its time
+        location = _recorded(session, instance)
+    with _failures_alike(instance):
+        yield _found(instance, location)
 
 
 def worst_rows(instance: TaskInstance) -> tuple[str, bytes]:
@@ -152,10 +175,7 @@ def worst_rows(instance: TaskInstance) -> tuple[str, bytes]:
 
     :raises NothingToShow: there is no such thing, or it cannot be shown.
     """
-    with create_session(scoped=False) as session:
-        location = _recorded(session, instance)
-    with _failures_alike(instance):
-        found = _found(instance, location)
+    with evaluation_of(instance) as found:
         rows = read_worst_rows(found.storage, found.place)
         if rows is None:
             raise NothingToShow(
@@ -169,7 +189,7 @@ def worst_rows(instance: TaskInstance) -> tuple[str, bytes]:
 
 def _recorded(session: Session, instance: TaskInstance) -> Location:
     """Return what the task instance's XCom says of where its manifest stands."""
-    stored = _stored(session, instance, "manifest")
+    stored = stored_xcom(session, instance, "manifest")
     if stored is None:
         raise _why_nothing_is_recorded(session, instance)
     value = plain_value(stored)
@@ -181,7 +201,7 @@ def _recorded(session: Session, instance: TaskInstance) -> Location:
     raise NothingToShow("No CLIP scores", "The XCom 'manifest' of this task instance does not tell of CLIP scores.")
 
 
-def _stored(session: Session, instance: TaskInstance, key: str) -> str | None:
+def stored_xcom(session: Session, instance: TaskInstance, key: str) -> str | None:
     """Return an XCom of the task instance as it is in the database, or None if there is none."""
     is_it = and_(_is_of(XComModel, instance), XComModel.key == key, IS_SMALL)
     found: str | None = session.scalar(select(STORED).where(is_it))
@@ -198,7 +218,7 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     if state == "upstream_failed":
         return NothingToShow("No CLIP scores", "A task before this one has failed, so that this one was not run.")
     if state in _FAILED:
-        stored = _stored(session, instance, FAILURE)
+        stored = stored_xcom(session, instance, FAILURE)
         failure = None if stored is None else failure_in(plain_value(stored))
         title = "This task has failed" if state == "failed" else "The last try has failed, and there will be another"
         if failure is None:
@@ -216,26 +236,22 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     )
 
 
-def _name_in_grid(session: Session, instance: TaskInstance) -> str | None:
+def _name_in_grid(instance: TaskInstance) -> str | None:
     """Return what Airflow calls an instance of a mapped task."""
     if instance.map_index < 0:
         return None
-    found: str | None = session.scalar(
-        select(TaskInstanceModel.rendered_map_index).where(_is_of(TaskInstanceModel, instance))
-    )
+    with create_session(scoped=False) as session:
+        found: str | None = session.scalar(
+            select(TaskInstanceModel.rendered_map_index).where(_is_of(TaskInstanceModel, instance))
+        )
     return found
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The manifest of a task instance, and what stands beside it: the place is what its URI begins with."""
-
-    storage: Storage
-    manifest: EvaluationManifest
-    place: str
+def _requester(instance: TaskInstance) -> Requester:
+    return Requester(**dataclasses.asdict(instance))
 
 
-def _found(instance: TaskInstance, location: Location) -> _Found:
+def _found(instance: TaskInstance, location: Location) -> Evaluation:
     if scheme_of(location.uri) not in _STORES:
         raise JobError(f"{display(location.uri)} is in no store that pages are made from")
     if not location.is_open:
@@ -253,10 +269,9 @@ def _found(instance: TaskInstance, location: Location) -> _Found:
             f"{display(location.uri)} is not a manifest that this version of the package knows; if the workers have a "
             "later version than the API server, bring the API server up to it"
         )
-    requester = Requester(**dataclasses.asdict(instance))
-    if requester not in manifest.asked_for_by:
+    if _requester(instance) not in manifest.asked_for_by:
         raise JobError(f"{display(location.uri)} tells of other work: a later run's, most likely")
-    return _Found(storage, manifest, location.uri.removesuffix(MANIFEST_SUFFIX))
+    return Evaluation(storage, manifest, location.uri.removesuffix(MANIFEST_SUFFIX))
 
 
 def _merged(instance: TaskInstance, location: Location, storage: Storage) -> NothingToShow | None:

@@ -14,12 +14,10 @@ class Failure:
     """What a task instance says of its failure.
 
     :param facts: the reason, one fact after another.
-    :param is_shard: whether it scored one shard of a step.
     """
 
     facts: list[str]
     what_to_do: str
-    is_shard: bool = False
     documented: str = DOCUMENTED
 
 
@@ -27,7 +25,7 @@ def failure_in(value: Any) -> Failure | None:
     """Return what the XCom says, or None if it is another operator's."""
     if not isinstance(value, Mapping):
         return None
-    kind, reason, shard = value.get("kind"), value.get("reason"), value.get("shard")
+    kind, reason = value.get("kind"), value.get("reason")
     if not isinstance(kind, str) or not isinstance(reason, str) or kind not in WHAT_TO_DO:
         return None
-    return Failure(facts(reason[:MOST_CHARACTERS]), WHAT_TO_DO[kind], isinstance(shard, str))
+    return Failure(facts(reason[:MOST_CHARACTERS]), WHAT_TO_DO[kind])

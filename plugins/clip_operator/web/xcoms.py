@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.models.xcom import XComModel
@@ -16,6 +17,17 @@ STORED = cast(XComModel.value, Text)
 
 IS_SMALL = func.length(STORED) <= _MOST_CHARACTERS
 """Whether it is no longer than any of the operator's."""
+
+# No number of a run is larger. Others are on no page: NaN, infinity, and integers that no float holds.
+_MOST = 1e15
+
+
+def number_in(values: Any, key: str) -> float | None:
+    """Return the number, of those from 0 on, that a value has under a key, or None if there is none."""
+    value = values.get(key) if isinstance(values, Mapping) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST:
+        return None
+    return float(value)
 
 
 def plain_value(stored: str) -> Any:
