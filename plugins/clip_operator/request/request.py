@@ -373,7 +373,8 @@ def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] 
     except ValidationError as error:
         called = called or {}
         problems = [
-            f"{'.'.join(called.get(str(part), str(part)) for part in problem['loc']) or 'request'}: {problem['msg']}"
+            f"{'.'.join(called.get(str(part), str(part)) for part in problem['loc']) or 'request'}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"  # which pydantic puts before the request's own words
             for problem in error.errors(include_url=False)
         ]
         raise RequestError("the request is not valid: " + "; ".join(problems)) from None
