@@ -5,7 +5,7 @@ VENV := .venv$(AIRFLOW:%=-%)
 BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(AIRFLOW),constraints/airflow-$(AIRFLOW).txt,constraints.txt)
 
-.PHONY: help demo test quick slow-test versions bench dist image image-test open-clip-test lint format constraints clean
+.PHONY: help demo airflow test quick slow-test versions bench dist image image-test open-clip-test lint format constraints clean
 
 # A name is no proof: a shim may lead nowhere, and Debian has Pythons that can make no environment. Before 3.11.5, pip finds no
 # beautifulsoup4 for Airflow at the versions in constraints.txt.
@@ -60,6 +60,11 @@ CYCLONEDX := 7.5.0
 
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine
 	$(BIN)/python -m demo
+
+PORT ?=
+
+airflow: $(VENV)/installed ## keep a whole Airflow up on this machine, with the demo's data set and an S3 server, until Ctrl-C
+	@$(BIN)/python -m demo.whole_airflow $(if $(PORT),--port $(PORT))
 
 TESTS ?= tests
 MARKED ?= not slow and not image and not cluster and not open_clip
