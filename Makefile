@@ -1,18 +1,37 @@
 # All set-up is done here: a virtual environment in the checkout, at the versions in constraints.txt. With AIRFLOW=3.1, say,
 # every target does its work with that Airflow, in an environment of its own, at the versions in constraints/airflow-3.1.txt.
-PYTHON ?= python3.11
 AIRFLOW ?=
 VENV := .venv$(AIRFLOW:%=-%)
 BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(AIRFLOW),constraints/airflow-$(AIRFLOW).txt,constraints.txt)
 
-.PHONY: help demo test quick slow-test versions bench dist image image-test open-clip-test lint format constraints clean
+.PHONY: help demo airflow test quick slow-test versions bench dist image image-test open-clip-test lint format constraints clean
+
+# A name is no proof: a shim may lead nowhere, and Debian has Pythons that can make no environment. Before 3.11.5, pip finds no
+# beautifulsoup4 for Airflow at the versions in constraints.txt.
+CAN_BE_USED := import ensurepip, sys, venv; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+    "$$name" -c '$(CAN_BE_USED)' > /dev/null 2>&1 && echo "$$name" && break; done)
+
+# Makes an environment; says with which Python, or what to do where there is none.
+define make_environment
+@python="$(PYTHON)"; \
+if [ -n "$$python" ] && "$$python" -c '$(CAN_BE_USED)' > /dev/null 2>&1; then \
+    echo "Making $(1) with $$(command -v "$$python"), $$("$$python" --version)"; \
+else \
+    echo "No environment can be made with $${python:-python3.11, python3.12, python3.13, python3 or python}: it takes a Python from 3.11.5" >&2; \
+    echo "to 3.13 that has venv and ensurepip. Install one (on Debian and Ubuntu with its venv, as python3.12-venv), or name one" >&2; \
+    echo "that lies elsewhere: make PYTHON=/path/to/python3.12" >&2; \
+    exit 1; \
+fi; \
+"$$python" -m venv $(1)
+endef
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)
+	$(call make_environment,$(VENV))
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[airflow,kubernetes,scoring,pandas,heif,delta]' --group dev
 	touch $@
@@ -28,7 +47,7 @@ AZURITE := 3.37.0
 CYCLONEDX := 7.5.0
 
 .cyclonedx/$(CYCLONEDX):
-	$(PYTHON) -m venv .cyclonedx
+	$(call make_environment,.cyclonedx)
 	.cyclonedx/bin/python -m pip install --quiet cyclonedx-bom==$(CYCLONEDX)
 	touch $@
 
@@ -41,6 +60,11 @@ CYCLONEDX := 7.5.0
 
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine
 	$(BIN)/python -m demo
+
+PORT ?=
+
+airflow: $(VENV)/installed ## keep a whole Airflow up on this machine, with the demo's data set and an S3 server, until Ctrl-C
+	@$(BIN)/python -m demo.whole_airflow $(if $(PORT),--port $(PORT))
 
 TESTS ?= tests
 MARKED ?= not slow and not image and not cluster and not open_clip

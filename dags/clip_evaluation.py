@@ -4,10 +4,11 @@
 Reads one step of a data set from object storage, scores how well each row's image and text agree, writes the next step
 beside it with a `clip_score` column, and fails if the result does not pass its gates.
 
-- **Run it by hand** (*Trigger*) to score your own file: the form explains every parameter.
+- **Run it by hand** (*Trigger*) to score your own file: the form explains every parameter. It has no schedule;
+  `clip_daily` has one.
 - **Choose where it runs**: on the worker, or in a Kubernetes pod with a GPU.
-- **Let the schedule run it** to keep a scored copy up to date: if neither the file, the parameters nor the model have
-  changed since the last run, the task sees that from the manifest beside its output and does nothing.
+- **Run it again** as often as you like: if neither the file, the parameters nor the model have changed since the last
+  run, the task sees that from the manifest beside its output and does nothing.
 
 | XCom of `score` | |
 |---|---|
@@ -36,6 +37,9 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import AssetAlias, Param, dag
 
 from clip_operator.operators import ImageCLIPEvaluatorOperator
+
+# Airflow connections that the form offers. Add yours: whoever may trigger this DAG may then read and write with it.
+CONNECTIONS = ["aws_default"]
 
 PARAMS = {
     "first_entry_file_name": Param(
@@ -73,9 +77,17 @@ PARAMS = {
     "step": Param(
         "0",
         type="string",
-        pattern="^([0-9]+|latest)$",
         title="Step to read",
         description="0 is the data set itself; a number, or latest for the highest complete step.",
+        section="Data",
+    ),
+    "aws_conn_id": Param(
+        CONNECTIONS[0],
+        type="string",
+        enum=CONNECTIONS,
+        title="Connection",
+        description="With which places in S3 are read and written. This DAG's file lists those to choose from, as "
+        "CONNECTIONS.",
         section="Data",
     ),
     "overwrite": Param(
@@ -164,7 +176,6 @@ PARAMS = {
     "min_score": Param(
         None,
         type=["null", "string"],
-        pattern=r"^(threshold|0(\.[0-9]+)?|1(\.0+)?)$",
         title="Lowest score to keep",
         description="Rows with this score or more are also written to a step of their own, "
         "{name}_filtered_step{number}. From 0 to 1, or threshold for the suggested one. Leave empty for no such step.",
@@ -201,7 +212,6 @@ PARAMS = {
     "batch_size": Param(
         "auto",
         type="string",
-        pattern="^(auto|[1-9][0-9]{0,4})$",
         title="Batch size",
         description="Images that go through the model together, or auto.",
         section="Model",
@@ -291,7 +301,7 @@ PARAMS = {
 
 
 @dag(
-    schedule="@daily",
+    schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
@@ -310,6 +320,7 @@ def clip_evaluation() -> None:
         file_name_prefix="{{ params.file_name_prefix }}",
         cache_type="{{ params.cache_type }}",
         step="{{ params.step }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
         input_image_key="{{ params.input_image_key }}",
         input_text_key="{{ params.input_text_key }}",
         output_key="{{ params.output_key }}",

@@ -1,63 +1,51 @@
 """Runs the whole thing on this machine: ``make demo``, or ``python -m demo``.
 
 Starts an S3 server on loopback, puts the demo data set into a bucket, scores it with the evaluation DAG through
-Airflow, and shows what came of it. Everything it makes is in ``.demo``; what it starts, it stops.
+Airflow, shows what came of it, and leaves the report as a file. Everything it makes is in ``.demo``; what it starts, it
+stops.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo.airflow_home import REPOSITORY, AirflowHome
-from demo.dataset import write_dataset
-from demo.object_store import ObjectStore, object_store
-
-FOLDER = REPOSITORY / ".demo"
-DATASET = "s3://clip-demo/shapes"
-DAG = "clip_evaluation"
+from clip_operator.steps import report_uri
+from demo.object_store import ObjectStore
+from demo.stage import DAG, FOLDER, stage, step
 
 
 def main() -> int:
     """Run the demo; return 0 if it worked."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder for everything that it makes")
+    folder = parser.parse_args().folder.resolve()
     began = time.monotonic()
-    with object_store(FOLDER / "store") as store:
-        with _step("Draw the data set and put it into a bucket"):
-            store.put_folder(write_dataset(FOLDER / "dataset").parent, DATASET)
-        airflow = AirflowHome(FOLDER / "airflow", {"AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection})
-        with _step("Prepare Airflow's database"):
-            airflow.migrate()
-        log = FOLDER / "dag-run.log"
+    with stage(folder) as (store, airflow):
+        log = folder / "dag-run.log"
         try:
-            with _step(f"Run the DAG {DAG} with Airflow"):
+            with step(f"Run the DAG {DAG} with Airflow"):
                 airflow.run(["dags", "test", DAG], log)
         except subprocess.CalledProcessError as error:
             print(f"\n{error.output}\nThe DAG run failed; its whole log is {log}", file=sys.stderr)
             return 1
-        _show(airflow.xcoms(DAG), store, log)
-    print(f"\nDone in {time.monotonic() - began:.0f} s. The store's data, Airflow's home and the logs are in {FOLDER}")
+        xcoms = airflow.xcoms(DAG)
+        _show(xcoms, store, log)
+        report = folder / "report.html"
+        report.write_bytes(store.get(report_uri(xcoms["score", "output_path"])))
+    print(f"\nDone in {time.monotonic() - began:.0f} s. The store's data, Airflow's home and the logs are in {folder}")
+    print(f"The report, to open in a browser: {report}")
     return 0
-
-
-@contextmanager
-def _step(title: str) -> Iterator[None]:
-    print(f"{title} … ", end="", flush=True)
-    began = time.monotonic()
-    yield
-    print(f"{time.monotonic() - began:.1f} s", flush=True)
 
 
 def _show(xcoms: dict[tuple[str, str], Any], store: ObjectStore, log: Path) -> None:
     value, output, summary = (xcoms["score", key] for key in ("return_value", "output_path", "summary"))
-    bucket, _, key = output.removeprefix("s3://").partition("/")
-    lines = store.client().get_object(Bucket=bucket, Key=key)["Body"].read().decode().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in store.get(output).decode().splitlines()]
     scored = sorted((row for row in rows if row["clip_score"] is not None), key=lambda row: row["clip_score"])
     counts, scores = summary["rows"], summary["scores"]
     reused = "is complete already" in log.read_text(errors="replace")

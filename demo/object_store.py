@@ -74,6 +74,11 @@ class ObjectStore:
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
                 client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
 
+    def get(self, uri: str) -> bytes:
+        """Return the object at ``uri``."""
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        return bytes(self.client().get_object(Bucket=bucket, Key=key)["Body"].read())
+
     @property
     def airflow_connection(self) -> str:
         """An Airflow connection to it, as the JSON that an ``AIRFLOW_CONN_…`` variable holds."""

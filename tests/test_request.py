@@ -48,7 +48,7 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
         ({"min_score": 0.5}, "min_score and filtered_output go together"),
         (
             {"min_score": "best", "filtered_output": "s3://b/f.jsonl"},
-            "not valid: min_score: .*give a number from 0 to 1, or 'threshold' for the suggested one, not 'best'$",
+            "not valid: min_score: give a number from 0 to 1, or 'threshold' for the suggested one, not 'best'$",
         ),
         ({"min_score": 1.5, "filtered_output": "s3://b/f.jsonl"}, "min_score: .*a number from 0 to 1.* not 1.5$"),
         ({"min_score": 0.5, "filtered_output": "s3://b/in.jsonl"}, "filtered_output must be another object"),

@@ -20,7 +20,7 @@ from demo.airflow_home import REPOSITORY
 pytestmark = pytest.mark.every_airflow
 
 DAGS = REPOSITORY / "dags"
-IDS = ["clip_evaluation", "clip_in_shards", "clip_on_gpu", "clip_scores_ready", "clip_two_captions"]
+IDS = ["clip_daily", "clip_evaluation", "clip_in_shards", "clip_on_gpu", "clip_scores_ready", "clip_two_captions"]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,15 @@ def test_the_form_explains_every_parameter_and_its_default_is_valid(bag: DagBag,
         param.resolve()  # raises if the default is not valid
 
 
-def test_the_evaluation_dag_runs_daily_and_tells_other_dags_of_its_scores(bag: DagBag) -> None:
-    dag: Any = bag.dags["clip_evaluation"]
-    assert dag.schedule == "@daily"
+def test_only_the_daily_dag_has_a_schedule_and_it_waits_to_be_switched_on(bag: DagBag) -> None:
+    scheduled = [dag_id for dag_id, dag in bag.dags.items() if isinstance(dag.schedule, str)]
+    assert scheduled == ["clip_daily"]
+    assert bag.dags["clip_daily"].is_paused_upon_creation is True
+
+
+@pytest.mark.parametrize("dag_id", ["clip_daily", "clip_evaluation"])
+def test_a_dag_of_one_task_tells_other_dags_of_its_scores(bag: DagBag, dag_id: str) -> None:
+    dag: Any = bag.dags[dag_id]
     assert isinstance(dag.task_dict["score"], ImageCLIPEvaluatorOperator)
     assert dag.task_dict["score"].outlets == [AssetAlias("clip_scores")]
     assert bag.dags["clip_scores_ready"].schedule == AssetAlias("clip_scores")
@@ -97,13 +103,23 @@ def test_every_parameter_of_the_form_is_used(bag: DagBag, dag_id: str) -> None:
 
 @pytest.mark.parametrize("dag_id", IDS)
 def test_no_form_chooses_what_runs_with_which_rights(bag: DagBag, dag_id: str) -> None:
+    """But for a connection among those that the DAG's file lists."""
     dag: Any = bag.dags[dag_id]
+    listed = [f"{{{{ params.{name} }}}}" for name, param in dag.params.items() if "enum" in param.schema]
     for task in dag.tasks:
         for name in ("pod", "python", "aws_conn_id", "plan", "image_hosts"):
             value = task.partial_kwargs.get(name) if task.is_mapped else getattr(task, name, None)
             # Whether there is a pod, a form may say.
             text = str(value).replace("if params.execution_mode == 'kubernetes'", "")
-            assert "params" not in text, f"{name} of {task.task_id}"
+            is_listed = name == "aws_conn_id" and value in listed
+            assert is_listed or "params" not in text, f"{name} of {task.task_id}"
+
+
+def test_the_form_offers_the_connections_that_the_dags_file_lists_and_no_other(bag: DagBag) -> None:
+    params: Any = bag.dags["clip_evaluation"].params
+    assert params.get_param("aws_conn_id").schema["enum"] == ["aws_default"]
+    with pytest.raises(ValueError, match="team_store"):
+        params.get_param("aws_conn_id").resolve("team_store")
 
 
 def test_the_chain_reads_what_the_first_task_says_it_wrote(bag: DagBag) -> None:

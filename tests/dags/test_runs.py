@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,32 @@ def test_the_evaluation_dag_refuses_a_parameter_that_its_form_would_not_take(air
     code, log = run(airflow, "clip_evaluation", on_error="ignore")
     assert code == 1
     assert "on_error" in log
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("step", "newest", "step must be a whole number from 0 on, or 'latest', not 'newest'"),
+        ("batch_size", "many", "batch_size: must be a number of images from 1 to 65536, or auto, not 'many'"),
+        ("min_score", "70 %", "min_score: give a number from 0 to 1, or 'threshold' for the suggested one, not '70 %'"),
+    ],
+)
+def test_what_is_typed_into_a_field_is_judged_by_the_operator_in_its_words(
+    airflow: AirflowHome, client: Any, field: str, value: str, words: str
+) -> None:
+    code, log = run(airflow, "clip_evaluation", cache_path=f"s3://{BUCKET}/judged", **{field: value})
+    assert code == 1
+    assert airflow.task_states("clip_evaluation") == {"score": "failed"}
+    assert words in log
+
+
+def test_the_daily_dag_scores_the_demos_data_set_or_what_its_variable_says(airflow: AirflowHome, client: Any) -> None:
+    assert run(airflow, "clip_daily")[0] == 0
+    place = {"first_entry_file_name": f"s3://{BUCKET}/shapes/captions.jsonl", "cache_path": f"s3://{BUCKET}/variable"}
+    elsewhere = replace(airflow, variables={**airflow.variables, "AIRFLOW_VAR_CLIP_DAILY": json.dumps(place)})
+    code, log = run(elsewhere, "clip_daily")
+    assert code == 0, log[-4000:]
+    assert rows(client, "variable/captions_step1.jsonl") == rows(client, "shapes/daily/captions_step1.jsonl")
 
 
 def test_the_chain_leaves_every_step_where_it_is(airflow: AirflowHome, client: Any) -> None:

@@ -132,6 +132,7 @@ def test_a_form_asks_for_parameters_and_has_their_defaults_and_choices(dag_id: s
     differ = {name for name, param in asked.items() if as_filled_in(param.value) != as_filled_in(known[name])}
     assert differ == filled_in
     choices = {name: param.schema["enum"] for name, param in asked.items() if "enum" in param.schema}
+    assert choices.pop("aws_conn_id", [known["aws_conn_id"]]) == [known["aws_conn_id"]]
     for suffix in choices.pop("cache_type"):
         file_type_of(f"step.{suffix}")  # raises for one that there is not
     for name, values in choices.items():

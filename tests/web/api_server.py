@@ -172,13 +172,14 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
 
 
 def _dag(dag_id: str, instances: Sequence[dict[str, Any]]) -> Any:
-    """A DAG with the tasks that these are instances of."""
+    """A DAG with the tasks that these are instances of, and a form in which one connection is free, and one is not."""
     from airflow.providers.common.compat.sdk import BaseOperator
-    from airflow.sdk import DAG
+    from airflow.sdk import DAG, Param
 
     from clip_operator.operators import ImageCLIPEvaluatorOperator
 
-    with DAG(dag_id, schedule=None) as dag:
+    params = {"connection": Param("store", type="string"), "offered": Param("store", enum=["others", "store"])}
+    with DAG(dag_id, schedule=None, params=params) as dag:
         for task_id, each in {each["task_id"]: each for each in reversed(instances)}.items():
             places = {"task_id": task_id, "first_entry_file_name": "s3://data/x.jsonl", "cache_path": "s3://steps"}
             if each["given"] is None:

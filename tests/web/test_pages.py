@@ -40,7 +40,15 @@ RUN = "manual__2026-11-24T03:20:48.361581+00:00"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 MANY = 103
 
-NOT_FETCHED = ("over_http", "other_connection", "templated", "own_credentials", "of_another_operator")
+NOT_FETCHED = (
+    "over_http",
+    "other_connection",
+    "templated",
+    "templated_default",
+    "not_offered",
+    "own_credentials",
+    "of_another_operator",
+)
 ANSWERED_ALIKE = (
     "overwritten", "on_a_disk", "garbage", "no_connection", "unreachable", "wide", "many", *NOT_FETCHED,
     "of_another_plan", "of_another_run", "of_another_dag",
@@ -219,7 +227,7 @@ def airflow(
         "spy": spied,
         "team_store": store.endpoint_url,
     }
-    template = {"aws_conn_id": "{{ params.connection }}"}
+    template, offered = ({"aws_conn_id": f"{{{{ params.{name} }}}}"} for name in ("connection", "offered"))
     several: dict[str, Any] = {"given": {}, "mapped": [{"aws_conn_id": "store"}, {"aws_conn_id": "store", "step": 1}]}
     an_object = json.dumps(
         {"__classname__": "tests.web.secrecy.Made", "__version__": 0, "__data__": {"path": str(made)}}
@@ -255,6 +263,9 @@ def airflow(
         Instance("clip", RUN, "over_http", xcoms=at(f"{spied}/x.jsonl.manifest.json")),
         Instance("clip", RUN, "other_connection", xcoms=at(uri, "spy")),
         Instance("clip", RUN, "templated", xcoms=at(uri, "spy"), given=template),
+        Instance("clip", RUN, "templated_default", xcoms=at(moved(s3, scored, "templated_default")), given=template),
+        Instance("clip", RUN, "offered", xcoms=at(moved(s3, scored, "offered")), given=offered),
+        Instance("clip", RUN, "not_offered", xcoms=at(uri, "spy"), given=offered),
         Instance("clip", RUN, "own_credentials", xcoms=at(moved(s3, scored, "own_credentials"), None)),
         Instance("clip", RUN, "of_another_operator", xcoms=at(moved(s3, scored, "of_another_operator")), given=None),
         Instance("clip", RUN, "listed", xcoms=at(moved(s3, scored, "listed"), "team_store"), given=template),
@@ -541,7 +552,7 @@ def test_what_an_xcom_names_is_not_fetched_from_where_the_task_does_not_write(
 
 
 @pytest.mark.parametrize(
-    ("task_id", "map_index"), [("listed", "-1"), ("mapped", "0"), ("mapped", "1"), ("plain", "-1")]
+    ("task_id", "map_index"), [("listed", "-1"), ("offered", "-1"), ("mapped", "0"), ("mapped", "1"), ("plain", "-1")]
 )
 def test_a_connection_that_the_dag_gives_or_an_administrator_lists_is_read_with(
     viewer: httpx.Client, task_id: str, map_index: str

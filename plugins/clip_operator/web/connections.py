@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 _ENVIRONMENT = "environment"
 """What stands in the configuration for no connection: what boto3 finds on the API server."""
 
+_FIELD = re.compile(r"\{\{ *params\.(?P<name>\w+) *\}\}")
+"""A template that is one field of the DAG's form."""
+
 
 def may_read_with(
     session: Session, aws_conn_id: str | None, task_id: str, is_task_instance: ColumnElement[bool]
@@ -27,7 +31,7 @@ def may_read_with(
     """Tell whether a page may read with a connection; with None, with the API server's own credentials.
 
     It may if the DAG gives the task that connection, in the version that the task instance is of, or if an
-    administrator lists it. A template in the DAG names none.
+    administrator lists it. A template in the DAG names none, but for a field of its form that offers a list: all of it.
 
     :param is_task_instance: which row of Airflow's task instances it is.
     """
@@ -39,8 +43,23 @@ def may_read_with(
         .join(TaskInstanceModel, TaskInstanceModel.dag_version_id == SerializedDagModel.dag_version_id)
         .where(is_task_instance)
     )
-    tasks = [] if found is None or found.data is None else (task["__var"] for task in found.data["dag"]["tasks"])
-    return any(aws_conn_id in _connections_of(task) for task in tasks if task["task_id"] == task_id)
+    if found is None or found.data is None:
+        return False
+    dag = found.data["dag"]
+    given = [
+        connection
+        for task in (task["__var"] for task in dag["tasks"])
+        if task["task_id"] == task_id
+        for connection in _connections_of(task)
+    ]
+    return aws_conn_id in given or any(aws_conn_id in _offered(dag, connection) for connection in given)
+
+
+def _offered(dag: Mapping[str, Any], template: Any) -> list[Any]:
+    """Return what a field of a DAG's form offers, where a template is such a field and it offers a list."""
+    field = _FIELD.fullmatch(template) if isinstance(template, str) else None
+    schemas = [param["schema"] for name, param in dag.get("params", ()) if field is not None and name == field["name"]]
+    return [choice for schema in schemas for choice in schema.get("__var", schema).get("enum", ())]
 
 
 def scores_something(task: Mapping[str, Any]) -> bool:
