@@ -162,7 +162,7 @@ def test_at_a_terminal_a_person_is_told_what_came_of_it_and_where_it_is(shapes_d
     assert f"\nAUC         {of_manifest['calibration']['auc']:.4f} (" in told
     assert "\nGates       none is set\n" in told
     assert f"\nThreshold   {of_manifest['calibration']['threshold']:.4f}: " in told
-    assert f"\nKept        {of_manifest['filtered']['rows']} rows, which score 0.6000 or more" in told
+    assert f"\nKept        {of_manifest['filtered']['rows']} of 64 rows are in\n" in told
     assert lines[-3:] == [
         f"            {tmp_path}/kept.jsonl",
         f"Output      {output}",

@@ -144,9 +144,9 @@ def _judged(manifest: EvaluationManifest) -> list[str]:
 def _tell_summary(manifest: EvaluationManifest, storage: Storage) -> None:
     from clip_operator.cli.summary import summary
 
-    report: str | None = report_uri(manifest.output.uri)
-    with contextlib.suppress(StorageError):  # it is told of where it can be seen
-        report = report if storage.find(str(report)) else None
+    report = report_uri(manifest.output.uri) if manifest.request.report else None
+    with contextlib.suppress(StorageError):  # where that cannot be looked up, it stands there most likely
+        report = report if report and storage.find(report) else None
     for line in ("", *summary(manifest, report, shutil.get_terminal_size().columns)):
         _tell(line)
 

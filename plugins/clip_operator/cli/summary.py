@@ -49,7 +49,7 @@ def _sayings(manifest: EvaluationManifest) -> Iterator[tuple[str, str]]:
     if advice := speed_advice(manifest):
         yield "Speed", advice
     if manifest.filtered is not None:
-        yield "Kept", f"{manifest.filtered.rows:,} rows, which score {manifest.filtered.min_score:.4f} or more"
+        yield "Kept", f"{manifest.filtered.rows:,} of {rows.total:,} rows are in"
 
 
 def _failures(rows: RowCounts, error_key: str | None) -> str:
