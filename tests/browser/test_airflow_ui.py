@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ def drift(airflow: AirflowCluster, client: Any, run: str) -> list[str]:
     ]
     assert [airflow.wait(each, SECONDS) for each in runs] == ["success", "success"]
     return [run, *runs]
+
+
+@pytest.fixture(scope="module")
+def failing(airflow: AirflowCluster, drift: list[str]) -> str:
+    """A run of a data set that has no such column."""
+    run = airflow.trigger(DAG, cache_path=f"s3://{BUCKET}/by-hand", input_text_key="nothing")
+    assert airflow.wait(run, SECONDS) == "failed"
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +183,8 @@ def test_the_page_over_all_runs_shows_that_one_came_to_something_else_and_leads_
     ui.open_dag(DAG)
     runs = ui.open_tab(TAB)
     rows = [runs.get_by_role("row").filter(has_text=each.rpartition("/")[2]) for each in drift]
-    for row, gates in zip(rows, ("passed", "passed", "not passed"), strict=True):
-        expect(row.get_by_role("cell").last).to_have_text(gates)
+    for row, gates in zip(rows, ("none set", "passed", "not passed the AUC is"), strict=True):
+        expect(row.locator("[data-label=Gates]")).to_have_text(re.compile(rf"^{gates}"))
     auc = runs.get_by_role("img", name="AUC")
     expect(auc).to_be_visible()
     heights = [float(dot.get_attribute("cy") or "nan") for dot in auc.locator("circle").all()]
@@ -185,7 +194,60 @@ def test_the_page_over_all_runs_shows_that_one_came_to_something_else_and_leads_
     rows[0].get_by_role("link").first.click()
     expect(runs.get_by_role("heading", name="tried_step1.jsonl", level=1)).to_be_visible()
     runs.get_by_role("link", name="all runs").click()
+    rows[-1].get_by_role("link", name="compare").click()
+    expect(runs.get_by_role("heading", name="score: two runs", level=1)).to_be_visible()
+    expect(runs.get_by_role("row").filter(has_text="AUC")).to_contain_text("worse")
+    expect(runs.get_by_role("img", name="Rows, by their scores")).to_be_visible()
+    keep(ui.page, "two-runs")
+    runs.get_by_role("link", name="all runs").click()
     expect(rows[0]).to_be_visible()
+
+
+@pytest.mark.every_airflow
+def test_the_page_over_all_runs_leads_to_airflows_own_pages_out_of_their_frame(ui: AirflowUI, drift: list[str]) -> None:
+    ui.open_dag(DAG)
+    row = ui.open_tab(TAB).get_by_role("row").filter(has_text=drift[0].rpartition("/")[2])
+    with ui.page.context.expect_page() as opened:
+        row.get_by_role("link", name="task").click(modifiers=["Control"])  # a plain click is held back by the frame
+    expect(opened.value.get_by_role("link", name="Logs", exact=True)).to_be_visible()
+    opened.value.close()
+
+
+def test_the_page_over_all_runs_and_that_on_two_read_well_on_a_phone(
+    ui: AirflowUI, browser: Browser, failing: str
+) -> None:
+    ui.open_dag(DAG)
+    address = ui.address_of(ui.open_tab(TAB))
+    with window(browser, like=ui.page.context, viewport=PHONE, device_scale_factor=2) as phone:
+        phone.page.goto(address)
+        failed = phone.page.get_by_role("row").filter(has_text="has no column 'nothing'")
+        expect(failed).to_be_visible()
+        keep(phone.page, "runs-page-phone")
+        for heading in (DAG, "score: two runs"):
+            expect(phone.page.get_by_role("heading", name=heading, level=1)).to_be_visible()
+            assert phone.page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+            if heading == DAG:
+                phone.page.get_by_role("link", name="compare").first.click()
+        assert phone.errors == []
+
+
+@pytest.mark.every_airflow
+def test_the_tab_of_a_failed_task_says_why_and_so_does_the_end_of_its_log(
+    ui: AirflowUI, airflow: AirflowCluster, failing: str
+) -> None:
+    ui.open_task(failing, "score")
+    said = ui.open_tab(TAB)
+    expect(said.get_by_role("heading", level=1)).to_have_text("This task has failed")
+    why = said.get_by_role("region", name="Why")
+    for words in ("has no column 'nothing'", "Mend what the task is given", "docs/troubleshooting.md"):
+        expect(why).to_contain_text(words)
+    keep(ui.page, "failed-tab")
+    log = airflow.log(failing, "score")
+    parts = [log.index(words) for words in ("The task fails.", "Why:   s3://", "See:   docs", "AirflowFailException")]
+    assert parts == sorted(parts)
+    ui.page.get_by_role("link", name="Logs", exact=True).click()
+    expect(ui.page.get_by_text("See:   docs/troubleshooting.md")).to_be_visible()
+    keep(ui.page, "failed-log")
 
 
 @pytest.mark.every_airflow

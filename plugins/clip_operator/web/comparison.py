@@ -120,16 +120,16 @@ def _statistic(
     before, after = values
     if before is None and after is None:
         return None
-    words = [_UNKNOWN if value is None else shown(value) for value in values]
+    words = [_UNKNOWN if value is None else str(shown(value)) for value in values]
     if before is None or after is None:
-        return Statistic(name, *words, "", "")
+        return Statistic(name, words[0], words[1], "", "")
     by = after - before
     sign = "+" if by > 0 else _MINUS if by < 0 else "±"
     verdict = ""
     if good:
         is_alike = by == 0 or (by_chance is not None and abs(by) <= by_chance)
         verdict = "alike" if is_alike else "better" if by * good > 0 else "worse"
-    return Statistic(name, *words, f"{sign} {shown(abs(by))}", verdict)
+    return Statistic(name, words[0], words[1], f"{sign} {shown(abs(by))}", verdict)
 
 
 def _mean(scores: list[Mapping[str, Any]], same_model: bool) -> Statistic | None:
