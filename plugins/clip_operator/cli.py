@@ -243,6 +243,7 @@ _METAVARS = {
     "repairs": "REPAIR",
     "root": "URI",
     "size": "IMAGES",
+    "top": "SHARE",
 }
 
 

@@ -27,9 +27,6 @@ OUTPUT_LAYOUTS = ("file", "parts")
 
 _SHOWN_SHARDS = 100
 
-# What takes a second pass over the whole step.
-_WHOLE_FILE = ("percentile_key", "min_score")
-
 _SIZES = ("shards", "shard_rows", "shard_bytes")
 
 
@@ -157,8 +154,10 @@ def _in_parts(parameters: Mapping[str, Any]) -> bool:
 
     :raises RequestError: something is asked for that its layout does not allow.
     """
+    from clip_operator.request import OF_ALL_SCORES
+
     in_parts: bool = choice_of(parameters, "output_layout", OUTPUT_LAYOUTS) == "parts"
-    for name in _WHOLE_FILE:
+    for name in OF_ALL_SCORES:
         if in_parts and parameters[name] is not None:
             raise RequestError(
                 f"{name} takes all rows' scores, which are known when the part files are written already: "

@@ -6,20 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from clip_operator.errors import RequestError
 from clip_operator.inputs import default_image_root
 from clip_operator.operators.latest_step import latest_step
 from clip_operator.operators.limits import NO_LIMITS, Limits
-from clip_operator.request import EvaluationRequest, Requester, parse_request
+from clip_operator.request import LIMITS, EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage, display, refused
 from clip_operator.tables import file_type_of
 
 # The fields of the request that the operator calls otherwise. All others that it has carry the request's names.
-_CALLED = {"model": "model_name", "revision": "model_revision"}
+_CALLED = {"model": "model_name", "revision": "model_revision", "rejected_output": "keep_rejected"}
 
 # The fields that no parameter gives. (The parameter ``shard`` is a name, of which the plan makes the field.)
-_MADE_HERE = {"input", "output", "filtered_output", "image_prefixes", "requested_by", "shard"}
+_MADE_HERE = {"input", "output", "filtered_output", "rejected_output", "image_prefixes", "requested_by", "shard"}
 
 # How one shard goes about its work may differ from the next. Not so this much of what a fingerprint leaves out: shards
 # are cut at resume points, and what may be replaced is for the whole step to say. The plan's id vouches for it.
@@ -145,8 +147,10 @@ def _request(
             # What is left empty is not replaced by its default in silence, unless that default is "nothing".
             raise RequestError(f"{parameter} must not be empty")
     fields |= {"input": source, "output": target, "requested_by": requester.model_dump()}
-    if "min_score" in fields:
-        fields["filtered_output"] = series.filtered_uri(output_step)
+    if not fields.keys().isdisjoint(LIMITS):
+        fields["filtered_output"] = series.selection("filtered").uri(output_step)
+    if _is_on("keep_rejected", parameters.get("keep_rejected")):
+        fields["rejected_output"] = series.selection("rejected").uri(output_step)
     first = series.first_entry_file_name
     if "image_root" not in fields and first:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.
@@ -175,6 +179,14 @@ def _series(parameters: Mapping[str, Any]) -> StepSeries:
         parameters["file_name_prefix"],
         parameters["cache_type"],
     )
+
+
+def _is_on(name: str, value: object) -> bool:
+    """Return what a parameter says that is on or off, which templating may have made a string."""
+    try:
+        return TypeAdapter(bool).validate_python(False if value is None else value)
+    except ValidationError:
+        raise RequestError(f"{name} must be true or false, not {value!r:.40}") from None
 
 
 def _number(step: object) -> int | None:
