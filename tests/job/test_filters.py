@@ -150,7 +150,7 @@ def test_shards_keep_and_reject_what_a_single_task_does(captions: Path, tmp_path
         rows = [json.loads(line) for line in captions.read_text().splitlines()]
         pq.write_table(pa.Table.from_pylist(rows), source, row_group_size=SEGMENT)
     alone, together = tmp_path / "alone", tmp_path / "together"
-    fields = {"keep_top": 0.4, "min_percentile": 90, "image_root": str(captions.parent)}
+    fields: Json = {"keep_top": 0.4, "min_percentile": 90, "image_root": str(captions.parent)}
     single = evaluate(request(source, alone, ending, **fields))
     merged = in_shards(request(source, together, ending, **fields))
     assert single.filtered is not None
@@ -178,7 +178,8 @@ def test_a_repeated_order_finds_its_work_done_and_another_filter_makes_it_anew(c
     rejected.unlink()
     evaluate(work)
     assert rejected.read_bytes() == before
-    for change in ({"keep_top": 0.4}, {"keep_top": 0.4, "max_score": 0.6}):
+    changes: tuple[Json, ...] = ({"keep_top": 0.4}, {"keep_top": 0.4, "max_score": 0.6})
+    for change in changes:
         assert_divided(tmp_path, change, evaluate(request(captions, tmp_path, **change)))
 
 
@@ -240,7 +241,7 @@ def test_where_no_row_has_a_percentile_none_can_be_asked_for(captions: Path, tmp
 def done(shapes_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Json:
     """The manifest of a step that a filter has divided."""
     folder = tmp_path_factory.mktemp("done")
-    limits = {"min_score": "threshold", "keep_top": 0.5}
+    limits: Json = {"min_score": "threshold", "keep_top": 0.5}
     written: Json = json.loads(evaluate(request(shapes_dataset / "captions.jsonl", folder, **limits)).model_dump_json())
     return written
 
