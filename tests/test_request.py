@@ -52,9 +52,18 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
         ({"filtered_output": "s3://b/f.jsonl"}, "keep_top and filtered_output go together"),
         ({"rejected_output": "s3://b/r.jsonl"}, "without a filter no rows are rejected: give min_score, max_score, "),
         ({"keep_top": 0.5, "rejected_output": "s3://b/r.jsonl"}, "keep_top and filtered_output go together"),
-        ({"keep_top": 0, "filtered_output": "s3://b/f.jsonl"}, "keep_top: .*greater than 0"),
-        ({"keep_top": 30, "filtered_output": "s3://b/f.jsonl"}, "keep_top: .*less than or equal to 1"),
-        ({"min_percentile": 101, "filtered_output": "s3://b/f.jsonl"}, "min_percentile: .*less than or equal to 100"),
+        (
+            {"keep_top": 0, "filtered_output": "s3://b/f.jsonl"},
+            "must be a number above 0 and up to 1, not 0$",
+        ),
+        (
+            {"keep_top": 30, "filtered_output": "s3://b/f.jsonl"},
+            "must be a number above 0 and up to 1, not 30$",
+        ),
+        (
+            {"min_percentile": 101, "filtered_output": "s3://b/f.jsonl"},
+            "must be a number from 0 to 100, not 101$",
+        ),
         (
             {"min_score": 0.7, "max_score": 0.6, "filtered_output": "s3://b/f.jsonl"},
             "min_score 0.7 is above max_score 0.6; no row can be kept",

@@ -788,15 +788,19 @@ HARMLESS = {
     "input_image_key",
     "input_text_key",
     "keep_top",
+    "max_below_threshold",
     "max_error_rate",
     "max_error_rates",
     "max_image_bytes",
     "max_image_pixels",
     "max_image_seconds",
     "max_score",
+    "min_auc",
+    "min_mean_score",
     "min_percentile",
     "min_score",
     "on_error",
+    "on_weak_threshold",
     "output_key",
     "overwrite",
     "percentile_key",
@@ -817,6 +821,6 @@ def test_every_parameter_and_every_field_is_limited_or_harmless() -> None:
     limited = {"first_entry_file_name", "cache_path", "file_name_prefix", "cache_type", "plan", "aws_conn_id", "python"}
     named = {"pod", "model_name"}
     rest = {"step", "shard", "model_revision", "execution_mode", "gpus", "deferrable", "max_api_outage_seconds"}
-    rest |= {"min_mean_score", "min_auc", "max_below_threshold", "on_gate", "keep_rejected"}
+    rest |= {"on_gate", "keep_rejected"}
     own = set(own_parameters(ImageCLIPEvaluatorOperator.__init__))
     assert own == HARMLESS | LIMITED | limited | named | rest, "a new parameter needs a decision here"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError
 from clip_operator.proof.claims import write_claim
+from clip_operator.proof.gates import check_threshold, weak_threshold
 from clip_operator.proof.manifest import Calibration, FilteredStep, ObjectVersion, RejectedStep
 from clip_operator.proof.publication import Published, publish_output
 from clip_operator.proof.standing import version
@@ -58,7 +59,7 @@ def second_pass(output: Path, request: EvaluationRequest, tally: Tally, of_folde
     :param output: the local file as it was written with the scores; it may be gone afterwards.
     :param tally: what all its rows came to.
     :param of_folders: the columns that the input has by the names of its folders.
-    :raises JobError: the threshold or a percentile is asked for, and there is none.
+    :raises JobError: the threshold or a percentile is asked for, and there is none, or one that means too little.
     :raises Cancelled: it was told to stop; nothing was published.
     """
     null = tally.null_distribution()
@@ -130,7 +131,7 @@ def _known(
 ) -> RowFilter:
     """Return the filter with a number for the threshold.
 
-    :raises JobError: it takes mismatched pairs, and there are none.
+    :raises JobError: it takes mismatched pairs, and there are none; or the threshold means too little.
     """
     if row_filter.min_percentile is not None and null is None:
         raise JobError(
@@ -144,6 +145,9 @@ def _known(
             f"{display(request.output)}: min_score is 'threshold', and none can be suggested: {_no_pair(request)}. "
             "Nothing was written; give min_score as a number"
         )
+    check_threshold(request, calibration)
+    if weak := weak_threshold(calibration):
+        log.warning("min_score is the suggested threshold, %.4f, which means little: %s", calibration.threshold, weak)
     if calibration.uncertain:
         log.warning(
             "min_score is the threshold of %s different images: with others of the same kind it would be another. "

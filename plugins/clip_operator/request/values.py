@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import codecs
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
@@ -40,6 +41,20 @@ def _is_a_host(name: str) -> str:
     if any(mark in _may_be_logged(name) for mark in "@?#"):
         raise ValueError("a host is named alone, without user, password and query, as in example.org")
     return name
+
+
+def _number(words: str) -> Callable[[Any, ValidatorFunctionWrapHandler], Any]:
+    """Return what gives one message, in the words of who gives a limit."""
+
+    def of_a_number(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            if not isinstance(value, bool):
+                return validate(value)
+        except ValidationError:
+            pass
+        raise ValueError(f"{words}, not {value!r:.40}")
+
+    return of_a_number
 
 
 def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -171,13 +186,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
 ImageOrientation = Literal["stored", "exif"]
 Rescore = Literal["failed"]
+OnWeakThreshold = Literal["warn", "fail"]
 Aggregate = Literal["mean", "max", "min", "all"]
 PathRepair = Literal["blanks", "percent", "backslashes", "nfc", "nfd"]
 PathPrefix = Annotated[str, StringConstraints(min_length=1)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-TopShare = Annotated[float, Field(gt=0, le=1)]
-Percentile = Annotated[float, Field(ge=0, le=100)]
-MinScore = Annotated[Rate | Literal["threshold"], WrapValidator(_rate_or_threshold)]
+Rate = Annotated[float, Field(ge=0, le=1), WrapValidator(_number("must be a number from 0 to 1"))]
+TopShare = Annotated[float, Field(gt=0, le=1), WrapValidator(_number("must be a number above 0 and up to 1"))]
+Percentile = Annotated[float, Field(ge=0, le=100), WrapValidator(_number("must be a number from 0 to 100"))]
+MinScore = Annotated[Annotated[float, Field(ge=0, le=1)] | Literal["threshold"], WrapValidator(_rate_or_threshold)]
 ColumnNames = Annotated[tuple[ColumnName, ...], BeforeValidator(names_in)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(names_in)]
 Buckets = Annotated[tuple[Bucket, ...], BeforeValidator(names_in)]
