@@ -181,6 +181,16 @@ PARAMS = {
         "{name}_filtered_step{number}. From 0 to 1, or threshold for the suggested one. Leave empty for no such step.",
         section="More output",
     ),
+    "keep_top": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        maximum=1,
+        title="Share of rows to keep",
+        description="The best rows are also written to that step: this share of those with a score, as in 0.3. Rows "
+        "must keep both limits, if both are given. Leave empty for no such limit.",
+        section="More output",
+    ),
     "model_name": Param(
         "builtin://shapes-clip",
         type="string",
@@ -337,6 +347,7 @@ def clip_evaluation() -> None:
         precision="{{ params.precision }}",
         batch_size="{{ params.batch_size }}",
         min_score="{{ params.min_score or '' }}",
+        keep_top="{{ params.keep_top }}",
         min_mean_score="{{ params.min_mean_score }}",
         min_auc="{{ params.min_auc }}",
         max_below_threshold="{{ params.max_below_threshold }}",

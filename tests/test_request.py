@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from clip_operator.errors import RequestError
-from clip_operator.request import EvaluationRequest, parse_request
+from clip_operator.request import LIMITS, EvaluationRequest, parse_request
 
 GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
 
@@ -45,7 +45,38 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
             {"sentence_key": "least", "cosine_key": "least_score"},
             "two of the columns to add are both called 'least_score'",
         ),
-        ({"min_score": 0.5}, "min_score and filtered_output go together"),
+        (
+            {"min_score": 0.5},
+            "min_score, max_score, min_percentile or keep_top and filtered_output go together: which rows, and where",
+        ),
+        ({"filtered_output": "s3://b/f.jsonl"}, "keep_top and filtered_output go together"),
+        ({"rejected_output": "s3://b/r.jsonl"}, "without a filter no rows are rejected: give min_score, max_score, "),
+        ({"keep_top": 0.5, "rejected_output": "s3://b/r.jsonl"}, "keep_top and filtered_output go together"),
+        (
+            {"keep_top": 0, "filtered_output": "s3://b/f.jsonl"},
+            "must be a number above 0 and up to 1, not 0$",
+        ),
+        (
+            {"keep_top": 30, "filtered_output": "s3://b/f.jsonl"},
+            "must be a number above 0 and up to 1, not 30$",
+        ),
+        (
+            {"min_percentile": 101, "filtered_output": "s3://b/f.jsonl"},
+            "must be a number from 0 to 100, not 101$",
+        ),
+        (
+            {"min_score": 0.7, "max_score": 0.6, "filtered_output": "s3://b/f.jsonl"},
+            "min_score 0.7 is above max_score 0.6; no row can be kept",
+        ),
+        (
+            {"keep_top": 0.5, "filtered_output": "s3://b/f.jsonl", "rejected_output": "s3a://b/f.jsonl"},
+            "rejected_output must be another object than filtered_output",
+        ),
+        (
+            {"keep_top": 0.5, "filtered_output": "s3://b/f.jsonl", "rejected_output": "s3://b/in.jsonl"},
+            "rejected_output must be another object than input",
+        ),
+        ({"aggregate": "all", "keep_top": 0.5, "filtered_output": "s3://b/f.jsonl"}, "does not go with keep_top;"),
         (
             {"min_score": "best", "filtered_output": "s3://b/f.jsonl"},
             "not valid: min_score: give a number from 0 to 1, or 'threshold' for the suggested one, not 'best'$",
@@ -168,7 +199,11 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "sentence_key": "sentence",
         "percentile_key": "percentile",
         "min_score": 0.6,
+        "max_score": 0.9,
+        "min_percentile": 95,
+        "keep_top": 0.3,
         "filtered_output": "s3://b/filtered.jsonl",
+        "rejected_output": "s3://b/rejected.jsonl",
         "precision": "bf16",
         "image_decoding": "reduced",
         "aggregate": "mean",
@@ -185,13 +220,15 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "a new field needs a decision here"
     )
     whole = {name: {name: value} for name, value in other.items()}
-    whole["min_score"] = {"min_score": 0.6, "filtered_output": "s3://b/f.jsonl"}
+    for name in LIMITS:
+        whole[name] = {name: other[name], "filtered_output": "s3://b/f.jsonl"}
+    whole["rejected_output"] |= {"min_score": 0.6, "filtered_output": "s3://b/f.jsonl"}
     whole["filtered_output"] = {"min_score": 0.7, "filtered_output": "s3://b/filtered.jsonl"}
     fingerprints = {parse_request({**GOOD, **fields}).fingerprint() for fields in whole.values()}
     assert len(fingerprints | {parse_request(GOOD).fingerprint()}) == len(other) + 1
 
 
-PLACES = ("input", "output", "model", "image_root", "filtered_output", "reuse")
+PLACES = ("input", "output", "model", "image_root", "filtered_output", "rejected_output", "reuse")
 
 HOLD_SECRETS = (
     "ftp://user:hush@host/x.jsonl",

@@ -45,8 +45,8 @@ def test_existing_steps_are_found_by_number_and_nothing_else_is(tmp_path: Path) 
 def test_kept_rows_are_a_series_of_their_own(tmp_path: Path) -> None:
     series = StepSeries("", str(tmp_path), "captions", "jsonl")
     kept = StepSeries("", str(tmp_path), "captions_filtered", "jsonl")
-    assert series.filtered_uri(3) == kept.uri(3) == f"{tmp_path}/captions_filtered_step3.jsonl"
-    Path(series.filtered_uri(3)).touch()
+    assert series.selection("filtered").uri(3) == kept.uri(3) == f"{tmp_path}/captions_filtered_step3.jsonl"
+    Path(kept.uri(3)).touch()
     assert (list(series.existing(Storage())), list(kept.existing(Storage()))) == ([], [3])
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from clip_operator.errors import RequestError
 from clip_operator.storage.uri import join, name_of, parent
@@ -187,9 +187,9 @@ class StepSeries:
         """Return the URI of a step (1 and up) that is kept in part files: a pattern."""
         return join(self.cache_path, f"{self.file_name_prefix}_step{step}/part-*.{self.cache_type}")
 
-    def filtered_uri(self, step: int) -> str:
-        """Return the URI of the kept rows of a step (1 and up): a step of the series ``{prefix}_filtered``."""
-        return join(self.cache_path, f"{self.file_name_prefix}_filtered_step{step}.{self.cache_type}")
+    def selection(self, kind: Literal["filtered", "rejected"]) -> StepSeries:
+        """Return the series of the rows of this one's steps that a filter keeps, or rejects."""
+        return replace(self, file_name_prefix=f"{self.file_name_prefix}_{kind}")
 
     def number(self, uri: str) -> int | None:
         """Return which step (1 and up) is kept in the file, or the part files, that a URI names; None for none."""

@@ -84,6 +84,7 @@ COLUMNS = {
     "percentile_key": "percentile",
     "sentence_key": "worst",
     "min_score": "threshold",
+    "keep_top": 0.5,
 }
 
 
@@ -106,7 +107,9 @@ def test_the_evaluation_dag_scores_a_step_with_the_parameters_of_its_form(
     step = rows(client, "here/captions_step1.jsonl")
     assert [list(row)[-7:] for row in step] == [added] * 64
     summary = xcoms["score", "summary"]
-    kept = [row for row in step if (row["agreement"] or 0) >= summary["calibration"]["threshold"]]
+    scores = sorted((row["agreement"] for row in step if row["agreement"] is not None), reverse=True)
+    least = max(summary["calibration"]["threshold"], scores[len(scores) // 2 - 1])
+    kept = [row for row in step if (row["agreement"] or 0) >= least]
     assert rows(client, "here/captions_filtered_step1.jsonl") == kept
     assert (summary["filtered"]["rows"], summary["filtered"]["output_path"]) == (
         len(kept),

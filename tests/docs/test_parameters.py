@@ -39,7 +39,16 @@ OTHERS = {"max_active_runs": "a DAG's", "sep": "a first line's, which Excel writ
 
 
 # What the names of the steps give, or Airflow, its administrator, or the parameters `model_name` and `model_revision`.
-GIVEN_OTHERWISE = {"input", "output", "filtered_output", "image_prefixes", "requested_by", "model", "revision"}
+GIVEN_OTHERWISE = {
+    "input",
+    "output",
+    "filtered_output",
+    "rejected_output",
+    "image_prefixes",
+    "requested_by",
+    "model",
+    "revision",
+}
 
 # What the forms fill in for the demo, where the operator has another default or none.
 FILLED_IN = {"first_entry_file_name", "cache_path", "file_name_prefix", "model_name", "error_key"}

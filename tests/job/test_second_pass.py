@@ -274,7 +274,7 @@ def test_a_filtered_step_that_is_not_surely_the_outputs_stays(
     before = kept.read_bytes()
     evaluate(request(captions, tmp_path))
     assert kept.read_bytes() == before
-    assert (f"{kept} is the filtered step of an output that was replaced" in caplog.text) == (reason != "replaced")
+    assert (f"{kept} holds rows of an output that was replaced" in caplog.text) == (reason != "replaced")
 
 
 def test_the_report_on_an_output_goes_with_it(captions: str, tmp_path: Path) -> None:
@@ -285,5 +285,5 @@ def test_the_report_on_an_output_goes_with_it(captions: str, tmp_path: Path) -> 
 
 def test_part_files_have_no_second_pass(captions: str, tmp_path: Path) -> None:
     work = request(captions, tmp_path, "out_step1/part-*.jsonl", percentile_key="percentile")
-    with pytest.raises(RequestError, match="percentile_key and min_score need all rows in one place"):
+    with pytest.raises(RequestError, match="percentile_key: this needs all rows in one place"):
         plan_shards(work, Storage())

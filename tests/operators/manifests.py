@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.request import LIMITS
 from clip_operator.scoring.histogram import GroupedHistogram
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,11 +37,14 @@ def made_up_manifest(output: str = "s3://b/steps/captions_step1.jsonl", **fields
     """Return the manifest of 64 rows, 60 of which have a score.
 
     :param fields: what differs; ``request`` is added to the ordinary request. Without ``scores`` no row has one; with
-        ``filtered`` the request asks for that step.
+        ``filtered`` or ``rejected`` the request asks for that step.
     """
     request = {"input": "s3://b/captions.jsonl", "output": output, **fields.pop("request", {})}
     if filtered := fields.get("filtered"):
-        request |= {"filtered_output": filtered["output"]["uri"], "min_score": filtered["min_score"]}
+        limits = {name: filtered[name] for name in LIMITS if name in filtered}
+        request |= {"filtered_output": filtered["output"]["uri"], **limits}
+    if rejected := fields.get("rejected"):
+        request |= {"rejected_output": rejected["output"]["uri"]}
     scored = 0 if "scores" in fields and fields["scores"] is None else 60
     plain: dict[str, Any] = {
         "input": {"uri": request["input"], "size": 1000, "etag": "i"},

@@ -796,14 +796,17 @@ HARMLESS = {
     "image_path_rewrite",
     "input_image_key",
     "input_text_key",
+    "keep_top",
     "max_below_threshold",
     "max_error_rate",
     "max_error_rates",
     "max_image_bytes",
     "max_image_pixels",
     "max_image_seconds",
+    "max_score",
     "min_auc",
     "min_mean_score",
+    "min_percentile",
     "min_score",
     "on_error",
     "on_weak_threshold",
@@ -821,11 +824,12 @@ LIMITED = {"image_buckets", "image_hosts", "image_root", "reuse"}
 
 
 def test_every_parameter_and_every_field_is_limited_or_harmless() -> None:
-    of_requests = {"input", "output", "filtered_output", "model", "revision", "requested_by", "shard", "image_prefixes"}
+    of_requests = {"input", "output", "filtered_output", "rejected_output", "model", "revision"}
+    of_requests |= {"requested_by", "shard", "image_prefixes"}
     assert set(EvaluationRequest.model_fields) == HARMLESS | LIMITED | of_requests, "a new field needs a decision here"
     limited = {"first_entry_file_name", "cache_path", "file_name_prefix", "cache_type", "plan", "aws_conn_id", "python"}
     named = {"pod", "model_name"}
     rest = {"step", "shard", "model_revision", "execution_mode", "gpus", "deferrable", "max_api_outage_seconds"}
-    rest |= {"on_gate"}
+    rest |= {"on_gate", "keep_rejected"}
     own = set(own_parameters(ImageCLIPEvaluatorOperator.__init__))
     assert own == HARMLESS | LIMITED | limited | named | rest, "a new parameter needs a decision here"

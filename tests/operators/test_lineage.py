@@ -57,11 +57,13 @@ def names(datasets: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def test_a_task_that_succeeded_tells_what_it_read_and_wrote(tmp_path: Path) -> None:
     filtered = {"output": {"uri": "s3://b/f.jsonl", "size": 9, "etag": "f"}, "min_score": 0.55, "rows": 45}
-    event = after(tmp_path, filtered=filtered)
+    rejected = {"output": {"uri": "s3://b/r.jsonl", "size": 4, "etag": "r"}, "rows": 19}
+    event = after(tmp_path, filtered=filtered, rejected=rejected)
     assert names(event["inputs"]) == [("s3://b", "captions.jsonl")]
-    assert names(event["outputs"]) == [("s3://b", "steps/captions_step1.jsonl"), ("s3://b", "f.jsonl")]
+    written = [("s3://b", "steps/captions_step1.jsonl"), ("s3://b", "f.jsonl"), ("s3://b", "r.jsonl")]
+    assert names(event["outputs"]) == written
     statistics = [output["outputFacets"]["outputStatistics"] for output in event["outputs"]]
-    assert [(facet["rowCount"], facet["size"]) for facet in statistics] == [(64, 2000), (45, 9)]
+    assert [(facet["rowCount"], facet["size"]) for facet in statistics] == [(64, 2000), (45, 9), (19, 4)]
 
 
 def test_the_quality_of_the_scores_is_told_of_their_column(tmp_path: Path) -> None:

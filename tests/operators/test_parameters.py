@@ -43,7 +43,7 @@ TEXTS = [
     if name not in FOR_PODS
     and name not in ("step", "min_score", "report", "overwrite", "batch_size", "shards", "on_gate", "output_layout")
     and name not in (*LISTS, "image_path_rewrite")
-    and not name.startswith(("max_", "min_", "resume_", "embedding_", "shard_"))
+    and not name.startswith(("max_", "min_", "keep_", "resume_", "embedding_", "shard_"))
 ]
 
 
@@ -163,6 +163,9 @@ MEANT: list[tuple[str, object, object]] = [
     ("max_error_rate", 1, 1.0),
     ("min_score", "0.5", 0.5),
     ("min_score", "threshold", "threshold"),
+    ("max_score", "0.9", 0.9),
+    ("min_percentile", "95", 95.0),
+    ("keep_top", "0.3", 0.3),
     ("overwrite", "true", True),
     ("overwrite", "False", False),
     ("overwrite", 1, True),
@@ -228,6 +231,10 @@ def test_a_value_that_is_no_text_is_named_where_a_text_is_meant(name: str, value
         ("step", 1.5),
         ("step", [1]),
         ("min_score", [0.5]),
+        ("keep_top", "30 %"),
+        ("keep_top", 0),
+        ("keep_rejected", "perhaps"),
+        ("keep_rejected", [True]),
     ],
     ids=str,
 )

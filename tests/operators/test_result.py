@@ -84,7 +84,23 @@ def test_the_next_task_gets_columns_summary_and_the_place_of_the_manifest() -> N
         "false_reject_interval": [0.16, 0.37],
     }
     assert summary["filtered"] == {"output_path": "s3://b/f.jsonl", "rows": 45, "min_score": 0.55}
+    assert summary["rejected"] is None
     assert summary["gates"] == {"passed": True, "breaches": [], "verdicts": []}
+
+
+def test_the_next_task_is_told_by_which_limits_rows_were_kept_and_where_the_others_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task = Task()
+    filtered = {"output": {"uri": "s3://b/f.jsonl", "size": 1, "etag": "f"}, "keep_top": 0.3, "top_score": 0.6}
+    rejected = {"output": {"uri": "s3://b/r.jsonl", "size": 1, "etag": "r"}, "rows": 46}
+    with caplog.at_level(logging.INFO):
+        task.end(made_up_manifest(filtered={**filtered, "max_score": 0.9, "rows": 18}, rejected=rejected))
+    summary = task.xcoms["summary"]
+    assert summary["filtered"] == {"output_path": "s3://b/f.jsonl", "rows": 18, "max_score": 0.9, "keep_top": 0.3}
+    assert summary["rejected"] == {"output_path": "s3://b/r.jsonl", "rows": 46}
+    assert "18 rows with a score of 0.9000 or less and a place among the best 30 % are in s3://b/f" in caplog.text
+    assert "All others are in s3://b/r.jsonl: 46 rows" in caplog.text
 
 
 def test_a_gate_that_is_not_passed_fails_the_task_for_good_after_all_is_handed_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -159,14 +160,19 @@ def test_part_files_are_the_shards_own_tables_and_the_next_step_reads_them_as_on
     rows = [json.loads(line) for line in airflow.bytes("parts/captions_step2.jsonl").splitlines()]
     assert len(rows) == 64
     assert [list(row)[-3:] for row in rows] == [["why", "score_of_alt_text", "percentile"]] * 64
-    kept = [row for row in rows if (row["score_of_alt_text"] or 0) >= 0.5]
+    scores = [row["score_of_alt_text"] for row in rows if row["score_of_alt_text"] is not None]
+    least = sorted(scores, reverse=True)[math.ceil(0.9 * len(scores)) - 1]
+    kept = [row for row in rows if (row["score_of_alt_text"] or 0) >= max(least, 0.5)]
     filtered = xcoms["latest.merge", "summary"]["filtered"]
     assert filtered == {
         "output_path": f"{FOLDER}/parts/captions_filtered_step2.jsonl",
         "rows": len(kept),
         "min_score": 0.5,
+        "keep_top": 0.9,
     }
     assert [json.loads(line) for line in airflow.bytes("parts/captions_filtered_step2.jsonl").splitlines()] == kept
+    rejected = [json.loads(line) for line in airflow.bytes("parts/captions_rejected_step2.jsonl").splitlines()]
+    assert rejected == [row for row in rows if row not in kept]
 
 
 @pytest.mark.every_airflow
@@ -206,7 +212,7 @@ REFUSALS = {
     "no_number.plan": "shards must be a whole number from 1 on, not 'many'",
     "layout.plan": "output_layout must be 'file' or 'parts', not 'heap'",
     "percentile.plan": "percentile_key takes all rows' scores, .* take output_layout='file'",
-    "filter.plan": "min_score takes all rows' scores, .* take output_layout='file'",
+    "filter.plan": "keep_top takes all rows' scores, .* take output_layout='file'",
     "gate.plan": "min_auc: must be a number from 0 to 1, not 'much'",
     "rescore.plan": "rescore keeps scores of a whole output, which shards do not have before them",
     "column.plan": "captions.jsonl has no column 'caption'",

@@ -98,6 +98,12 @@ def test_the_rows_to_keep_have_a_series_of_steps_of_their_own() -> None:
     assert (request.min_score, request.filtered_output) == (0.6, "/no/steps/captions_filtered_step4.jsonl")
     assert planned(min_score="threshold").min_score == "threshold"
     assert planned().filtered_output is None
+    assert planned(keep_top="0.3").filtered_output == "/no/steps/dataflow_cache_step_filtered_step1.jsonl"
+    request = planned(step=3, file_name_prefix="captions", max_score=0.9, keep_rejected="True")
+    assert request.rejected_output == "/no/steps/captions_rejected_step4.jsonl"
+    assert planned(max_score=0.9, keep_rejected="no").rejected_output is None
+    with pytest.raises(RequestError, match="without a filter no rows are rejected: give min_score, max_score, "):
+        planned(keep_rejected=True)
 
 
 @pytest.mark.parametrize("value", ["lots", "1.5"])
@@ -151,6 +157,10 @@ def test_a_shard_of_a_step_with_all_there_is_to_add_is_its_part_of_it(folder: Pa
         "sentence_key": "c",
         "percentile_key": "d",
         "min_score": 0.5,
+        "max_score": 0.9,
+        "min_percentile": 90,
+        "keep_top": 0.5,
+        "keep_rejected": True,
     }
     shards = shards_of(folder, **added)
     assert shard(shards, folder, **added).request == shards.shard_request("00002-of-00003", REQUESTER)
@@ -169,6 +179,7 @@ def test_how_a_shard_is_scored_is_its_own_matter_but_not_where_it_saves_its_resu
         ({"output_key": "other"}, "output_key"),
         ({"cosine_key": "cosine"}, "cosine_key"),
         ({"min_score": 0.6}, "min_score, filtered_output"),
+        ({"keep_top": 0.6}, "keep_top, filtered_output"),
         ({"model_name": "other"}, "model_name"),
         ({"step": 1}, "step"),
         ({"cache_path": "/elsewhere"}, "cache_path"),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_operator.job.evaluation import evaluate
-from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion
+from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, RejectedStep
 from clip_operator.report import render
 from clip_operator.report.histogram import HEIGHT, WIDTH, histogram
 from clip_operator.report.samples import Sample, Samples, read_samples
@@ -242,7 +242,17 @@ def test_numbers_that_somebody_took_out_of_the_store_are_left_out(done: Evaluati
 def test_the_filtered_step_is_named_with_its_size(done: EvaluationManifest) -> None:
     kept = FilteredStep(output=ObjectVersion(uri="s3://b/kept.jsonl", size=3, etag="e"), min_score=0.61, rows=32)
     text = Page(render(done.model_copy(update={"filtered": kept}), None)).text
-    assert "32 rows score 0.6100 or more (50.0 % of all). They are the step s3://b/kept.jsonl" in text
+    assert "32 rows have a score of 0.6100 or more (50.0 % of all). They are the step s3://b/kept.jsonl" in text
+    assert "The other" not in text
+    others = RejectedStep(output=ObjectVersion(uri="s3://b/others.jsonl", size=3, etag="e"), rows=32)
+    limits = {"max_score": 0.9, "min_percentile": 97.5, "keep_top": 0.07}
+    divided = {"filtered": kept.model_copy(update=limits), "rejected": others}
+    text = Page(render(done.model_copy(update=divided), None)).text
+    assert (
+        "32 rows have a score of 0.6100 or more, a score of 0.9000 or less, a percentile of 97.5 or more and a place "
+        "among the best 7 % (50.0 % of all)"
+    ) in text
+    assert "The other 32 rows are the step s3://b/others.jsonl" in text
 
 
 def test_every_bar_stands_within_the_drawing_and_high_as_its_share(done: EvaluationManifest) -> None:

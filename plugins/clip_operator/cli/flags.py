@@ -27,7 +27,14 @@ _SECTIONS = {
         "aggregate",
     ),
     "the model": ("model", "revision", "device", "precision"),
-    "a second step with some of the rows": ("min_score", "filtered_output"),
+    "a second step with some of the rows": (
+        "min_score",
+        "max_score",
+        "min_percentile",
+        "keep_top",
+        "filtered_output",
+        "rejected_output",
+    ),
     "gates that the step has to pass": ("min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold"),
     "rows without a score": ("on_error", "max_error_rate", "max_error_rates", "rescore"),
     "where images may be": (
@@ -69,6 +76,7 @@ _METAVARS = {
     "repairs": "REPAIR",
     "root": "URI",
     "size": "IMAGES",
+    "top": "SHARE",
 }
 
 _MIB, _MILLION = 1 << 20, 1_000_000

@@ -18,7 +18,7 @@ def check_outputs_apart(storage: Storage, request: EvaluationRequest, data: Inpu
     :raises RequestError: the message names the two.
     """
     files = {storage.canonical(info.uri) for info in data.files}
-    written: set[str] = set()
+    written: dict[str, str] = {}
     for output in request.outputs:
         places = {storage.canonical(uri) for uri in (output, *objects_beside(output))}
         if places & files or (is_in_parts(output) and _replaces_part(storage, output, files)):
@@ -26,14 +26,14 @@ def check_outputs_apart(storage: Storage, request: EvaluationRequest, data: Inpu
                 f"{display(output)} is the input {display(request.input)}, or would replace a part of it; a step is "
                 "never written over the one it is read from. Choose another output"
             )
-        if places & written:
-            raise RequestError(f"{display(output)} must be another object than {display(request.output)}")
+        if other := next((written[place] for place in sorted(places & written.keys())), None):
+            raise RequestError(f"{display(output)} must be another object than {display(other)}")
         if [info.uri for info in data.files] != [request.input] and _would_be_read(storage, output, request.input):
             raise RequestError(
                 f"{display(output)} would be a part of the input {display(request.input)} the next time that it is "
                 "read. Write to a place outside of it, or read with a pattern that the output does not match"
             )
-        written |= places
+        written |= dict.fromkeys(places, output)
 
 
 def _replaces_part(storage: Storage, output: str, files: set[str]) -> bool:

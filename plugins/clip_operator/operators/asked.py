@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Set
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clip_operator.errors import RequestError
 from clip_operator.operators.parameters import as_meant, choice_of, is_path
@@ -19,13 +19,13 @@ from clip_operator.storage import dataset_name, display, refused
 if TYPE_CHECKING:
     from clip_operator.operators.image_clip_evaluator import ImageCLIPEvaluatorOperator
 
-CALLED = {"model": "model_name", "revision": "model_revision"}
+CALLED = {"model": "model_name", "revision": "model_revision", "rejected_output": "keep_rejected"}
 """The fields of the request that the operator calls otherwise. All others that it has carry the request's names."""
 
 ON_GATE = ("fail", "mark")
 
 # The fields that no parameter gives. (The parameter ``shard`` is a name, of which the plan makes the field.)
-_MADE_HERE = {"input", "output", "filtered_output", "image_prefixes", "requested_by", "shard"}
+_MADE_HERE = {"input", "output", "filtered_output", "rejected_output", "image_prefixes", "requested_by", "shard"}
 
 _NAMES_OF_STEPS = ("cache_path", "file_name_prefix", "cache_type")
 
@@ -77,6 +77,19 @@ def step_number(step: object) -> int | None:
     if isinstance(step, int) and not isinstance(step, bool) and step >= 0:
         return step
     raise RequestError(f"step must be a whole number from 0 on, or 'latest', not {step!r}")
+
+
+def is_on(name: str, value: object) -> bool:
+    """Return what a parameter says that is on or off, which templating may have made a string.
+
+    :raises RequestError: it says neither.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(bool).validate_python(False if value is None else value)
+    except ValidationError:
+        raise RequestError(f"{name} must be true or false, not {value!r:.40}") from None
 
 
 def check_on_gate(parameters: Mapping[str, Any]) -> None:
@@ -173,9 +186,21 @@ def outputs_of(known: Mapping[str, Any]) -> dict[str, str]:
     if number > 0:
         places["input"] = series.uri(number)
     places["output"] = series.uri(number + 1)
-    if known.get("min_score") is not None:
-        places["filtered_output"] = series.filtered_uri(number + 1)
-    return places
+    return places | {field: series.selection(kind).uri(number + 1) for field, kind in _selections(known).items()}
+
+
+def _selections(known: Mapping[str, Any]) -> dict[str, Literal["filtered", "rejected"]]:
+    """Return which steps with some of the rows known parameters ask for, by the fields of the request."""
+    from clip_operator.request import LIMITS
+
+    found: dict[str, Literal["filtered", "rejected"]] = {}
+    is_filtered = any(known.get(name) is not None for name in LIMITS)
+    if is_filtered:
+        found["filtered_output"] = "filtered"
+    # Without a filter it is wrong, which a limit that is not known yet may be.
+    if is_on("keep_rejected", known.get("keep_rejected")) and (is_filtered or known.keys() >= set(LIMITS)):
+        found["rejected_output"] = "rejected"
+    return found
 
 
 def _check_names(known: Mapping[str, Any]) -> None:
@@ -218,8 +243,7 @@ def _check_request(known: Mapping[str, Any]) -> None:
     }
     fields |= {name: mark for name, mark in _UNKNOWN_MARKS.items() if name not in known}
     fields |= request_fields(known) | places
-    if known.get("min_score") is not None:
-        fields.setdefault("filtered_output", _stand_in("filtered_output"))
+    fields = {name: _stand_in(name) for name in _selections(known)} | fields
     parse_request(fields, CALLED)
     if "cache_type" in known and "input" in places and dataset_name(places["input"]) is None:
         _check_conversion(places["input"], known["cache_type"])

@@ -113,7 +113,15 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         Not with part files. Default: no such column.
     :param min_score: write the rows with at least this score to a step of their own,
         ``{cache_path}/{file_name_prefix}_filtered_step{n+1}.{cache_type}``, too: a number from 0 to 1, or ``threshold``
-        for the score that tells rows from mismatched pairs best. Not with part files. Default: no such step.
+        for the score that tells rows from mismatched pairs best. Of this limit and the next three, rows must keep all
+        that are given. Not with part files. Default: no such step.
+    :param max_score: write the rows with at most this score there. Default: no such limit, as for the next two.
+    :param min_percentile: write the rows there with at least this percentile among the data set's mismatched pairs, as
+        in ``percentile_key``: a number from 0 to 100.
+    :param keep_top: write the best rows there: this share, as in 0.3, of all rows that have a score, whatever other
+        limits say of them. Rounded up to whole rows; of rows with equal scores the first are taken.
+    :param keep_rejected: write all other rows, those without a score, too, to another step,
+        ``{cache_path}/{file_name_prefix}_rejected_step{n+1}.{cache_type}``. Default: False.
     :param report: write a page for people beside the output, with samples of the rows. Default: True.
     :param min_mean_score: gate: the lowest mean score, from 0 to 1. Gates are judged when the step is complete and
         handed on; of a step that was divided, in the merge. Default: no limit, as for the next two.
@@ -224,6 +232,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         sentence_key: str | None = None,
         percentile_key: str | None = None,
         min_score: float | str | None = None,
+        max_score: float | str | None = None,
+        min_percentile: float | str | None = None,
+        keep_top: float | str | None = None,
+        keep_rejected: bool | str = False,
         report: bool | str = True,
         min_mean_score: float | str | None = None,
         min_auc: float | str | None = None,

@@ -123,8 +123,8 @@ class Limits:
         self._check_readable("input", request.input)
         self._check_local_files(request.input)
         self._check_image_root(request)
-        for name, uri in (("output", request.output), ("filtered_output", request.filtered_output)):
-            if uri is not None:
+        for name in ("output", "filtered_output", "rejected_output"):
+            if (uri := getattr(request, name)) is not None:
                 self._check_writable(name, uri)
         if request.reuse is not None:
             self._check_writable("reuse", request.reuse)

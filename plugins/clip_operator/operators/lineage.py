@@ -47,8 +47,8 @@ def lineage_after(manifest: EvaluationManifest) -> OperatorLineage[Any, Any]:
     if request.shard is not None:
         return OperatorLineage(inputs=[source])
     outputs = [_output(manifest, manifest.output, manifest.rows.total, _quality(manifest, request))]
-    if manifest.filtered is not None:
-        outputs.append(_output(manifest, manifest.filtered.output, manifest.filtered.rows, {}))
+    selections = (selection for selection in (manifest.filtered, manifest.rejected) if selection is not None)
+    outputs += [_output(manifest, selection.output, selection.rows, {}) for selection in selections]
     return OperatorLineage(inputs=[source], outputs=outputs)
 
 

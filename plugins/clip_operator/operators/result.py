@@ -74,7 +74,7 @@ def _breaches(gates: Sequence[Verdict]) -> list[str]:
 
 def _summary(manifest: EvaluationManifest, gates: Sequence[Verdict]) -> dict[str, Any]:
     """Return what a person or the next task wants to know, small enough for XCom."""
-    calibration, filtered = manifest.calibration, manifest.filtered
+    calibration, filtered, rejected = manifest.calibration, manifest.filtered, manifest.rejected
     return {
         "rows": manifest.rows.model_dump(),
         "scores": manifest.scores and manifest.scores.model_dump(),
@@ -92,7 +92,8 @@ def _summary(manifest: EvaluationManifest, gates: Sequence[Verdict]) -> dict[str
             "false_reject_interval": list(calibration.false_reject_interval),
         },
         "filtered": filtered
-        and {"output_path": filtered.output.uri, "rows": filtered.rows, "min_score": filtered.min_score},
+        and {"output_path": filtered.output.uri, "rows": filtered.rows, **filtered.row_filter.limits},
+        "rejected": rejected and {"output_path": rejected.output.uri, "rows": rejected.rows},
         "gates": {
             "passed": all(gate.passed for gate in gates),
             "breaches": _breaches(gates),
@@ -117,7 +118,9 @@ def _log_result(manifest: EvaluationManifest, output_step: int, gates: Sequence[
         log.info("%s", describe_calibration(calibration))
     if filtered is not None:
         where = display(filtered.output.uri)
-        log.info("%s rows with a score of %.4f or more are in %s", f"{filtered.rows:,}", filtered.min_score, where)
+        log.info("%s rows with %s are in %s", f"{filtered.rows:,}", filtered.row_filter, where)
+    if manifest.rejected is not None:
+        log.info("All others are in %s: %s rows", display(manifest.rejected.output.uri), f"{manifest.rejected.rows:,}")
     for gate in gates:
         log.info("Gate %s: %s", "passed" if gate.passed else "not passed", gate.words)
     if not gates:

@@ -23,9 +23,6 @@ OUTPUT_LAYOUTS = ("file", "parts")
 
 _SHOWN_SHARDS = 100
 
-# What takes a second pass over the whole step.
-_WHOLE_FILE = ("percentile_key", "min_score")
-
 _SIZES = ("shards", "shard_rows", "shard_bytes")
 
 
@@ -168,10 +165,12 @@ def _in_parts(parameters: Mapping[str, Any]) -> bool:
 
     :raises RequestError: something is asked for that its layout does not allow.
     """
+    from clip_operator.request import OF_ALL_SCORES
+
     if "output_layout" not in parameters:
         return False
     in_parts: bool = choice_of(parameters, "output_layout", OUTPUT_LAYOUTS) == "parts"
-    for name in _WHOLE_FILE:
+    for name in OF_ALL_SCORES:
         if in_parts and parameters.get(name) is not None:
             raise RequestError(
                 f"{name} takes all rows' scores, which are known when the part files are written already: "

@@ -8,10 +8,10 @@ from typing import Any
 
 from clip_operator.errors import RequestError
 from clip_operator.inputs import default_image_root
-from clip_operator.operators.asked import CALLED, request_fields, series_of, step_number
+from clip_operator.operators.asked import CALLED, is_on, request_fields, series_of, step_number
 from clip_operator.operators.latest_step import latest_step
 from clip_operator.operators.limits import NO_LIMITS, Limits
-from clip_operator.request import EvaluationRequest, Requester, parse_request
+from clip_operator.request import LIMITS, EvaluationRequest, Requester, parse_request
 from clip_operator.steps import StepSeries
 from clip_operator.storage import Storage
 
@@ -129,8 +129,10 @@ def _request(
 ) -> EvaluationRequest:
     fields = request_fields(parameters)
     fields |= {"input": source, "output": target, "requested_by": requester.model_dump()}
-    if "min_score" in fields:
-        fields["filtered_output"] = series.filtered_uri(output_step)
+    if not fields.keys().isdisjoint(LIMITS):
+        fields["filtered_output"] = series.selection("filtered").uri(output_step)
+    if is_on("keep_rejected", parameters.get("keep_rejected")):
+        fields["rejected_output"] = series.selection("rejected").uri(output_step)
     first = series.first_entry_file_name
     if "image_root" not in fields and first:
         # Image paths are written relative to the data set, and later steps may stand in a folder of their own.

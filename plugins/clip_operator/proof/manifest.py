@@ -21,7 +21,7 @@ from pydantic import (
 
 from clip_operator.json_text import parse_json
 from clip_operator.proof.signing import verified
-from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.request import EvaluationRequest, Requester, RowFilter
 from clip_operator.storage import Storage, canonical, display
 
 log = logging.getLogger(__name__)
@@ -226,10 +226,35 @@ class Calibration(_Record):
 
 
 class FilteredStep(_Record):
-    """The step beside the output that holds only the rows with at least ``min_score``."""
+    """The step beside the output that holds only the rows within the filter's limits, and what these were."""
 
     output: ObjectVersion
-    min_score: Share
+    min_score: Share | None = Field(None, description="The lowest score; where that was the threshold, what it was.")
+    max_score: Share | None = None
+    min_percentile: Annotated[float, Field(ge=0, le=100)] | None = None
+    keep_top: Share | None = Field(None, description="The share of the rows with a score.")
+    top_score: Share | None = Field(
+        None, description="The lowest score within that share. Of the rows with just this score it has the first."
+    )
+    rows: Count
+
+    @property
+    def row_filter(self) -> RowFilter:
+        """The limits."""
+        return RowFilter.of(self) or RowFilter()
+
+    def is_by(self, asked: RowFilter | None) -> bool:
+        """Tell whether the limits are those that were asked for, the threshold being any score."""
+        limits, asked_limits = self.row_filter.limits, {} if asked is None else asked.limits
+        return limits.keys() == asked_limits.keys() and all(
+            value in ("threshold", limits[name]) for name, value in asked_limits.items()
+        )
+
+
+class RejectedStep(_Record):
+    """The step beside the output that holds all rows which the filtered one has not."""
+
+    output: ObjectVersion
     rows: Count
 
 
@@ -333,6 +358,12 @@ class _Step(_Record):
         max_length=_MOST_NAMES, description="Columns with scores; the reasons are in request.error_key."
     )
     filtered: FilteredStep | None = None
+    rejected: RejectedStep | None = None
+
+    @property
+    def selections(self) -> tuple[ObjectVersion, ...]:
+        """The steps beside the output that hold some of its rows."""
+        return tuple(step.output for step in (self.filtered, self.rejected) if step is not None)
 
 
 class EvaluationManifest(Scored, _Step):
@@ -349,10 +380,15 @@ class EvaluationManifest(Scored, _Step):
 
     @model_validator(mode="after")
     def _is_of_its_request(self) -> Self:
-        filtered = None if self.filtered is None else canonical(self.filtered.output.uri)
-        asked = None if self.request.filtered_output is None else canonical(self.request.filtered_output)
-        if (canonical(self.output.uri), filtered) != (canonical(self.request.output), asked):
+        request, filtered, rejected = self.request, self.filtered, self.rejected
+        steps = (self, filtered, rejected)
+        asked = (request.output, request.filtered_output, request.rejected_output)
+        if [step and canonical(step.output.uri) for step in steps] != [uri and canonical(uri) for uri in asked]:
             raise ValueError("what it is of is not what the request asks for")
+        if filtered is not None and not (filtered.is_by(request.row_filter) and filtered.rows <= self.rows.scored):
+            raise ValueError("the filtered step has other rows than the request asks for")
+        if rejected is not None and (filtered is None or filtered.rows + rejected.rows != self.rows.total):
+            raise ValueError("the rejected rows are not those which the filtered step has not")
         if self.output_columns != [self.request.output_key]:
             raise ValueError("the columns are not those that the request asks for")
         return self

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError
 from clip_operator.proof.claims import check_claim, read_claim, write_claim
-from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, Scored
+from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, RejectedStep, Scored
 from clip_operator.proof.signing import signed
 from clip_operator.proof.standing import Standing, find_output, look, version
 from clip_operator.request import EvaluationRequest, Requester
@@ -43,11 +43,13 @@ class Published:
     """A step as it stands in the store.
 
     :param output: its version.
-    :param filtered: the step of its rows with a high score, if that was asked for.
+    :param filtered: the step of the rows that a filter keeps, if that was asked for.
+    :param rejected: the step of the others, if that was asked for.
     """
 
     output: ObjectVersion
     filtered: FilteredStep | None = None
+    rejected: RejectedStep | None = None
 
 
 @contextmanager
@@ -68,11 +70,11 @@ def claimed(storage: Storage, before: Standing) -> Iterator[Unchanged]:
             look(storage, request).check_alone()  # one that has found it done did so before the claim, or sees it
         yield Unchanged(before.output)
     except BaseException:
-        # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm. The filtered
-        # output tells it, too: an output may be replaced by one with the same ETag.
+        # What was not touched needs no claim. If the store is gone, the claim stays, and does no harm. The selections
+        # of its rows tell it, too: an output may be replaced by one with the same ETag.
         with suppress(StorageError):
             now = look(storage, request)
-            is_untouched = (now.output, now.filtered) == (before.output, before.filtered)
+            is_untouched = (now.output, now.selections) == (before.output, before.selections)
             if (is_untouched or now.is_proved) and read_claim(storage, request.output) == claim:
                 storage.delete(claim_uri(request.output))
         raise
@@ -81,7 +83,7 @@ def claimed(storage: Storage, before: Standing) -> Iterator[Unchanged]:
 def publish_output(storage: Storage, path: Path, uri: str, condition: Unchanged | None) -> ObjectInfo:
     """Write an output, whole and at once.
 
-    :param condition: what :func:`claimed` gave for it; None for a filtered output, which follows the output it is of.
+    :param condition: what :func:`claimed` gave for it; None for a selection of its rows, which follows the output.
     :raises OutputReplaced: another run has written it while this one was scoring.
     """
     try:
@@ -114,6 +116,7 @@ def build_manifest(
         output=published.output,
         output_columns=[request.output_key],
         filtered=published.filtered,
+        rejected=published.rejected,
         request=request,
         started_at=started,
         finished_at=finished,
@@ -125,22 +128,23 @@ def build_manifest(
 
 def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationManifest) -> None:
     """Remove what belongs to the output that stood there before, where the one which is to be proved has nothing in its
-    place: a filtered step, which would be read as the latest; the report and what belongs to it.
+    place: a filtered step and rejected rows, which would be read as the latest; the report and what belongs to it.
 
-    A filtered step goes only if it is the very version that the old manifest names, and stands in the output's folder:
+    Such a step goes only if it is the very version that the old manifest names, and stands in the output's folder:
     what is read in a store does not lead to the removal of anything elsewhere.
     """
     output = manifest.output.uri
-    old = None if before.manifest is None or before.manifest.filtered is None else before.manifest.filtered.output
-    if old is not None and canonical(old.uri) not in map(canonical, manifest.request.outputs):
-        found = storage.find(old.uri)
-        if found is not None and version(found) == old:
-            if canonical(parent(old.uri)) == canonical(parent(output)):
-                log.info("%s is the filtered step of an output that was replaced, and is removed", display(old.uri))
-                storage.delete(old.uri)
-                storage.delete(claim_uri(old.uri))
-            else:
-                log.warning("%s is the filtered step of an output that was replaced: remove it", display(old.uri))
+    own = {canonical(uri) for uri in manifest.request.outputs}
+    for old in () if before.manifest is None else before.manifest.selections:
+        found = None if canonical(old.uri) in own else storage.find(old.uri)
+        if found is None or version(found) != old:
+            continue
+        if canonical(parent(old.uri)) == canonical(parent(output)):
+            log.info("%s holds rows of an output that was replaced, and is removed", display(old.uri))
+            storage.delete(old.uri)
+            storage.delete(claim_uri(old.uri))
+        else:
+            log.warning("%s holds rows of an output that was replaced: remove it", display(old.uri))
     if not manifest.request.report and before.output is not None:
         try:
             for uri in report_uris(output):

@@ -2,8 +2,9 @@
 
 A manifest is written after its output and proves it. A claim is written before an output and removed after the
 manifest: where a job died in between, it tells the next try that the output is this job's own. Where a manifest matches
-the object that stands there, it decides, and a claim that was left behind is not asked. A filtered step is proved by
-the manifest of the output it is of, and has a claim of its own for as long.
+the object that stands there, it decides, and a claim that was left behind is not asked. A selection of the output's
+rows, the filtered step or the rejected rows, is proved by the manifest of the output, and has a claim of its own for as
+long.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Standing:
     """What stands where a request writes, at the moment when it was looked at.
 
     :param output: the version of the output; None where there is none.
-    :param filtered: the version of the filtered output; None where there is none, or none is asked for.
+    :param selections: the versions of the selections of its rows that the request asks for; None where there is none.
     :param manifest: what stands beside the output, whatever it proves.
     :param claim: who has begun to write the output; looked up where no manifest proves what stands there, and for an
         instance of a mapped task.
@@ -73,7 +74,7 @@ class Standing:
 
     request: EvaluationRequest
     output: ObjectInfo | None
-    filtered: ObjectInfo | None
+    selections: tuple[ObjectInfo | None, ...]
     manifest: EvaluationManifest | None
     claim: Claim | None
 
@@ -85,20 +86,19 @@ class Standing:
     @property
     def is_proved(self) -> bool:
         """Whether the manifest is of what stands there, so that a claim tells nothing more."""
-        return self.proof is not None and (self.filtered is None or self.is_filtered_proved)
+        return self.proof is not None and all(found is None or self._names(found) for found in self.selections)
 
-    @property
-    def is_filtered_proved(self) -> bool:
-        """Whether the manifest names the filtered output that stands there."""
-        named = None if self.manifest is None else self.manifest.filtered
-        return named is not None and self.filtered is not None and named.output.is_surely(version(self.filtered))
+    def _names(self, found: ObjectInfo) -> bool:
+        """Tell whether the manifest names this version of a selection."""
+        named = () if self.manifest is None else self.manifest.selections
+        return any(selection.is_surely(version(found)) for selection in named)
 
     def finished(self, source: ObjectVersion, digest: str) -> EvaluationManifest | None:
         """Return the manifest that proves that the request's work is done already, or None if it must be done."""
         manifest = self.proof
         if self.request.overwrite or manifest is None or not manifest.proves(self.request, source, digest):
             return None
-        if manifest.filtered is not None and not self.is_filtered_proved:
+        if not all(found is not None and self._names(found) for found in self.selections):
             return None
         failures = manifest.rows.failures
         if ErrorBudget.of(self.request).excesses(failures, manifest.rows.total):
@@ -135,10 +135,10 @@ class Standing:
         return manifest if alike else None
 
     def check_may_write(self) -> None:
-        """Raise :class:`JobError` if the output, or the filtered one, exists and is another's.
+        """Raise :class:`JobError` if the output, or a selection of its rows, exists and is another's.
 
         An output is a job's own if the same task of the same DAG wrote it, in whatever run, or, without Airflow, if the
-        package's command line or Python interface wrote it. A filtered output is whose the manifest is that names it.
+        package's command line or Python interface wrote it. A selection is whose the manifest is that names it.
         Of a mapped task's instances in one run each is another, and none may replace what is the other's.
         """
         self.check_alone()
@@ -146,8 +146,9 @@ class Standing:
             return
         if self.output is not None:
             self._check_own(self.output, self.proof)
-        if self.filtered is not None:
-            self._check_own(self.filtered, self.manifest if self.is_filtered_proved else None)
+        for found in self.selections:
+            if found is not None:
+                self._check_own(found, self.manifest if self._names(found) else None)
 
     def check_alone(self) -> None:
         """Raise :class:`JobError` if another instance of the same mapped task has written, found done or claimed the
@@ -179,8 +180,8 @@ class Standing:
 def look(storage: Storage, request: EvaluationRequest) -> Standing:
     """Look at what stands where a request writes."""
     output = find_output(storage, request.output)
-    filtered = None if request.filtered_output is None else storage.find(request.filtered_output)
-    standing = Standing(request, output, filtered, find_manifest(storage, request.output), claim=None)
+    selections = tuple(map(storage.find, request.selections))
+    standing = Standing(request, output, selections, find_manifest(storage, request.output), claim=None)
     is_mapped = request.requested_by is not None and request.requested_by.is_mapped
     if standing.is_proved and not is_mapped:
         return standing

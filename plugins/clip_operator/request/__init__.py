@@ -1,7 +1,8 @@
 """The one thing that crosses from the Airflow side to the scoring side: what to score, how, and where to put it."""
 
 from clip_operator.request.error_budget import ErrorBudget, Excess
-from clip_operator.request.request import EvaluationRequest, Requester, Shard, parse_request
+from clip_operator.request.request import OF_ALL_SCORES, EvaluationRequest, Requester, Shard, parse_request
+from clip_operator.request.row_filter import LIMITS, RowFilter
 from clip_operator.request.values import (
     Aggregate,
     Encoding,
@@ -13,6 +14,8 @@ from clip_operator.request.values import (
 )
 
 __all__ = [
+    "LIMITS",
+    "OF_ALL_SCORES",
     "Aggregate",
     "Encoding",
     "ErrorBudget",
@@ -22,6 +25,7 @@ __all__ = [
     "OnError",
     "Precision",
     "Requester",
+    "RowFilter",
     "Shard",
     "names_in",
     "parse_request",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clip_operator.dialect import Dialect
 from clip_operator.errors import RequestError
+from clip_operator.request.row_filter import LIMITS, RowFilter
 from clip_operator.request.values import (
     Aggregate,
     BatchSize,
@@ -29,11 +30,13 @@ from clip_operator.request.values import (
     OnWeakThreshold,
     PathRepairs,
     PathRewrite,
+    Percentile,
     Precision,
     Quote,
     Rate,
     RatesByReason,
     Rescore,
+    TopShare,
     Uri,
 )
 from clip_operator.storage import canonical, dataset_name
@@ -58,11 +61,14 @@ _CONDUCT = {
     *_JUDGEMENT,
 }
 
+OF_ALL_SCORES = ("percentile_key", *LIMITS)
+"""What can be told of a row only when all rows have their scores."""
+
 # What takes a row to have one score.
-_OF_ONE_SCORE = ("cosine_key", "clipscore_key", "percentile_key", "min_score", "rescore")
+_OF_ONE_SCORE = ("cosine_key", "clipscore_key", *OF_ALL_SCORES, "rescore")
 
 # However they are spelled, they are the same.
-_PLACES = ("input", "output", "filtered_output")
+_PLACES = ("input", "output", "filtered_output", "rejected_output")
 
 # How the input is written down, and so what its cells are.
 _DIALECT = ("delimiter", "quotechar", "escapechar", "encoding", "column_names")
@@ -197,7 +203,21 @@ class EvaluationRequest(BaseModel):
         None,
         description="Write the rows with at least this score to filtered_output, too; threshold: the suggested one.",
     )
+    max_score: Rate | None = Field(
+        None, description="Write there the rows with at most this score. Of several such limits all must be kept."
+    )
+    min_percentile: Percentile | None = Field(
+        None, description="Write there the rows with at least this percentile among mismatched pairs, from 0 to 100."
+    )
+    keep_top: TopShare | None = Field(
+        None,
+        description="Write there the best rows: this share of those that have a score, as in 0.3, rounded up; of rows "
+        "with equal scores the first.",
+    )
     filtered_output: Uri | None = Field(None, description="Path or URI of the file to write these rows to.")
+    rejected_output: Uri | None = Field(
+        None, description="Path or URI of the file to write all other rows to, those without a score, too."
+    )
     min_mean_score: Rate | None = Field(None, description="Gate: the lowest mean score.")
     min_auc: Rate | None = Field(None, description="Gate: the lowest AUC of rows against mismatched pairs.")
     max_below_threshold: Rate | None = Field(
@@ -294,11 +314,18 @@ class EvaluationRequest(BaseModel):
 
     @model_validator(mode="after")
     def _filter_is_whole(self) -> Self:
-        if (self.min_score is None) != (self.filtered_output is None):
-            raise ValueError("min_score and filtered_output go together: which rows, and where to write them")
-        others = (canonical(self.input), canonical(self.output))
-        if self.filtered_output is not None and canonical(self.filtered_output) in others:
-            raise ValueError("filtered_output must be another object than input and output")
+        limits = f"{', '.join(LIMITS[:-1])} or {LIMITS[-1]}"
+        if self.row_filter is None and self.rejected_output is not None:
+            raise ValueError(f"without a filter no rows are rejected: give {limits} as well, or keep none of them")
+        if (self.row_filter is None) != (self.filtered_output is None):
+            raise ValueError(f"{limits} and filtered_output go together: which rows, and where to write them")
+        if isinstance(self.min_score, float) and self.max_score is not None and self.min_score > self.max_score:
+            raise ValueError(f"min_score {self.min_score} is above max_score {self.max_score}; no row can be kept")
+        others = {canonical(self.input): "input"}
+        for name in ("output", "filtered_output", "rejected_output"):
+            uri = getattr(self, name)
+            if uri is not None and (other := others.setdefault(canonical(uri), name)) != name:
+                raise ValueError(f"{name} must be another object than {other}")
         return self
 
     @model_validator(mode="after")
@@ -329,9 +356,25 @@ class EvaluationRequest(BaseModel):
         return self.image_orientation == "exif"
 
     @property
+    def of_all_scores(self) -> tuple[str, ...]:
+        """What the request asks for of :data:`OF_ALL_SCORES`."""
+        return tuple(name for name in OF_ALL_SCORES if getattr(self, name) is not None)
+
+    @property
+    def row_filter(self) -> RowFilter | None:
+        """Which rows ``filtered_output`` gets."""
+        return RowFilter.of(self)
+
+    @property
+    def selections(self) -> tuple[str, ...]:
+        """The URIs of the steps that are asked for beside the output, each with some of its rows: those that a filter
+        keeps, then those that it rejects."""
+        return tuple(uri for uri in (self.filtered_output, self.rejected_output) if uri is not None)
+
+    @property
     def outputs(self) -> tuple[str, ...]:
-        """The URIs of the steps that the job writes: the output, then the filtered one if it is asked for."""
-        return (self.output,) if self.filtered_output is None else (self.output, self.filtered_output)
+        """The URIs of the steps that the job writes: the output, then the selections of its rows."""
+        return (self.output, *self.selections)
 
     @property
     def added_columns(self) -> tuple[str, ...]:

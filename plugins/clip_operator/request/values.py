@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import codecs
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
@@ -42,14 +43,18 @@ def _is_a_host(name: str) -> str:
     return name
 
 
-def _rate(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """One message, in the words of who gives a limit."""
-    try:
-        if not isinstance(value, bool):
-            return validate(value)
-    except ValidationError:
-        pass
-    raise ValueError(f"must be a number from 0 to 1, not {value!r:.40}")
+def _number(words: str) -> Callable[[Any, ValidatorFunctionWrapHandler], Any]:
+    """Return what gives one message, in the words of who gives a limit."""
+
+    def of_a_number(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            if not isinstance(value, bool):
+                return validate(value)
+        except ValidationError:
+            pass
+        raise ValueError(f"{words}, not {value!r:.40}")
+
+    return of_a_number
 
 
 def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -185,7 +190,9 @@ OnWeakThreshold = Literal["warn", "fail"]
 Aggregate = Literal["mean", "max", "min", "all"]
 PathRepair = Literal["blanks", "percent", "backslashes", "nfc", "nfd"]
 PathPrefix = Annotated[str, StringConstraints(min_length=1)]
-Rate = Annotated[float, Field(ge=0, le=1), WrapValidator(_rate)]
+Rate = Annotated[float, Field(ge=0, le=1), WrapValidator(_number("must be a number from 0 to 1"))]
+TopShare = Annotated[float, Field(gt=0, le=1), WrapValidator(_number("must be a number above 0 and up to 1"))]
+Percentile = Annotated[float, Field(ge=0, le=100), WrapValidator(_number("must be a number from 0 to 100"))]
 MinScore = Annotated[Annotated[float, Field(ge=0, le=1)] | Literal["threshold"], WrapValidator(_rate_or_threshold)]
 ColumnNames = Annotated[tuple[ColumnName, ...], BeforeValidator(names_in)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(names_in)]

@@ -1,7 +1,9 @@
 """Scores rows in order and in batches, while the images of the next ones are fetched, and none of them twice."""
 
+from clip_operator.scoring.best import Best, best_of
 from clip_operator.scoring.clusters import image_hashes
 from clip_operator.scoring.derived import derived_columns
+from clip_operator.scoring.keeper import Keeper
 from clip_operator.scoring.mismatched import BYTES_A_ROW, NO_PAIRS, PairedRows, are_packed, packed
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.outcomes import Outcomes
@@ -17,7 +19,9 @@ __all__ = [
     "CHUNK_ROWS",
     "MOST_PAIRS",
     "NO_PAIRS",
+    "Best",
     "ImageSource",
+    "Keeper",
     "NullDistribution",
     "Outcomes",
     "PairedRows",
@@ -27,6 +31,7 @@ __all__ = [
     "Tally",
     "aggregated",
     "are_packed",
+    "best_of",
     "derived_columns",
     "image_hashes",
     "packed",

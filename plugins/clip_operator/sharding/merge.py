@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from clip_operator.errors import Cancelled, JobError
 from clip_operator.job.confirmation import confirmed
-from clip_operator.job.second_pass import is_wanted, publish_step, second_pass
+from clip_operator.job.second_pass import publish_step, second_pass
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.machine.stopping import stopped_by
 from clip_operator.proof.manifest import (
@@ -182,7 +182,7 @@ def _confirmed(
 
 
 def _clean_up(storage: Storage, plan_uri: str, outputs: Sequence[str]) -> None:
-    """Remove what is left of the shards of an output that is proved, and beside the one filtered of it.
+    """Remove what is left of the shards of an output that is proved, and beside the selections of its rows.
 
     The plan goes first: with it, the next try of a merge that is killed here would ask for shards that are gone.
     """
@@ -246,10 +246,10 @@ def _check_model(manifests: Sequence[EvaluationManifest], plan: ShardPlan) -> No
 def _assembled(
     plan: ShardPlan, manifests: Sequence[EvaluationManifest], tally: Tally, storage: Storage, condition: Unchanged
 ) -> Published:
-    """Write the step, and the filtered one that belongs to it; without copying what can stay where it is."""
+    """Write the step, and the selections of its rows; without copying what can stay where it is."""
     if plan.standalone:
         return Published(version(_parts(plan, manifests, storage)))
-    if not is_wanted(plan.request):
+    if not plan.request.of_all_scores:
         return Published(version(_joined(plan, manifests, storage, plan.request.output, condition)))
     with scratch_folder() as folder:
         _joined(plan, manifests, storage, str(folder / "output"), None)

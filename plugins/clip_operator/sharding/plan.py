@@ -22,7 +22,7 @@ from clip_operator.proof.claims import write_claim
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.proof.signing import signed, verified
 from clip_operator.proof.standing import Standing, look, version
-from clip_operator.request import EvaluationRequest, Requester, Shard
+from clip_operator.request import OF_ALL_SCORES, EvaluationRequest, Requester, Shard
 from clip_operator.sharding.cut import Weight, at_multiples, into, of_size
 from clip_operator.steps import is_in_parts, part_name, plan_uri
 from clip_operator.storage import ObjectNotFound, Storage, StorageError, canonical, display, join, parent
@@ -40,8 +40,7 @@ _REASONS = {reason.value for reason in Reason}
 _Columns = tuple[tuple[int, ...], tuple[str, ...]]
 """What a plan says of columns: which files tell them, and which of them folders do."""
 
-# What needs all rows' scores.
-_LEFT_TO_THE_MERGE = {"percentile_key": None, "min_score": None, "filtered_output": None}
+_LEFT_TO_THE_MERGE = dict.fromkeys((*OF_ALL_SCORES, "filtered_output", "rejected_output"))
 
 
 class PlanNotFound(JobError):
@@ -194,10 +193,10 @@ def plan_shards(
     :raises JobError: the input cannot be read, or the output is another's.
     """
     wanted, standalone = _Wanted(shards, shard_rows, shard_bytes, most), is_in_parts(request.output)
-    if standalone and (request.percentile_key is not None or request.min_score is not None):
+    if standalone and (asked := request.of_all_scores):
         raise RequestError(
-            "percentile_key and min_score need all rows in one place when all are scored, which part files are not: "
-            "leave them out, or write one file"
+            f"{' and '.join(asked)}: this needs all rows in one place when all are scored, which part files are not; "
+            "leave it out, or write one file"
         )
     if request.rescore is not None and not standalone:
         raise RequestError(

@@ -47,6 +47,8 @@ def shards() -> None:
         cache_path=f"{FOLDER}/parts",
         score={"batch_size": 16},
         min_score="0.5",
+        keep_top="0.9",
+        keep_rejected=True,
         percentile_key="percentile",
         **{**DATASET, "input_text_key": "alt_text", "output_key": "score_of_alt_text", "error_key": None},
     )
@@ -79,7 +81,7 @@ def shard_refusals() -> None:
     clip_evaluation_group("no_number", shards="{{ 'many' }}", **refused)
     clip_evaluation_group("layout", output_layout="{{ 'heap' }}", **refused)
     clip_evaluation_group("percentile", output_layout="{{ 'parts' }}", percentile_key="percentile", **refused)
-    clip_evaluation_group("filter", output_layout="{{ 'parts' }}", min_score=0.5, **refused)
+    clip_evaluation_group("filter", output_layout="{{ 'parts' }}", keep_top=0.5, **refused)
     clip_evaluation_group("gate", shards=2, min_auc="{{ 'much' }}", **refused)
     clip_evaluation_group("rescore", shards=2, **{**refused, "rescore": "{{ 'failed' }}"})
     clip_evaluation_group("column", shards=2, **{**refused, "input_text_key": "caption"})
