@@ -38,7 +38,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 gc.set_threshold(50_000)
 
 _IMPORTS_AIRFLOW = re.compile(
-    r"^\s*(?:from|import) (?:airflow|clip_operator\.(?:operators|plugin|provider|web)|demo\.airflow_home"
+    r"^\s*(?:from|import) (?:airflow|clip_operator\.(?:operators|plugin|provider|testing|web)|demo\.airflow_home"
     r"|tests\.(?:browser|integration|operators|web))\b",
     re.MULTILINE,
 )

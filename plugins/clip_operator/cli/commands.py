@@ -95,6 +95,8 @@ def _explained(error: BaseException) -> tuple[str, bool]:
 def _run(command: str, options: dict[str, Any]) -> int:
     if command == "evaluate":
         return _evaluate(options)
+    if command == "check-dags":
+        return _check_dags(**options)
     for name, value in options.items():
         if isinstance(value, str) and (problem := refused(value)):
             raise RequestError(f"{name}: {display(value)}: {problem}")
@@ -149,6 +151,26 @@ def _tell_summary(manifest: EvaluationManifest, storage: Storage) -> None:
         report = report if report and storage.find(report) else None
     for line in ("", *summary(manifest, report, shutil.get_terminal_size().columns)):
         _tell(line)
+
+
+def _check_dags(folders: Sequence[str]) -> int:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Airflow's own log goes there
+            from clip_operator.testing import examine_dags
+
+            examined = [examine_dags(folder) for folder in folders]
+    except ModuleNotFoundError as error:
+        raise JobError(
+            f"this Python has no {error.name!r}, which the DAGs need: run it with the one that Airflow is installed in"
+        ) from None
+    findings = [finding for each in examined for finding in each.findings]
+    for finding in findings:
+        _tell(str(finding))
+    seconds = {file: taken for each in examined for file, taken in each.seconds.items()}
+    slowest = max(seconds, key=lambda file: seconds[file], default=None)
+    longest = "" if slowest is None else f"; {slowest} took longest to read, {seconds[slowest]:.1f} s"
+    log.info("%d findings in %d files%s", len(findings), len(seconds), longest)
+    return FAILED if findings else DONE
 
 
 def _leftovers(place: str, clean: bool) -> int:
@@ -303,6 +325,14 @@ def _parser() -> argparse.ArgumentParser:
     programs.add_argument(
         "--termination-log", metavar="FILE", help="write the error that ends the job there too, as Kubernetes wants it"
     )
+    check_dags = commands.add_parser(
+        "check-dags",
+        help="tell what is wrong with DAGs, without running them",
+        description="Load DAGs as Airflow does, and say what is wrong with them, one line each: imports, and of this "
+        "package's operators parameters, templates, pods and outputs. No store, model, cluster or database is asked.",
+        epilog="Exit codes: 0 nothing is wrong, 1 something is, 2 there is no such folder.",
+    )
+    check_dags.add_argument("folders", metavar="FOLDER", nargs="+", help="a folder of DAGs, or one file")
     leftovers = commands.add_parser(
         "leftovers",
         help="show or remove what a run that died has left",
