@@ -48,7 +48,7 @@ def readers_folder(
     shutil.copytree(shapes_dataset, folder / "data")
     (folder / MODEL).parent.mkdir()
     (folder / MODEL).symlink_to(REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2])
-    store.put_folder(shapes_dataset, f"s3://{BUCKET}/shapes")
+    store.make_bucket(BUCKET)
     client = store.client()
     for path in (path for path in shapes_dataset.rglob("*") if path.is_file()):
         client.put_object(Bucket=BUCKET, Key=path.relative_to(shapes_dataset).as_posix(), Body=path.read_bytes())
@@ -78,6 +78,13 @@ def run_clip_operator(command: Command, words: Sequence[str]) -> None:
 def run_dataset(command: Command, words: Sequence[str]) -> None:
     """The demo's data set is drawn."""
     subprocess.run([sys.executable, "-m", "demo.dataset", *words], check=True, env=with_repository())
+
+
+def run_upload(command: Command, words: Sequence[str]) -> None:
+    """It is run, and prints what the page says."""
+    upload = [sys.executable, "-m", "demo.upload", *words]
+    done = subprocess.run(upload, check=True, env=with_repository(), capture_output=True, text=True)
+    assert done.stdout == command.output
 
 
 def run_in_shell(command: Command, words: Sequence[str]) -> None:
@@ -153,6 +160,7 @@ def check_elsewhere(command: Command, words: Sequence[str]) -> None:
 KINDS: dict[str, Callable[[Command, Sequence[str]], None]] = {
     "python -m clip_operator": run_clip_operator,
     "python -m demo.dataset": run_dataset,
+    "python -m demo.upload": run_upload,
     "python -m benchmarks": check_benchmarks,
     "head": run_in_shell,
     "ls": run_in_shell,
