@@ -55,7 +55,7 @@ def readers_folder(
     shutil.copytree(shapes_dataset, folder / "data")
     (folder / MODEL).parent.mkdir()
     (folder / MODEL).symlink_to(REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2])
-    store.put_folder(shapes_dataset, f"s3://{BUCKET}/shapes")
+    store.make_bucket(BUCKET)
     client = store.client()
     session = boto3.session.Session(store.access_key, store.secret_key, region_name="us-east-1")
     ScoreStore(Storage(S3Access(session, store.endpoint_url)), f"s3://{BUCKET}/clip-cache")
@@ -87,6 +87,13 @@ def run_clip_operator(command: Command, words: Sequence[str]) -> None:
 def run_dataset(command: Command, words: Sequence[str]) -> None:
     """The demo's data set is drawn."""
     subprocess.run([sys.executable, "-m", "demo.dataset", *words], check=True, env=with_repository())
+
+
+def run_upload(command: Command, words: Sequence[str]) -> None:
+    """It is run, and prints what the page says."""
+    upload = [sys.executable, "-m", "demo.upload", *words]
+    done = subprocess.run(upload, check=True, env=with_repository(), capture_output=True, text=True)
+    assert done.stdout == command.output
 
 
 def run_in_shell(command: Command, words: Sequence[str]) -> None:
@@ -163,6 +170,7 @@ KINDS: dict[str, Callable[[Command, Sequence[str]], None]] = {
     "clip-operator": run_clip_operator,
     "python -m clip_operator": run_clip_operator,
     "python -m demo.dataset": run_dataset,
+    "python -m demo.upload": run_upload,
     "python -m benchmarks": check_benchmarks,
     "head": run_in_shell,
     "ls": run_in_shell,
