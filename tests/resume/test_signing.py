@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import Context
 
 from clip_operator.errors import JobError
 from clip_operator.images.workers.process import WorkerProcess
@@ -173,12 +174,12 @@ def test_the_key_of_airflows_configuration_counts_and_the_environments_comes_fir
 ) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("AIRFLOW__CLIP_OPERATOR__SIGNING_KEY", KEY)
-    with told_to_airflow():
+    with told_to_airflow(Context()):
         assert os.environ[VARIABLE] == KEY
-        with told_to_airflow():
+        with told_to_airflow(Context()):
             pass
         assert os.environ[VARIABLE] == KEY
     assert VARIABLE not in os.environ
     monkeypatch.setenv(VARIABLE, "own")
-    with told_to_airflow():
+    with told_to_airflow(Context()):
         assert os.environ[VARIABLE] == "own"

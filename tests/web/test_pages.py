@@ -147,7 +147,7 @@ def moved(
     return uri
 
 
-SHARDS: dict[str, dict[str, Any]] = {
+MERGED: dict[str, dict[str, Any]] = {
     "merged": {"confirmed_by": Requester(dag_id="clip", run_id=RUN, task_id="merge")},
     "merged_before": {"confirmed_by": Requester(dag_id="clip", run_id="later", task_id="merge")},
     "of_another_plan": {"plan": "beef"},
@@ -276,7 +276,7 @@ def airflow(
         ),
         *(
             Instance("clip", RUN, name, xcoms=at(shard_of(s3, scored, name, **fields)))
-            for name, fields in SHARDS.items()
+            for name, fields in MERGED.items()
         ),
         Instance("clip", RUN, "confirmed", xcoms=at(moved(s3, scored, "confirmed", confirmed_by=elsewhere))),
         Instance("clip", RUN, "unplain", xcoms={"manifest": an_object, "summary": an_object}),

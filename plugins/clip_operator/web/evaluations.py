@@ -241,9 +241,8 @@ def _name_in_grid(instance: TaskInstance) -> str | None:
     if instance.map_index < 0:
         return None
     with create_session(scoped=False) as session:
-        found: str | None = session.scalar(
-            select(TaskInstanceModel.rendered_map_index).where(_is_of(TaskInstanceModel, instance))
-        )
+        name: Any = TaskInstanceModel.rendered_map_index
+        found: str | None = session.scalar(select(name).where(_is_of(TaskInstanceModel, instance)))
     return found
 
 
