@@ -23,7 +23,7 @@ GOOD: dict[str, Any] = {
     "calibration": {"auc": 0.85},
     "gates": {"passed": True, "breaches": []},
 }
-BREACH = "the mean score is 0.6000, below min_mean_score=0.9"
+BREACH = "the mean score is 0.6000, below min_mean_score=0.9 by 0.3000"
 
 
 @pytest.fixture(scope="module")

@@ -787,13 +787,17 @@ HARMLESS = {
     "image_path_rewrite",
     "input_image_key",
     "input_text_key",
+    "max_below_threshold",
     "max_error_rate",
     "max_error_rates",
     "max_image_bytes",
     "max_image_pixels",
     "max_image_seconds",
+    "min_auc",
+    "min_mean_score",
     "min_score",
     "on_error",
+    "on_weak_threshold",
     "output_key",
     "overwrite",
     "percentile_key",
@@ -813,6 +817,6 @@ def test_every_parameter_and_every_field_is_limited_or_harmless() -> None:
     limited = {"first_entry_file_name", "cache_path", "file_name_prefix", "cache_type", "plan", "aws_conn_id", "python"}
     named = {"pod", "model_name"}
     rest = {"step", "shard", "model_revision", "execution_mode", "gpus", "deferrable", "max_api_outage_seconds"}
-    rest |= {"min_mean_score", "min_auc", "max_below_threshold", "on_gate"}
+    rest |= {"on_gate"}
     own = set(own_parameters(ImageCLIPEvaluatorOperator.__init__))
     assert own == HARMLESS | LIMITED | limited | named | rest, "a new parameter needs a decision here"

@@ -201,7 +201,7 @@ REFUSALS = {
     "batch_size": "batch_size: .*must be a number of images from 1 to 65536, or auto",
     "on_error": "on_error: Input should be 'null', 'zero' or 'fail'",
     "model_name": "model_name must not be empty",
-    "min_auc": "min_auc must be a number from 0 to 1, not 'much'",
+    "min_auc": "min_auc: must be a number from 0 to 1, not 'much'",
     "on_gate": "on_gate must be 'fail' or 'mark', not 'ignore'",
     "min_score": "min_score",
     "cache_type": "cache_type='pickle': .*pickle",

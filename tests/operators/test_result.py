@@ -16,15 +16,19 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from clip_operator.errors import RequestError
 from clip_operator.operators import ImageCLIPEvaluatorOperator
-from clip_operator.operators.result import check_gates, hand_on
+from clip_operator.operators.result import check_on_gate, hand_on
 from clip_operator.operators.task_instance import parameters_of
 from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.request import EvaluationRequest
 from tests.operators.airflow_metrics import set_up_metrics
 from tests.operators.manifests import CALIBRATION, NOW, made_up_manifest
 
 pytestmark = pytest.mark.every_airflow
 
 OUTPUT = "s3://b/steps/captions_step1.jsonl"
+
+
+GATES = ("min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold")
 
 
 class Task:
@@ -36,6 +40,7 @@ class Task:
     def __init__(self, **parameters: Any) -> None:
         operator = ImageCLIPEvaluatorOperator(task_id="score", cache_path="s3://b/steps", **parameters)
         self.parameters = parameters_of(operator, operator.template_fields)
+        self.gates = {name: value for name, value in parameters.items() if name in GATES}
         self.xcoms: dict[str, Any] = {}
         self.outlet_events = OutletEventAccessors()
         ti = SimpleNamespace(dag_id="curate", task_id="score", xcom_push=self._push)
@@ -46,7 +51,10 @@ class Task:
 
     def end(self, manifest: EvaluationManifest | None = None) -> list[str]:
         """Hand on a manifest."""
-        return hand_on(self.context, self.parameters, manifest or made_up_manifest(), 1)
+        manifest = manifest or made_up_manifest()
+        shard = self.parameters["shard"] and {"index": 0, "of": 2, "input_etag": "i", "start": 0, "stop": 1}
+        request = manifest.request.model_dump() | self.gates | {"shard": shard}
+        return hand_on(self.context, self.parameters, manifest, 1, EvaluationRequest.model_validate(request))
 
     def events(self, alias: str) -> list[tuple[str, dict[str, Any]]]:
         """Return URI and extra of the events that Airflow is to send for an alias."""
@@ -73,7 +81,7 @@ def test_the_next_task_gets_columns_summary_and_the_place_of_the_manifest() -> N
         "false_reject_interval": [0.16, 0.37],
     }
     assert summary["filtered"] == {"output_path": "s3://b/f.jsonl", "rows": 45, "min_score": 0.55}
-    assert summary["gates"] == {"passed": True, "breaches": []}
+    assert summary["gates"] == {"passed": True, "breaches": [], "verdicts": []}
 
 
 def test_a_gate_that_is_not_passed_fails_the_task_for_good_after_all_is_handed_on() -> None:
@@ -83,14 +91,17 @@ def test_a_gate_that_is_not_passed_fails_the_task_for_good_after_all_is_handed_o
     for words in ("the AUC is 0.8500, below min_auc=0.9", OUTPUT, f"{OUTPUT}.report.html"):
         assert words in str(failure.value)
     assert task.xcoms["output_path"] == OUTPUT
-    assert task.xcoms["summary"]["gates"] == {"passed": False, "breaches": ["the AUC is 0.8500, below min_auc=0.9"]}
+    words = "the AUC is 0.8500, below min_auc=0.9 by 0.0500"
+    verdict = {"name": "min_auc", "limit": 0.9, "is_most": False, "value": 0.85, "passed": False, "words": words}
+    assert task.xcoms["summary"]["gates"] == {"passed": False, "breaches": [words], "verdicts": [verdict]}
 
 
 def test_a_gate_that_marks_warns_and_tells_those_who_wait_for_the_step(caplog: pytest.LogCaptureFixture) -> None:
     task = Task(min_auc=0.9, on_gate="mark", outlets=[AssetAlias("clip_scores")])
     assert task.end() == ["clip_score"]
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"The step does not pass its gates: the AUC is 0.8500, below min_auc=0.9. See the report: {OUTPUT}.report.html"
+        f"The step does not pass its gates: the AUC is 0.8500, below min_auc=0.9 by 0.0500. See the report: "
+        f"{OUTPUT}.report.html"
     ]
     ((_, extra),) = task.events("clip_scores")
     assert extra["gates"]["passed"] is False
@@ -110,16 +121,17 @@ def test_a_gate_that_rests_on_few_images_says_so_whether_it_is_passed_or_not(
     assert "different images, fewer than" not in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [{"on_gate": "ignore"}, {"on_gate": ""}, {"min_auc": "much"}])
-def test_what_is_said_wrongly_of_a_gate_is_named_before_anything_is_scored(wrong: dict[str, str]) -> None:
-    with pytest.raises(RequestError, match=f"^{next(iter(wrong))} must be"):
-        check_gates(Task(**wrong).parameters)
+@pytest.mark.parametrize("wrong", ["ignore", ""])
+def test_what_is_said_wrongly_of_a_gate_is_named_before_anything_is_scored(wrong: str) -> None:
+    with pytest.raises(RequestError, match=r"^on_gate must be"):
+        check_on_gate(Task(on_gate=wrong).parameters)
 
 
 def test_one_shard_hands_on_its_own_and_is_not_judged_nor_announced() -> None:
     task = Task(shard="00001-of-00002", plan="p", min_auc=0.9, outlets=[AssetAlias("clip_scores")])
     assert task.end() == ["clip_score"]
     assert task.events("clip_scores") == []
+    assert task.xcoms["summary"]["gates"]["verdicts"] == []
 
 
 def test_an_alias_gets_an_event_of_the_output_with_the_summary() -> None:
@@ -164,17 +176,29 @@ def test_an_output_that_airflow_takes_no_asset_of_is_a_warning_and_no_failure(ca
     assert "cannot exceed 1500 characters" in caplog.text
 
 
+BELOW = "the share of rows that score below the suggested threshold is 0.2500, above max_below_threshold=0.2 by 0.0500"
+
+
 def test_the_log_ends_with_what_a_person_wants_to_know(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "clip_operator")
-    Task().end(made_up_manifest(request={"report": False}))
+    Task(min_auc=0.8, max_below_threshold=0.2, on_gate="mark").end(made_up_manifest(request={"report": False}))
     assert [record.message for record in caplog.records] == [
         f"Step 1 is {OUTPUT}",
         "60 of 64 rows have a score",
         "Their mean is 0.6000, the standard deviation 0.1000, the range 0.2000 to 0.9000",
         "Beside 60 mismatched pairs, whose mean is 0.4000, the AUC is 0.8500 (0.800 to 0.890); at the threshold "
         "0.5500, 2.0 % of such pairs would be accepted and 25.0 % of such rows rejected",
+        "Gate passed: the AUC is 0.8500, above min_auc=0.8 by 0.0500",
+        f"Gate not passed: {BELOW}",
         f"See the manifest: {OUTPUT}.manifest.json",
+        f"The step does not pass its gates: {BELOW}. See the manifest: {OUTPUT}.manifest.json",
     ]
+
+
+def test_the_log_says_that_no_gate_was_set(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "clip_operator")
+    Task().end()
+    assert "No gate was set" in caplog.text
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 from clip_operator import cli
 from clip_operator.errors import JobError
 from clip_operator.job.evaluation import evaluate
-from clip_operator.operators.gates import Gates
 from clip_operator.proof.standing import find_output, version
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.resume import find_leftovers
@@ -147,7 +146,7 @@ def test_a_manifest_that_cannot_be_keeps_nobody_from_replacing_the_output(pictur
     for text in ("x" * (5 << 20), "[" * 100_000, '{"a": NaN}'):
         Path(manifest_uri(work.output)).write_text(text)
         again = evaluate(work.model_copy(update={"overwrite": True}))
-        assert Gates.of({"min_mean_score": 0.01, "min_auc": None, "max_below_threshold": None}).breaches(again) == []
+        assert again.scores is not None
 
 
 def test_a_report_is_written_beside_the_manifest_wherever_that_says_that_the_output_is(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import check_outputs_apart, columns_of_folders, find_input
 from clip_operator.inputs.image_access import image_loader
+from clip_operator.job.confirmation import confirmed
 from clip_operator.job.first_pass import Job, score_rows
 from clip_operator.job.second_pass import publish_step, second_pass
 from clip_operator.job.summary import log_summary
@@ -20,7 +21,6 @@ from clip_operator.proof.publication import (
     OutputReplaced,
     build_manifest,
     claimed,
-    confirm,
     publish_manifest,
     remove_outdated,
 )
@@ -60,9 +60,9 @@ def evaluate(
     standing = look(storage, request)
     if done := standing.finished(source, checkpoint.digest):
         log.info("%s is complete already: same input, request and model. Nothing to do.", display(request.output))
-        confirmed = confirm(storage, done, request.requested_by)
+        manifest = confirmed(storage, done, request, request.requested_by)
         discard_leftovers(storage, *request.outputs)
-        return confirmed
+        return manifest
     standing.check_may_write()
     with (
         scratch_folder() as folder,

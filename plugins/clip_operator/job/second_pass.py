@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError
 from clip_operator.proof.claims import write_claim
+from clip_operator.proof.gates import check_threshold, weak_threshold
 from clip_operator.proof.manifest import Calibration, FilteredStep
 from clip_operator.proof.publication import Published, publish_output
 from clip_operator.proof.standing import version
@@ -48,7 +49,7 @@ def second_pass(output: Path, request: EvaluationRequest, tally: Tally, of_folde
     :param output: the local file as it was written with the scores; it may be gone afterwards.
     :param tally: what all its rows came to.
     :param of_folders: the columns that the input has by the names of its folders.
-    :raises JobError: the threshold is asked for, and there is none.
+    :raises JobError: the threshold is asked for, and there is none, or one that means too little.
     :raises Cancelled: it was told to stop; nothing was published.
     """
     output = _with_percentiles(output, request, of_folders, tally.null_distribution())
@@ -112,7 +113,10 @@ def _filtered(
     if request.min_score != "threshold":
         least = request.min_score
     elif calibration is not None:
+        check_threshold(request, calibration)
         least = calibration.threshold
+        if weak := weak_threshold(calibration):
+            log.warning("min_score is the suggested threshold, %.4f, which means little: %s", least, weak)
         if calibration.uncertain:
             log.warning(
                 "min_score is the threshold of %s different images: with others of the same kind it would be another. "

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from clip_operator.operators.parameters import Place
     from clip_operator.operators.work import Work
     from clip_operator.proof.manifest import EvaluationManifest
+    from clip_operator.request import EvaluationRequest
     from clip_operator.storage import Storage
 
 EXECUTION_MODES = ("local", "kubernetes")
@@ -124,6 +125,10 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         suggested threshold.
     :param on_gate: what becomes of a step that does not pass a gate: ``fail`` fails the task, for good; ``mark`` warns
         in the log and says so in the XCom ``summary``. Default: ``fail``.
+    :param on_weak_threshold: what becomes of a suggested threshold that means little (the AUC is below 0.6, or more
+        than 30 % of mismatched pairs reach it), where ``min_score`` or ``max_below_threshold`` go by it: ``warn`` says
+        so in the log; ``fail`` fails the job before anything is written, and takes the gate for not passed.
+        Default: ``warn``.
     :param max_error_rate: the largest share of rows, from 0 to 1, that may be without a score; above it the task fails,
         with a table of what is wrong in its log. Looked at while it scores and at the end. Default: 0.1.
     :param max_error_rates: the same for single reasons, as in ``{"image_unavailable": 0.01}``. Default: no such limits.
@@ -226,6 +231,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         min_auc: float | str | None = None,
         max_below_threshold: float | str | None = None,
         on_gate: str = "fail",
+        on_weak_threshold: str = "warn",
         max_error_rate: float | str = 0.1,
         max_error_rates: Mapping[str, float] | str | None = None,
         rescore: str | None = None,
@@ -296,7 +302,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
             log_request(work.request)
             with log_group("Scoring"):
                 manifest = self._execution.run(work)
-        return self._hand_on(context, parameters, manifest, work.output_step)
+        return self._hand_on(context, parameters, manifest, work.output_step, work.request)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> list[str]:
         """Go on after the triggerer has waited for the pod; as :meth:`execute` otherwise.
@@ -315,7 +321,7 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
                 execution.stop()
             with log_group("Scoring"):
                 manifest = execution.resume(event)
-        return self._hand_on(context, parameters, manifest, work.output_step)
+        return self._hand_on(context, parameters, manifest, work.output_step, work.request)
 
     def on_kill(self) -> None:
         """Stop the work; ``execute`` then raises, so that the task does not end as a success."""
@@ -369,23 +375,28 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     def _parameters(self) -> tuple[dict[str, Any], Limits]:
         """Return the rendered parameters, and the limits that they are within.
 
-        :raises RequestError: they are not, or what they say of gates is wrong.
+        :raises RequestError: they are not, or ``on_gate`` is wrong.
         """
         from clip_operator.operators.limits import Limits
-        from clip_operator.operators.result import check_gates
+        from clip_operator.operators.result import check_on_gate
 
         parameters, limits = parameters_of(self, self.template_fields), Limits.configured()
-        check_gates(parameters)
+        check_on_gate(parameters)
         limits.check_parameters(parameters)
         return parameters, limits
 
     def _hand_on(
-        self, context: Context, parameters: Mapping[str, Any], manifest: EvaluationManifest, output_step: int
+        self,
+        context: Context,
+        parameters: Mapping[str, Any],
+        manifest: EvaluationManifest,
+        output_step: int,
+        request: EvaluationRequest,
     ) -> list[str]:
         from clip_operator.operators.result import hand_on
 
         self._manifest = manifest  # for OpenLineage, which asks when the task has ended
-        return hand_on(context, parameters, manifest, output_step)
+        return hand_on(context, parameters, manifest, output_step, request)
 
 
 def _label(context: Context, work: Work) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from clip_operator.operators.asset_events import add_asset_events
-from clip_operator.operators.gates import Gates
 from clip_operator.operators.metrics import send_metrics
 from clip_operator.operators.task_instance import choice_of
+from clip_operator.proof.gates import Verdict, doubts, verdicts
 from clip_operator.proof.manifest import EvaluationManifest, describe_calibration
+from clip_operator.request import EvaluationRequest
 from clip_operator.steps import manifest_uri, report_uri
 from clip_operator.storage import display
 
@@ -24,25 +26,28 @@ log = logging.getLogger(__name__)
 ON_GATE = ("fail", "mark")
 
 
-def check_gates(parameters: Mapping[str, Any]) -> None:
-    """Raise :class:`RequestError` if what a task says of its gates is wrong, which nobody wants to learn at the end."""
-    Gates.of(parameters)
+def check_on_gate(parameters: Mapping[str, Any]) -> None:
+    """Raise :class:`RequestError` if ``on_gate`` is wrong, which nobody wants to learn at the end."""
     choice_of(parameters, "on_gate", ON_GATE)
 
 
 def hand_on(
-    context: Context, parameters: Mapping[str, Any], manifest: EvaluationManifest, output_step: int
+    context: Context,
+    parameters: Mapping[str, Any],
+    manifest: EvaluationManifest,
+    output_step: int,
+    request: EvaluationRequest,
 ) -> list[str]:
     """Push what the next task wants to know as XComs, tell the world, and return what is the task's own result.
 
     A shard's task only pushes: what is said of a step is said once, of the whole of it, by the task that completes it.
 
+    :param request: the task's own. That of the manifest is another's where two tasks asked for one step.
     :raises AirflowFailException: the step does not pass its gates; what it hands on is pushed nevertheless.
     """
     is_whole = parameters["shard"] is None
-    gates = Gates.of(parameters) if is_whole else Gates()
-    breaches = gates.breaches(manifest)
-    summary = _summary(manifest, breaches)
+    gates = verdicts(manifest, request)
+    summary = _summary(manifest, gates)
     output = manifest.output.uri
     xcoms = {
         "output_path": output,
@@ -53,12 +58,12 @@ def hand_on(
     for key, value in xcoms.items():
         context["ti"].xcom_push(key=key, value=value)
     if is_whole:
-        _log_result(manifest, output_step)
+        _log_result(manifest, output_step, gates)
         send_metrics(context, manifest)
         add_asset_events(context, output, {"output_path": output, "output_step": output_step, **summary})
-    if doubt := gates.doubt(manifest):
+    for doubt in doubts(manifest, request):
         log.warning("%s", doubt)
-    if breaches:
+    if breaches := _breaches(gates):
         message = f"The step does not pass its gates: {'; '.join(breaches)}"
         if parameters["on_gate"] == "fail":
             raise AirflowFailException(f"{message}. It is complete nevertheless: {display(output)}. {_see(manifest)}")
@@ -66,7 +71,11 @@ def hand_on(
     return manifest.output_columns
 
 
-def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any]:
+def _breaches(gates: Sequence[Verdict]) -> list[str]:
+    return [gate.words for gate in gates if not gate.passed]
+
+
+def _summary(manifest: EvaluationManifest, gates: Sequence[Verdict]) -> dict[str, Any]:
     """Return what a person or the next task wants to know, small enough for XCom."""
     calibration, filtered = manifest.calibration, manifest.filtered
     return {
@@ -87,7 +96,11 @@ def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any
         },
         "filtered": filtered
         and {"output_path": filtered.output.uri, "rows": filtered.rows, "min_score": filtered.min_score},
-        "gates": {"passed": not breaches, "breaches": breaches},
+        "gates": {
+            "passed": all(gate.passed for gate in gates),
+            "breaches": _breaches(gates),
+            "verdicts": [asdict(gate) for gate in gates],  # none where no gate is set
+        },
         "model": manifest.model.name,
         "device": manifest.device.name,
         "duration_seconds": manifest.duration_seconds,
@@ -95,7 +108,7 @@ def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any
     }
 
 
-def _log_result(manifest: EvaluationManifest, output_step: int) -> None:
+def _log_result(manifest: EvaluationManifest, output_step: int, gates: Sequence[Verdict]) -> None:
     """Say in the log what came of it, below all that is folded away."""
     rows, scores, calibration, filtered = manifest.rows, manifest.scores, manifest.calibration, manifest.filtered
     log.info("Step %d is %s", output_step, display(manifest.output.uri))
@@ -108,6 +121,10 @@ def _log_result(manifest: EvaluationManifest, output_step: int) -> None:
     if filtered is not None:
         where = display(filtered.output.uri)
         log.info("%s rows with a score of %.4f or more are in %s", f"{filtered.rows:,}", filtered.min_score, where)
+    for gate in gates:
+        log.info("Gate %s: %s", "passed" if gate.passed else "not passed", gate.words)
+    if not gates:
+        log.info("No gate was set: min_auc and its like fail a step whose scores are too bad")
     log.info("%s", _see(manifest))
 
 

@@ -140,7 +140,7 @@ class MergeShardsOperator(ImageCLIPEvaluatorOperator):
                 own=lambda planned: limits.bounded(own_request(parameters, planned, requester)),
             )
             step = output_step(parameters, manifest.output.uri)
-        return self._hand_on(context, parameters, manifest, step)
+        return self._hand_on(context, parameters, manifest, step, manifest.request)
 
 
 def _count(name: str, value: object) -> int | None:

@@ -409,8 +409,8 @@ def describe_calibration(calibration: Calibration) -> str:
     return (
         f"Beside {calibration.mismatched.count:,} mismatched pairs, whose mean is {calibration.mismatched.mean:.4f}, "
         f"the AUC is {calibration.auc:.4f} ({describe_interval(calibration.auc_interval)}); at the threshold "
-        f"{calibration.threshold:.4f}, {_percent(calibration.false_accept_rate)} of such pairs would be accepted and "
-        f"{_percent(calibration.false_reject_rate)} of such rows rejected{few}"
+        f"{calibration.threshold:.4f}, {describe_share(calibration.false_accept_rate)} of such pairs would be accepted "
+        f"and {describe_share(calibration.false_reject_rate)} of such rows rejected{few}"
     )
 
 
@@ -419,5 +419,6 @@ def describe_interval(interval: Interval) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def _percent(share: float) -> str:
+def describe_share(share: float) -> str:
+    """Return a share in percent."""
     return f"{100 * share:.1f} %"

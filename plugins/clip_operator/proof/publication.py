@@ -179,13 +179,19 @@ def publish_manifest(storage: Storage, manifest: EvaluationManifest) -> None:
     )
 
 
-def confirm(storage: Storage, manifest: EvaluationManifest, requester: Requester | None) -> EvaluationManifest:
+def confirm(
+    storage: Storage, manifest: EvaluationManifest, requester: Requester | None, *, even_unasked: bool = False
+) -> EvaluationManifest:
     """Write into the manifest that this task instance, too, has asked for the work and found it done.
 
-    :return: the manifest as it stands then; without a task instance, as it was.
+    :param even_unasked: write it also where no task instance asks, because it says something else than the one that
+        stands there.
+    :return: the manifest as it stands then; without a task instance, as it was given.
     :raises JobError: another instance of the same mapped task is about to replace it in this run.
     """
     if requester is None:
+        if even_unasked:
+            publish_manifest(storage, manifest)
         return manifest
     confirmed = manifest.model_copy(update={"confirmed_by": requester, "confirmed_at": datetime.now(UTC)})
     publish_manifest(storage, confirmed)

@@ -26,6 +26,7 @@ from clip_operator.request.values import (
     MinScore,
     NonBlank,
     OnError,
+    OnWeakThreshold,
     PathRepairs,
     PathRewrite,
     Precision,
@@ -36,6 +37,9 @@ from clip_operator.request.values import (
     Uri,
 )
 from clip_operator.storage import canonical, dataset_name
+
+# What a complete step is judged by.
+_JUDGEMENT = ("min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold")
 
 # What changes how a job goes about its work, and, beyond the last bit of a score, not what its output holds.
 _CONDUCT = {
@@ -51,6 +55,7 @@ _CONDUCT = {
     "rescore",
     "resume_point_rows",
     "reuse",
+    *_JUDGEMENT,
 }
 
 # What takes a row to have one score.
@@ -188,6 +193,16 @@ class EvaluationRequest(BaseModel):
         description="Write the rows with at least this score to filtered_output, too; threshold: the suggested one.",
     )
     filtered_output: Uri | None = Field(None, description="URI of the step file to write these rows to.")
+    min_mean_score: Rate | None = Field(None, description="Gate: the lowest mean score.")
+    min_auc: Rate | None = Field(None, description="Gate: the lowest AUC of rows against mismatched pairs.")
+    max_below_threshold: Rate | None = Field(
+        None, description="Gate: the largest share of scored rows below the suggested threshold."
+    )
+    on_weak_threshold: OnWeakThreshold = Field(
+        "warn",
+        description="What becomes of a suggested threshold that means little, where rows are filtered or a gate is "
+        "judged by it: warn, or fail.",
+    )
     max_error_rate: Rate = Field(0.1, description="Largest share of rows without a score; above it the job fails.")
     max_error_rates: RatesByReason = Field({}, description="The same for single reasons, as in image_unavailable=0.01.")
     rescore: Rescore | None = Field(
@@ -334,6 +349,10 @@ class EvaluationRequest(BaseModel):
         names = self.column_names and tuple(dict.fromkeys((*self.column_names, *of_folders, *self.added_columns)))
         return replace(self.dialect, column_names=names)
 
+    def judged_as(self, other: EvaluationRequest) -> EvaluationRequest:
+        """Return it with the gates of another, which decide nothing of what the output holds."""
+        return self.model_copy(update={name: getattr(other, name) for name in _JUDGEMENT})
+
     @property
     def sentence_score_key(self) -> str | None:
         """The column with the score of the sentence in ``sentence_key``."""
@@ -374,7 +393,7 @@ def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] 
         called = called or {}
         problems = [
             f"{'.'.join(called.get(str(part), str(part)) for part in problem['loc']) or 'request'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"  # which pydantic puts before the request's own words
+            f"{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_url=False)
         ]
         raise RequestError("the request is not valid: " + "; ".join(problems)) from None

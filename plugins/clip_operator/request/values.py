@@ -42,6 +42,16 @@ def _is_a_host(name: str) -> str:
     return name
 
 
+def _rate(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """One message, in the words of who gives a limit."""
+    try:
+        if not isinstance(value, bool):
+            return validate(value)
+    except ValidationError:
+        pass
+    raise ValueError(f"must be a number from 0 to 1, not {value!r:.40}")
+
+
 def _rate_or_threshold(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """One message for a value that is neither, where a union would give one for each."""
     try:
@@ -171,11 +181,12 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
 ImageOrientation = Literal["stored", "exif"]
 Rescore = Literal["failed"]
+OnWeakThreshold = Literal["warn", "fail"]
 Aggregate = Literal["mean", "max", "min", "all"]
 PathRepair = Literal["blanks", "percent", "backslashes", "nfc", "nfd"]
 PathPrefix = Annotated[str, StringConstraints(min_length=1)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-MinScore = Annotated[Rate | Literal["threshold"], WrapValidator(_rate_or_threshold)]
+Rate = Annotated[float, Field(ge=0, le=1), WrapValidator(_rate)]
+MinScore = Annotated[Annotated[float, Field(ge=0, le=1)] | Literal["threshold"], WrapValidator(_rate_or_threshold)]
 ColumnNames = Annotated[tuple[ColumnName, ...], BeforeValidator(names_in)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(names_in)]
 Buckets = Annotated[tuple[Bucket, ...], BeforeValidator(names_in)]

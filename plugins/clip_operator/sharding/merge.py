@@ -14,6 +14,7 @@ from functools import partial
 from typing import BinaryIO
 
 from clip_operator.errors import Cancelled, JobError
+from clip_operator.job.confirmation import confirmed
 from clip_operator.job.second_pass import is_wanted, publish_step, second_pass
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.machine.stopping import stopped_by
@@ -30,7 +31,6 @@ from clip_operator.proof.publication import (
     Published,
     build_manifest,
     claimed,
-    confirm,
     publish_manifest,
     remove_outdated,
 )
@@ -96,15 +96,16 @@ def merge_shards(
         done = _done_before(plan_uri, storage)
         if done is None:
             raise
-        own(done.request)
+        request = own(done.request)
         log.info("%s has been merged already", display(done.output.uri))
         # What is found in a store leads to the removal of nothing elsewhere.
         beside = canonical(parent(done.output.uri))
         outputs = [uri for uri in done.request.outputs if canonical(parent(uri)) == beside]
-        return _confirmed(done, plan_uri, outputs, storage, requester)
+        return _confirmed(done, request, plan_uri, outputs, storage, requester)
     plan = plan.model_copy(update={"request": own(plan.request)})
     if plan.is_complete:
-        return _confirmed(_found_complete(plan, storage), plan_uri, plan.request.outputs, storage, requester)
+        done = _found_complete(plan, storage)
+        return _confirmed(done, plan.request, plan_uri, plan.request.outputs, storage, requester)
     started = datetime.now(UTC)
     outcomes = Outcomes(plan.request)
     with stopped_by(stop):
@@ -167,15 +168,16 @@ def _found_complete(plan: ShardPlan, storage: Storage) -> EvaluationManifest:
 
 
 def _confirmed(
-    manifest: EvaluationManifest,
+    done: EvaluationManifest,
+    request: EvaluationRequest,
     plan_uri: str,
     outputs: Sequence[str],
     storage: Storage,
     requester: Requester | None,
 ) -> EvaluationManifest:
-    confirmed = confirm(storage, manifest, requester)
+    manifest = confirmed(storage, done, request, requester)
     _clean_up(storage, plan_uri, outputs)
-    return confirmed
+    return manifest
 
 
 def _clean_up(storage: Storage, plan_uri: str, outputs: Sequence[str]) -> None:
