@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what to upload")
     parser.add_argument("uri", help="where to, s3://BUCKET/PREFIX; the bucket is made if need be")
     asked = parser.parse_args()
+    if not asked.folder.is_dir():
+        raise SystemExit(f"{asked.folder} is no folder")
     try:
         count = upload(boto3.client("s3"), asked.folder, asked.uri)
     except (BotoCoreError, ClientError) as error:
