@@ -220,9 +220,8 @@ def _name_in_grid(session: Session, instance: TaskInstance) -> str | None:
     """Return what Airflow calls an instance of a mapped task."""
     if instance.map_index < 0:
         return None
-    found: str | None = session.scalar(
-        select(TaskInstanceModel.rendered_map_index).where(_is_of(TaskInstanceModel, instance))
-    )
+    name = TaskInstanceModel.__table__.c.rendered_map_index
+    found: str | None = session.scalar(select(name).where(_is_of(TaskInstanceModel, instance)))
     return found
 
 
