@@ -220,3 +220,14 @@ def test_without_a_report_none_is_written_and_that_of_an_earlier_output_goes(dat
     assert [Path(uri).exists() for uri in beside] == [True] * 3
     evaluate(request(data, "out.jsonl", report=False, overwrite=True))
     assert [Path(uri).exists() for uri in beside] == [False] * 3
+
+
+def test_a_report_with_other_gates_keeps_its_list_of_worst_rows(data: Path) -> None:
+    evaluate(request(data, "out.jsonl"))
+    page, listed = Path(report_uri(f"{data}/out.jsonl")), Path(worst_rows_uri(f"{data}/out.jsonl"))
+    before = listed.read_bytes()
+    assert "No gate was set" in page.read_text()
+    evaluate(request(data, "out.jsonl", min_auc=0.99))
+    assert "1 of 1 gate not passed" in page.read_text()
+    assert 'href="out.jsonl.worst-rows.csv"' in page.read_text()
+    assert listed.read_bytes() == before

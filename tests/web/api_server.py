@@ -155,11 +155,12 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
             session.add(DagRun(dag_id, run_id, run_after=start + timedelta(hours=hour), run_type="manual"))
         session.flush()
         numbers = {(run.dag_id, run.run_id): run.id for run in session.scalars(select(DagRun))}
+        table: Any = TaskInstance.__table__
         new_xcom: Any = XComModel  # whose own constructor has no types
         for each in instances:
             where = {name: each[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
             session.execute(
-                insert(TaskInstance.__table__).values(
+                insert(table).values(
                     **where,
                     state=each["state"],
                     pool="default_pool",

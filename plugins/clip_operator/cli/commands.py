@@ -205,13 +205,11 @@ def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> 
 
 
 def _report(manifest: str, output: str | None) -> int:
-    from urllib.parse import quote
-
     from clip_operator.proof.manifest import read_manifest
-    from clip_operator.report import render
+    from clip_operator.report import page_beside, render
     from clip_operator.report.samples import read_samples
-    from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri, report_uri, worst_rows_uri
-    from clip_operator.storage import ObjectNotFound, name_of, parent
+    from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri, report_uri
+    from clip_operator.storage import ObjectNotFound, parent
 
     storage = Storage()
     uri = manifest if manifest.endswith(MANIFEST_SUFFIX) else manifest_uri(manifest)
@@ -227,9 +225,8 @@ def _report(manifest: str, output: str | None) -> int:
     if samples is None:
         log.warning("There are no samples beside %s, so the report shows no rows", display(place))
     target = output or report_uri(place)
-    listed = worst_rows_uri(place)
-    is_beside = parent(target) == parent(place) and storage.find(listed) is not None
-    page = render(found, samples, worst_rows=quote(name_of(listed)) if is_beside else None)
+    is_beside = parent(target) == parent(place)
+    page = page_beside(storage, found, samples, place) if is_beside else render(found, samples)
     storage.write(page.encode(), target)
     _tell(display(target))
     return DONE

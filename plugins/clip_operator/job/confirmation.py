@@ -5,9 +5,10 @@ from __future__ import annotations
 from clip_operator.proof.gates import check_threshold
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.proof.publication import confirm
-from clip_operator.report import publish_report
+from clip_operator.report import page_beside
 from clip_operator.report.samples import read_samples
 from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.steps import report_uri
 from clip_operator.storage import Storage
 
 
@@ -26,5 +27,6 @@ def confirmed(
     judged = done.model_copy(update={"request": done.request.judged_as(request)})
     is_judged_anew = judged.request != done.request
     if is_judged_anew and request.report and (samples := read_samples(storage, done.output.uri)) is not None:
-        publish_report(storage, judged, samples)
+        page = page_beside(storage, judged, samples, done.output.uri)
+        storage.write(page.encode(), report_uri(done.output.uri))
     return confirm(storage, judged, requester, even_unasked=is_judged_anew)

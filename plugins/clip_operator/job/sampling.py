@@ -91,7 +91,7 @@ class SampleCollector:
             elif result.score is not None:
                 self._best.add(-result.score, row)
                 self._worst.add(result.score, row)
-                self._listed.add(result.score, lambda row=row: self._sample(row()))
+                self._listed.add(result.score, partial(self._sample_of, row))
         self._seen += len(results)
 
     def picked(self, images: ImageWorkers) -> PickedRows:
@@ -113,6 +113,9 @@ class SampleCollector:
 
     def _row(self, rows: Rows[Any], index: int, result: RowResult) -> _Row:
         return _Row(self._seen + index, _kept(rows.references[index]), rows.texts[index], result)
+
+    def _sample_of(self, row: Callable[[], _Row]) -> Sample:
+        return self._sample(row())
 
     def _sample(self, row: _Row, thumbnail: str | None = None) -> Sample:
         result = row.result

@@ -240,8 +240,8 @@ def _name_in_grid(instance: TaskInstance) -> str | None:
     """Return what Airflow calls an instance of a mapped task."""
     if instance.map_index < 0:
         return None
+    name = TaskInstanceModel.__table__.c.rendered_map_index
     with create_session(scoped=False) as session:
-        name: Any = TaskInstanceModel.rendered_map_index
         found: str | None = session.scalar(select(name).where(_is_of(TaskInstanceModel, instance)))
     return found
 
