@@ -97,7 +97,10 @@ def summary(manifest: EvaluationManifest, **changed: Any) -> dict[str, Any]:
 
 COMPARED = {"run_id": RUN, "task_id": "score", "with_run_id": "later"}
 
-SHARDS: dict[str, list[Any]] = {"shard": ["00001-of-00001"]}
+SHARDS: dict[str, Any] = {
+    "given": {"aws_conn_id": "store", "plan": "s3://steps/plan.json"},
+    "mapped": {"shard": ["00001-of-00001"]},
+}
 LANGUAGES = ["de", "fr", *(f"x{n:02}" for n in range(MOST_INSTANCES))]
 
 
@@ -289,9 +292,9 @@ def airflow(
         Instance("clip", RUN, "twice", xcoms={**at(moved(s3, scored, "twice", Samples())), "summary": summary(scored)}),
         Instance("clip", "later", "twice", xcoms=at(twice) | {"summary": summary(scored, rows=worse)}),
         *per_language(scored),
-        Instance("sharded", "one", "score", 0, xcoms={"summary": summary(scored)}, mapped=SHARDS, name="first"),
+        Instance("sharded", "one", "score", 0, xcoms={"summary": summary(scored)}, **SHARDS, name="first"),
         *(
-            Instance("sharded", "two", "score", n, "failed", {"failure": {**WHY, "reason": f"of {n}"}}, mapped=SHARDS)
+            Instance("sharded", "two", "score", n, "failed", {"failure": {**WHY, "reason": f"of {n}"}}, **SHARDS)
             for n in range(MOST_SHARDS + 3)
         ),
         Instance("failing", "first", "score", state="failed"),
