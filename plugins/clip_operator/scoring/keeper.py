@@ -23,10 +23,7 @@ class Keeper:
 
     def keeps(self, score: float | None) -> bool:
         """Tell whether the next row is kept; None is the score of a row that has none."""
-        if score is None:
-            return False
-        is_best = self._is_best(score)  # asked of every row: the first of equal ones are the best, kept or not
-        return is_best and self._is_within(score)
+        return score is not None and self._is_within(score) and self._is_best(score)
 
     def _is_within(self, score: float) -> bool:
         least, most, percentile = self._limits.min_score, self._limits.max_score, self._limits.min_percentile
@@ -38,6 +35,7 @@ class Keeper:
         )
 
     def _is_best(self, score: float) -> bool:
+        """Tell it of each row once: of those with the lowest score among the best only the first few are."""
         if self._limits.keep_top is None:
             return True
         if self._best is None or score != self._best.score:
