@@ -13,6 +13,7 @@ from clip_operator.logs import PlainRecords
 if TYPE_CHECKING:
     from clip_operator.dataflow import FileStorage, ImageCLIPEvaluator
     from clip_operator.job.evaluation import evaluate
+    from clip_operator.job.in_memory import score
     from clip_operator.operators import ImageCLIPEvaluatorOperator
     from clip_operator.proof.manifest import EvaluationManifest
     from clip_operator.request import EvaluationRequest
@@ -26,6 +27,7 @@ __all__ = [
     "ImageCLIPEvaluator",
     "ImageCLIPEvaluatorOperator",
     "evaluate",
+    "score",
 ]
 
 logging.getLogger(__name__).addHandler(PlainRecords())
@@ -37,6 +39,7 @@ _HOMES = {
     "ImageCLIPEvaluator": "dataflow",
     "ImageCLIPEvaluatorOperator": "operators",
     "evaluate": "job.evaluation",
+    "score": "job.in_memory",
 }
 
 
@@ -46,3 +49,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

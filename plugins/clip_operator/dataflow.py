@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
-from clip_operator import model
 from clip_operator.errors import JobError, RequestError
-from clip_operator.images import ImageLoader, ImagePolicy
-from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import default_image_root
-from clip_operator.inputs.image_access import path_mending
 from clip_operator.job.evaluation import evaluate
+from clip_operator.job.in_memory import score_rows
 from clip_operator.request import Aggregate, ImageOrientation, OnError, Precision, parse_request
-from clip_operator.scoring import CHUNK_ROWS, Outcomes, Rows, Scorer
+from clip_operator.scoring import CHUNK_ROWS, Rows
 from clip_operator.steps import StepSeries
-from clip_operator.storage import Storage
 from clip_operator.tables import path_of, value_at
 
 
@@ -158,31 +153,11 @@ class ImageCLIPEvaluator:
             _check_has(frame, key)
         if request.output_key in frame.columns and not request.overwrite:
             raise JobError(f"the data has a column {request.output_key!r} already; set overwrite=True to replace it")
-        files = Storage()
-        checkpoint = model.find_checkpoint(request.model, request.revision, files)
-        device = model.choose_device(request.device)
-        encoder = model.load_encoder(checkpoint, device, request.precision, request.batch_size)
-        images = ImageLoader(
-            files,
-            ImagePolicy(
-                root,
-                request.image_hosts,
-                request.max_image_bytes,
-                request.max_image_pixels,
-                buckets=request.image_buckets,
-                mending=path_mending(request),
-            ),
-        )
-        outcomes, scores = Outcomes(request), []
         slices = (frame.iloc[start : start + CHUNK_ROWS] for start in range(0, len(frame), CHUNK_ROWS))
         chunks = (Rows(None, _values(s, request.input_image_key), _values(s, request.input_text_key)) for s in slices)
-        with ImageWorkers(images, files, request.max_image_seconds, upright=request.upright) as workers:
-            workers.expect(len(frame))
-            scorer = Scorer(encoder, workers, threading.Event(), aggregate=request.aggregate)
-            for rows, results in scorer.score(chunks):
-                scores += outcomes.scores(results, rows.references)
-        outcomes.check()
-        storage.write(frame.assign(**{request.output_key: scores}))
+        scored = score_rows(request, chunks, len(frame))
+        scored.outcomes.check()
+        storage.write(frame.assign(**{request.output_key: scored.scores}))
         return [request.output_key]
 
 

@@ -41,7 +41,9 @@ def evaluate(
 
     Does nothing but return the manifest if the output is there already and its manifest proves that it was made of the
     same input, by the same request, with the same model (``request.overwrite`` forces the work). If a task instance of
-    Airflow asks, that it did is written into the manifest.
+    Airflow asks, that it did is written into the manifest. Parameters are the request's fields::
+
+        evaluate(EvaluationRequest(input="captions.jsonl", output="scored.jsonl", input_text_key="caption"))
 
     :param storage: where URIs lead; by default with boto3's own credentials.
     :param stop: set it, from any thread, to end the job soon with :class:`Cancelled`.
