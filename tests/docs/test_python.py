@@ -58,8 +58,12 @@ def test_all_other_python_is_run(shapes_dataset: Path, tmp_path: Path, monkeypat
     Path("openai").mkdir()
     builtin = REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2]
     Path("openai/clip-vit-base-patch32").symlink_to(builtin)
+    Path("dags").symlink_to(REPOSITORY / "dags")
     others = [block for block in blocks("python") if not is_dag(block)]
-    assert [ImageCLIPEvaluator.__name__ in block.text for block in others] == [True]
+    assert len([block for block in others if ImageCLIPEvaluator.__name__ in block.text]) == 1
     for block in others:
-        exec(compile(block.text, block.where, "exec"), {})
+        names: dict[str, Any] = {}
+        exec(compile(block.text, block.where, "exec"), names)
+        for test in [value for name, value in names.items() if name.startswith("test_")]:
+            test()
     assert len(Path("cache/clip_eval_step1.jsonl").read_text().splitlines()) == 64
