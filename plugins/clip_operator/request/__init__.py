@@ -1,7 +1,7 @@
 """The one thing that crosses from the Airflow side to the scoring side: what to score, how, and where to put it."""
 
 from clip_operator.request.error_budget import ErrorBudget, Excess
-from clip_operator.request.request import EvaluationRequest, Requester, Shard, parse_request
+from clip_operator.request.request import EvaluationRequest, Requester, Shard, decides_output, parse_request
 from clip_operator.request.values import (
     Aggregate,
     Encoding,
@@ -23,6 +23,7 @@ __all__ = [
     "Precision",
     "Requester",
     "Shard",
+    "decides_output",
     "names_in",
     "parse_request",
     "structure_in",
