@@ -14,6 +14,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 from airflow.cli.cli_parser import get_parser
 
 from benchmarks.__main__ import BENCHMARKS
@@ -53,6 +54,7 @@ def readers_folder(
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(shapes_dataset, folder, dirs_exist_ok=True)
     shutil.copytree(shapes_dataset, folder / "data")
+    (folder / "dags").symlink_to(REPOSITORY / "dags")
     (folder / MODEL).parent.mkdir()
     (folder / MODEL).symlink_to(REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2])
     store.make_bucket(BUCKET)
@@ -215,6 +217,19 @@ def check(command: Command) -> None:
 @pytest.mark.parametrize("command", commands(), ids=lambda command: f"{command.where} {command.words[0]}")
 def test_a_command_does_what_the_page_says(command: Command) -> None:
     check(command)
+
+
+def test_workflows_to_copy_run_commands_that_there_are() -> None:
+    workflows = [yaml.safe_load(block.text) for block in blocks("yaml") if "jobs:" in block.text]
+    steps = [step for workflow in workflows for job in workflow["jobs"].values() for step in job["steps"]]
+    known = {command.text for command in commands()}
+    for words in [Command("a workflow", step["run"], "").words for step in steps if "run" in step]:
+        if words[0] == "airflow":
+            check_airflow(Command("a workflow", "", ""), words[1:])
+        elif words[0] == "python":
+            assert any(Command("", text, "").words == words for text in known), words
+        else:
+            assert words[:2] == ["pip", "install"]
 
 
 def test_an_unknown_command_is_no_command_of_the_documentation() -> None:

@@ -60,9 +60,17 @@ def test_all_other_python_is_run(shapes_dataset: Path, tmp_path: Path, monkeypat
     Path("openai").mkdir()
     builtin = REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2]
     Path("openai/clip-vit-base-patch32").symlink_to(builtin)
+    Path("dags").symlink_to(REPOSITORY / "dags")
     others = [block for block in blocks("python") if not is_dag(block)]
+<<<<<<< HEAD
     shown = "\n".join(block.text for block in others)
     assert all(name in shown for name in (ImageCLIPEvaluator.__name__, "evaluate(", "score(", "pandas"))
+=======
+    assert len([block for block in others if ImageCLIPEvaluator.__name__ in block.text]) == 1
+>>>>>>> check
     for block in others:
-        exec(compile(block.text, block.where, "exec"), {})
+        names: dict[str, Any] = {}
+        exec(compile(block.text, block.where, "exec"), names)
+        for test in [value for name, value in names.items() if name.startswith("test_")]:
+            test()
     assert len(Path("cache/clip_eval_step1.jsonl").read_text().splitlines()) == 64

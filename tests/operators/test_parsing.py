@@ -209,4 +209,5 @@ def test_a_pod_without_an_image_is_told_before_the_store_and_the_cluster_are_ask
 
 def test_an_instance_of_a_mapped_task_fails_alone_when_it_runs() -> None:
     made: Any = {**PLACES, "batch_size": "many", "_airflow_from_mapped": True}  # as Airflow makes one on a worker
-    assert ImageCLIPEvaluatorOperator(task_id="t", **made).batch_size == "many"
+    task: Any = ImageCLIPEvaluatorOperator(task_id="t", **made)
+    assert task.batch_size == "many"

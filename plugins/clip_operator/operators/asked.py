@@ -124,7 +124,7 @@ def check_known(operator: type[ImageCLIPEvaluatorOperator], known: Mapping[str, 
 
 def has_own_init(operator: type) -> bool:
     """Tell whether an operator is made by the package's own ``__init__``, which takes parameters as they are."""
-    return inspect.unwrap(getattr(operator, "__init__")).__module__.startswith("clip_operator.")  # noqa: B009 - mypy
+    return str(inspect.unwrap(getattr(operator, "__init__")).__module__).startswith("clip_operator.")  # noqa: B009 - mypy
 
 
 def known_among(given: Mapping[str, Any], marks: tuple[str, ...] = _USUAL_MARKS) -> set[str]:

@@ -1,7 +1,14 @@
 """The one thing that crosses from the Airflow side to the scoring side: what to score, how, and where to put it."""
 
 from clip_operator.request.error_budget import ErrorBudget, Excess
-from clip_operator.request.request import OF_ALL_SCORES, EvaluationRequest, Requester, Shard, parse_request
+from clip_operator.request.request import (
+    OF_ALL_SCORES,
+    EvaluationRequest,
+    Requester,
+    Shard,
+    decides_output,
+    parse_request,
+)
 from clip_operator.request.row_filter import LIMITS, RowFilter
 from clip_operator.request.values import (
     Aggregate,
@@ -27,6 +34,7 @@ __all__ = [
     "Requester",
     "RowFilter",
     "Shard",
+    "decides_output",
     "names_in",
     "parse_request",
     "structure_in",

@@ -423,6 +423,11 @@ class EvaluationRequest(BaseModel):
         return _digest(self.model_dump(mode="json", include=_DECIDES_SCORES))
 
 
+def decides_output(field: str) -> bool:
+    """Tell whether a field of a request decides what the output holds, and so stands in its fingerprint."""
+    return field not in _CONDUCT
+
+
 def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 

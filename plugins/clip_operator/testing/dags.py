@@ -82,7 +82,7 @@ def _load(place: Path) -> Any:
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ModuleNotFoundError:  # before Airflow 3.2
-        from airflow.models.dagbag import DagBag
+        from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
     return DagBag(str(place))
 
 
@@ -104,7 +104,8 @@ def _of_dags(folder: Path, bag: Any) -> Iterator[Finding]:
 
     everywhere: list[Writer] = []
     for dag_id, dag in sorted(bag.dags.items()):
-        file, writers = _below(folder, dag.fileloc), []
+        file = _below(folder, dag.fileloc)
+        writers: list[Writer] = []
         yield from _of_dag(file, dag, writers)
         for writer, what in [*shared_within(writers), *not_waited_for(writers)]:
             yield Finding(file, what, dag_id, writer.task.task_id)

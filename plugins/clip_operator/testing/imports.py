@@ -93,7 +93,7 @@ def _read(folder: Path, file: str, told: int) -> None:
             heavy[package] = f"{Path(importer).relative_to(folder)}:{sys._getframe(1).f_lineno}"
         return plain_import(name, scope, *more, **named)
 
-    builtins.__import__ = noting
+    builtins.__import__ = noting  # type: ignore[assignment] # it hands on what it is given
     sys.path.insert(0, str(folder))
     begun = time.perf_counter()
     try:

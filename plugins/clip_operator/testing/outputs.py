@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from clip_operator.operators.asked import defaults_of, has_own_init
+from clip_operator.operators.asked import CALLED, defaults_of, has_own_init
 from clip_operator.operators.parameters import is_unset
+from clip_operator.request import EvaluationRequest, decides_output
 
 NAMES_OF_OUTPUT = ("cache_path", "file_name_prefix", "cache_type", "step")
 """The parameters that name the output of a task."""
@@ -23,16 +24,6 @@ _OF_THE_RUN = frozenset(
 )
 # What is the same for all DAGs.
 _OF_AIRFLOW = frozenset({"var", "conn"})
-
-# How a task goes about its work, and where, and not what it writes.
-_CONDUCT = frozenset(
-    {
-        *("batch_size", "device", "embedding_cache_bytes", "resume_point_rows", "reuse", "report"),
-        *("max_error_rate", "max_error_rates", "min_mean_score", "min_auc", "max_below_threshold", "on_gate"),
-        *("execution_mode", "python", "pod", "gpus", "deferrable", "max_api_outage_seconds"),
-        *("shards", "shard_rows", "shard_bytes"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ class Writer:
 
 def writer_of(file: str, dag: Any, task: Any, given: Mapping[str, Any], names: frozenset[str]) -> Writer | None:
     """Return a task as one that writes, if the names of what it writes stand in the DAG's file."""
-    operator = task.operator_class if task.is_mapped else type(task)
+    operator: type = task.operator_class if task.is_mapped else type(task)
     values = {**(defaults_of(operator) if has_own_init(operator) or not task.is_mapped else {}), **given}
     if not all(isinstance(values.get(name), str | int) for name in NAMES_OF_OUTPUT) or values["step"] == "latest":
         return None
@@ -137,7 +128,8 @@ def _replaces(writer: Writer) -> bool:
 
 def _is_alike(one: Writer, other: Writer) -> bool:
     """Tell whether two tasks ask for the same, which is done once."""
-    names = (one.given.keys() | other.given.keys()) - _CONDUCT
+    fields = (name for name in EvaluationRequest.model_fields if decides_output(name))
+    names = ("first_entry_file_name", "output_layout", *(CALLED.get(name, name) for name in fields))
     return all(str(one.given.get(name)) == str(other.given.get(name)) for name in names)
 
 

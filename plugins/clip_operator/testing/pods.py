@@ -72,7 +72,7 @@ def _problems(kind: str, value: Any, place: str, marks: tuple[str, ...]) -> Iter
         if not isinstance(value, list if is_list else Mapping):
             yield f"{place} must be a {'list' if is_list else 'mapping'}, not {type(value).__name__}"
             return
-        for key, item in enumerate(value) if is_list else value.items():
+        for key, item in enumerate(value) if isinstance(value, list) else value.items():
             yield from _problems(match[1], item, f"{place}[{key}]", marks)
     elif kind in _PLAIN:
         if not isinstance(value, _PLAIN[kind]) or (isinstance(value, bool) and kind != "bool"):
