@@ -110,11 +110,13 @@ def _prune(store: str, older_than_days: float | None, max_bytes: int | None) -> 
 
 
 def _report(manifest: str, output: str | None) -> int:
+    from urllib.parse import quote
+
     from clip_operator.proof.manifest import read_manifest
     from clip_operator.report import render
     from clip_operator.report.samples import read_samples
-    from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri, report_uri
-    from clip_operator.storage import ObjectNotFound
+    from clip_operator.steps import MANIFEST_SUFFIX, manifest_uri, report_uri, worst_rows_uri
+    from clip_operator.storage import ObjectNotFound, name_of, parent
 
     storage = Storage()
     uri = manifest if manifest.endswith(MANIFEST_SUFFIX) else manifest_uri(manifest)
@@ -130,7 +132,10 @@ def _report(manifest: str, output: str | None) -> int:
     if samples is None:
         log.warning("There are no samples beside %s, so the report shows no rows", display(place))
     target = output or report_uri(place)
-    storage.write(render(found, samples).encode(), target)
+    listed = worst_rows_uri(place)
+    is_beside = parent(target) == parent(place) and storage.find(listed) is not None
+    page = render(found, samples, worst_rows=quote(name_of(listed)) if is_beside else None)
+    storage.write(page.encode(), target)
     _tell(display(target))
     return DONE
 

@@ -21,6 +21,7 @@ MANIFEST_SUFFIX = ".manifest.json"
 
 _CLAIM_SUFFIX = ".claim.json"
 _SAMPLES_SUFFIX = ".samples.json"
+_WORST_ROWS_SUFFIX = ".worst-rows.csv"
 _REPORT_SUFFIX = ".report.html"
 _RESUME_FOLDER = ".resume/"
 _SHARDS_FOLDER = ".shards/"
@@ -34,10 +35,11 @@ _PARTS = re.compile(r"part-\*\.[^*]+")
 _BESIDE = re.compile(
     r"(?P<output>.+?(?:\.[A-Za-z]+|_step[0-9]+))"
     rf"(?:(?P<left>{re.escape(_CLAIM_SUFFIX)}|{re.escape(_RESUME_FOLDER)}.+|{re.escape(_SHARDS_FOLDER)}.+)"
-    rf"|{re.escape(MANIFEST_SUFFIX)}|{re.escape(_SAMPLES_SUFFIX)}|{re.escape(_REPORT_SUFFIX)})",
+    rf"|{re.escape(MANIFEST_SUFFIX)}|{re.escape(_SAMPLES_SUFFIX)}|{re.escape(_WORST_ROWS_SUFFIX)}"
+    rf"|{re.escape(_REPORT_SUFFIX)})",
     re.DOTALL,
 )
-_PLAN = re.compile(rf"(.+){re.escape(_SHARDS_FOLDER)}([0-9a-f]+)/{re.escape(_PLAN_NAME)}", re.DOTALL)
+_OF_PLAN = re.compile(rf"(?P<output>.+){re.escape(_SHARDS_FOLDER)}(?P<plan>[0-9a-f]+)/(?P<name>[^/]+)", re.DOTALL)
 
 
 def beside(output: str) -> str:
@@ -65,7 +67,7 @@ def output_left_beside(uri: str) -> str | None:
 
 def objects_beside(output: str) -> tuple[str, ...]:
     """Return where the objects stand that belong to an output and are no data, but for what has a folder of its own."""
-    return claim_uri(output), manifest_uri(output), samples_uri(output), report_uri(output)
+    return claim_uri(output), manifest_uri(output), *report_uris(output)
 
 
 def claim_uri(output: str) -> str:
@@ -83,9 +85,19 @@ def samples_uri(output: str) -> str:
     return beside(output) + _SAMPLES_SUFFIX
 
 
+def worst_rows_uri(output: str) -> str:
+    """Return where the list of an output's rows with the lowest scores stands."""
+    return beside(output) + _WORST_ROWS_SUFFIX
+
+
 def report_uri(output: str) -> str:
     """Return where the report on an output stands."""
     return beside(output) + _REPORT_SUFFIX
+
+
+def report_uris(output: str) -> tuple[str, ...]:
+    """Return where the report on an output stands, and all that comes and goes with it."""
+    return samples_uri(output), worst_rows_uri(output), report_uri(output)
 
 
 def resume_prefix(output: str) -> str:
@@ -105,8 +117,17 @@ def plan_uri(output: str, plan: str) -> str:
 
 def planned_manifest(uri: str) -> tuple[str, str] | None:
     """Return where the manifest of the planned output stands, and the plan's id; None where no plan can stand."""
-    match = _PLAN.fullmatch(uri)
-    return None if match is None else (match[1] + MANIFEST_SUFFIX, match[2])
+    match = _OF_PLAN.fullmatch(uri)
+    return None if match is None or match["name"] != _PLAN_NAME else (match["output"] + MANIFEST_SUFFIX, match["plan"])
+
+
+def whole_manifest(uri: str) -> tuple[str, str] | None:
+    """Return where the manifest of the output stands that a shard is put into, and the plan's id.
+
+    :param uri: of anything that the shard leaves for the merge; of whatever else, None is returned.
+    """
+    match = _OF_PLAN.fullmatch(uri)
+    return None if match is None else (match["output"] + MANIFEST_SUFFIX, match["plan"])
 
 
 def part_name(index: int, of: int) -> str:

@@ -65,6 +65,7 @@ def test_a_folder_is_read_to_any_depth_without_what_is_hidden_or_our_own(tmp_pat
         "scores.jsonl.claim.json",
         "scores.jsonl.samples.json",
         "scores.jsonl.report.html",
+        "scores.jsonl.worst-rows.csv",
         "day=1/rows_step1.samples.json",
         "scores.jsonl.resume/abc/0.json",
         "scores.jsonl.shards/abc/plan.json",
@@ -113,7 +114,15 @@ def test_a_pattern_takes_the_files_in_one_folder_whose_names_match(
 
 
 def test_what_stands_beside_an_output_is_no_part_file_for_a_pattern(tmp_path: Path) -> None:
-    beside = ("samples.json", "manifest.json", "claim.json", "report.html", "resume/abc/0.json", "shards/abc/1.json")
+    beside = (
+        "samples.json",
+        "worst-rows.csv",
+        "manifest.json",
+        "claim.json",
+        "report.html",
+        "resume/abc/0.json",
+        "shards/abc/1.json",
+    )
     uri = put(tmp_path, "x_step1.json", "y_step1/part-1.json", *(f"x_step1.json.{name}" for name in beside))
     put(tmp_path, *(f"y_step1.{name}" for name in beside))
     assert names(find_input(Storage(), uri + "*.json"), uri) == ["x_step1.json"]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 BUCKET = "clip-cluster"
 STEP = "captions_step1.jsonl"
-ENDS = ("", ".manifest.json", ".report.html", ".samples.json")
+ENDS = ("", ".manifest.json", ".report.html", ".samples.json", ".worst-rows.csv")
 """Of the names of what a finished step leaves."""
 SECONDS = 180
 """For one run, on a machine that is busy with other tests."""

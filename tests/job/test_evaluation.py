@@ -225,6 +225,7 @@ def test_a_data_set_in_s3_is_scored_with_its_images_there(data: Path, s3: S3) ->
         "shapes/steps/captions_step1.jsonl.manifest.json",
         "shapes/steps/captions_step1.jsonl.report.html",
         "shapes/steps/captions_step1.jsonl.samples.json",
+        "shapes/steps/captions_step1.jsonl.worst-rows.csv",
     ]
 
 

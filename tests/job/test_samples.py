@@ -20,11 +20,13 @@ from clip_operator.images import ImageLoader, ImagePolicy, thumbnail
 from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.job.evaluation import evaluate
 from clip_operator.job.sampling import SampleCollector
-from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Samples, merged, read_samples
+from clip_operator.report.picked import PickedRows, merged, read_picked
+from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS
+from clip_operator.report.worst_rows import MOST_WORST_ROWS
 from clip_operator.request import EvaluationRequest, Requester, Shard, parse_request
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.sharding import merge_shards, plan_shards
-from clip_operator.steps import report_uri, samples_uri
+from clip_operator.steps import report_uri, report_uris, worst_rows_uri
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES
 
@@ -42,8 +44,11 @@ def drawn(rows: int) -> list[RowResult]:
     ]
 
 
-def collected(results: list[RowResult], first: int, folder: Path, chunk: int = 64) -> Samples:
-    shard = Shard(index=0, of=2, input_etag="e", start=0, stop=1, first_row=first)
+def collected(
+    results: list[RowResult], first: int, folder: Path, chunk: int = 64, first_is_known: bool = True
+) -> PickedRows:
+    first_row = first if first_is_known else None
+    shard = Shard(index=0, of=2, input_etag="e", start=0, stop=1, first_row=first_row)
     collector = SampleCollector(shard)
     for start in range(0, len(results), chunk):
         some = results[start : start + chunk]
@@ -51,16 +56,18 @@ def collected(results: list[RowResult], first: int, folder: Path, chunk: int = 6
         collector.add(Rows(None, names, [f"text of {name}" for name in names]), some)
     loader = ImageLoader(Storage(), ImagePolicy(root=str(folder)))
     with ImageWorkers(loader, Storage(), 30) as workers:
-        return collector.samples(workers)
+        return collector.picked(workers)
 
 
 def test_they_are_the_best_the_worst_and_the_first_failures(tmp_path: Path) -> None:
-    results = drawn(500)
-    samples = collected(results, 0, tmp_path)
+    results = drawn(2000)
+    picked = collected(results, 0, tmp_path)
+    samples = picked.samples
     scored = [(result.score, row) for row, result in enumerate(results, 1) if result.score is not None]
     best = sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:MOST_PAIRS]
     assert [(sample.score, sample.row) for sample in samples.best] == best
     assert [(sample.score, sample.row) for sample in samples.worst] == sorted(scored)[:MOST_PAIRS]
+    assert [(sample.score, sample.row) for sample in picked.worst] == sorted(scored)[:MOST_WORST_ROWS]
     for reason, failed in samples.failures.items():
         rows = [row for row, result in enumerate(results, 1) if result.error and result.error.reason == reason]
         assert [sample.row for sample in failed] == rows[:MOST_FAILURES]
@@ -68,12 +75,14 @@ def test_they_are_the_best_the_worst_and_the_first_failures(tmp_path: Path) -> N
     assert len(samples.failures) == 2
 
 
-@pytest.mark.parametrize("cuts", [[250], [1, 2, 499], [100, 200, 300, 400]])
-def test_shards_come_to_those_of_the_whole(tmp_path: Path, cuts: list[int]) -> None:
-    results = drawn(500)
-    pieces = zip([0, *cuts], [*cuts, 500], strict=True)
-    parts = [collected(results[start:stop], start, tmp_path, chunk=7) for start, stop in pieces]
-    assert merged(parts) == collected(results, 0, tmp_path)
+@pytest.mark.parametrize("first_is_known", [True, False])
+@pytest.mark.parametrize("cuts", [[1500], [1, 2, 1999], [300, 600, 900, 1900]])
+def test_shards_come_to_those_of_the_whole(tmp_path: Path, cuts: list[int], first_is_known: bool) -> None:
+    results = drawn(2000)
+    pieces = list(zip([0, *cuts], [*cuts, 2000], strict=True))
+    parts = [collected(results[a:b], a, tmp_path, chunk=7, first_is_known=first_is_known) for a, b in pieces]
+    to_add = [0 if first_is_known else start for start, _ in pieces]
+    assert merged(zip(parts, to_add, strict=True)) == collected(results, 0, tmp_path)
 
 
 def test_what_is_shown_of_a_row_is_short_and_holds_no_secret(tmp_path: Path) -> None:
@@ -88,17 +97,17 @@ def test_what_is_shown_of_a_row_is_short_and_holds_no_secret(tmp_path: Path) -> 
     texts = ["word " * 1000, "b", "c", "d", "\ud83d half"]
     collector.add(Rows(None, references, texts), [RowResult(0.1 * n) for n in range(5)])
     with ImageWorkers(ImageLoader(Storage(), ImagePolicy(root=str(tmp_path))), Storage(), 30) as workers:
-        samples = collector.samples(workers)
+        samples = collector.picked(workers).samples
     text = samples.model_dump_json()
     assert "hush" not in text
     assert "aHVz" not in text
-    assert len(text) < 8_000
+    assert len(text) < 12_000
     assert [sample.image for sample in samples.worst][2:4] == [
         "in the row itself, 5,242,880 bytes",
         "in the row itself, 5 bytes",
     ]
     first = samples.worst[0].text or ""
-    assert (len(first) <= 500, first[-1]) == (True, "…")
+    assert (3990 < len(first) <= 4000, first[-1]) == (True, "…")
     assert all(sample.thumbnail is None for sample in samples.worst)
 
 
@@ -132,22 +141,58 @@ def request(data: Path, output: str, **fields: Any) -> EvaluationRequest:
 
 def test_samples_of_a_step_are_its_rows_with_their_pictures_alone_and_in_shards(data: Path) -> None:
     evaluate(request(data, "alone.jsonl"))
-    alone = read_samples(Storage(), f"{data}/alone.jsonl")
-    assert alone is not None
+    alone = read_picked(Storage(), f"{data}/alone.jsonl")
     rows = [json.loads(line) for line in (data / "alone.jsonl").read_text().splitlines()]
-    for sample in alone.best + alone.worst:
+    for sample in alone.samples.best + alone.samples.worst:
         assert sample.row is not None
         row = rows[sample.row - 1]
         assert (row["clip_score"], row["text"], row["image_path"]) == (sample.score, sample.text, sample.image)
         picture = Image.open(BytesIO(base64.b64decode(sample.thumbnail or "")))
         with Image.open(data / row["image_path"]) as image:
             assert picture.size == (image.size if max(image.size) <= 240 else picture.size)
+    scores = [row["clip_score"] for row in rows if row["clip_score"] is not None]
+    assert [sample.score for sample in alone.worst] == sorted(scores)
     plan = plan_shards(request(data, "together.jsonl"), Storage(), shards=3)
     for index in range(3):
         evaluate(plan.nth_request(index, None))
     merge_shards(plan.uri, Storage(), Requester(dag_id="d", run_id="r", task_id="merge"))
-    assert read_samples(Storage(), f"{data}/together.jsonl") == alone
+    assert read_picked(Storage(), f"{data}/together.jsonl") == alone
+    lists = [Path(worst_rows_uri(f"{data}/{name}.jsonl")).read_bytes() for name in ("alone", "together")]
+    assert lists[0] == lists[1]
     assert Path(report_uri(f"{data}/together.jsonl")).exists()
+
+
+def test_rows_of_many_files_have_the_numbers_that_they_have_in_the_whole(data: Path) -> None:
+    """Where files are not opened to plan, no shard knows with which row it begins."""
+    lines = (data / "captions.jsonl").read_bytes().splitlines(keepends=True)
+    (data / "many").mkdir()
+    for number, start in enumerate(range(0, len(lines), 16)):
+        (data / "many" / f"{number}.jsonl").write_bytes(b"".join(lines[start : start + 16]))
+    fields = {"input": f"{data}/many/*.jsonl", "image_root": str(data)}
+    evaluate(request(data, "alone.jsonl", **fields))
+    plan = plan_shards(request(data, "together.jsonl", **fields), Storage(), shards=3)
+    assert plan.shards[1].first_row is None
+    for index in range(3):
+        evaluate(plan.nth_request(index, None))
+    merge_shards(plan.uri, Storage(), None)
+    alone, together = (read_picked(Storage(), f"{data}/{name}.jsonl") for name in ("alone", "together"))
+    assert together == alone
+    rows = [json.loads(line) for line in (data / "together.jsonl").read_text().splitlines()]
+    assert [sample.text for sample in together.worst] == [rows[(sample.row or 0) - 1]["text"] for sample in alone.worst]
+
+
+def test_of_a_long_caption_all_is_there_and_its_worst_sentence(data: Path) -> None:
+    calm = "The picture is simple and calm. " * 20
+    long = f"A green dot on a beige background. {calm}A huge red star stands beside it."
+    rows = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
+    rows[0]["text"] = long
+    (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate(request(data, "out.jsonl", sentence_key="least"))
+    scored = json.loads((data / "out.jsonl").read_text().splitlines()[0])
+    picked = read_picked(Storage(), f"{data}/out.jsonl")
+    [listed] = [sample for sample in picked.worst if sample.row == 1]
+    assert (listed.text, listed.sentence, listed.sentence_score) == (long, scored["least"], scored["least_score"])
+    assert [sample.row for sample in picked.worst if sample.sentence] == [1]
 
 
 def test_a_resumed_or_rescored_row_is_sampled_as_any_other_and_images_in_rows_are_shown(data: Path) -> None:
@@ -162,15 +207,16 @@ def test_a_resumed_or_rescored_row_is_sampled_as_any_other_and_images_in_rows_ar
     pq.write_table(table, data / "inline.parquet")
     work = request(data, "inline_step1.parquet", input=f"{data}/inline.parquet", rescore="failed")
     evaluate(work)
-    first = read_samples(Storage(), work.output)
+    first = read_picked(Storage(), work.output)
     again = evaluate(work.model_copy(update={"error_key": "why"}))
     assert again.rows.resumed == again.rows.scored
-    assert read_samples(Storage(), work.output) == first
-    assert first is not None
-    assert all(sample.thumbnail and sample.image.startswith("in the row itself") for sample in first.best)
+    assert read_picked(Storage(), work.output) == first
+    assert all(sample.thumbnail and sample.image.startswith("in the row itself") for sample in first.samples.best)
 
 
-def test_without_a_report_none_is_written_and_its_rows_go_nowhere(data: Path) -> None:
-    evaluate(request(data, "out.jsonl", report=False))
-    assert not Path(samples_uri(f"{data}/out.jsonl")).exists()
-    assert not Path(report_uri(f"{data}/out.jsonl")).exists()
+def test_without_a_report_none_is_written_and_that_of_an_earlier_output_goes(data: Path) -> None:
+    beside = report_uris(f"{data}/out.jsonl")
+    evaluate(request(data, "out.jsonl"))
+    assert [Path(uri).exists() for uri in beside] == [True] * 3
+    evaluate(request(data, "out.jsonl", report=False, overwrite=True))
+    assert [Path(uri).exists() for uri in beside] == [False] * 3

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 
 BUCKET = "sharded"
 FOLDER = f"s3://{BUCKET}/data"
-SEVEN = [f"seven/captions_step1.jsonl{suffix}" for suffix in ("", ".manifest.json", ".report.html", ".samples.json")]
+ENDS = ("", ".manifest.json", ".report.html", ".samples.json", ".worst-rows.csv")
+SEVEN = [f"seven/captions_step1.jsonl{suffix}" for suffix in ENDS]
 
 
 @dataclass(frozen=True)

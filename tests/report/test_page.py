@@ -21,7 +21,7 @@ from clip_operator.report import render
 from clip_operator.report.histogram import HEIGHT, WIDTH, histogram
 from clip_operator.report.samples import Sample, Samples, read_samples
 from clip_operator.report.templates import percent
-from clip_operator.request import Requester, parse_request
+from clip_operator.request import Requester, Shard, parse_request
 from clip_operator.steps import report_uri
 from clip_operator.storage import Storage
 from tests.conftest import SHAPES
@@ -88,7 +88,66 @@ def samples(done: EvaluationManifest) -> Samples:
 def test_the_page_beside_the_output_is_what_manifest_and_samples_come_to(
     done: EvaluationManifest, samples: Samples
 ) -> None:
-    assert Path(report_uri(done.output.uri)).read_text() == render(done, samples)
+    listed = f"{Path(done.output.uri).name}.worst-rows.csv"
+    assert Path(report_uri(done.output.uri)).read_text() == render(done, samples, worst_rows=listed)
+    assert Path(done.output.uri).with_name(listed).exists()
+
+
+def test_captions_are_there_to_their_end_and_so_is_the_worst_sentence(done: EvaluationManifest) -> None:
+    words = " ".join(f"word{number}" for number in range(300))
+    sentence = "A red star stands beside it."
+    sample = Sample(row=1, image="1.png", text=words, score=0.5, sentence=sentence, sentence_score=0.25)
+    short = Sample(row=2, image="2.png", text="a pink hoop", score=0.6)
+    page = safe(render(done, Samples(best=[sample], worst=[sample, short])))
+    assert page.text.count(words) == 2
+    assert page.text.count(f"Its worst sentence, 0.2500: {sentence}") == 2
+    assert len([tag for tag, attributes in page.elements if attributes.get("class") == "caption"]) == 3
+    assert (
+        len([tag for tag, attributes in page.elements if (tag, attributes.get("class")) == ("details", "caption")]) == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({}, "No gate was set So nothing says whether these scores are good enough"),
+        ({"min_auc": 0.5}, "The gate is passed ✓ passed: the AUC is 0.8613, above min_auc=0.5 by 0.3613"),
+        (
+            {"min_mean_score": 0.1, "min_auc": 0.9},
+            "1 of 2 gates not passed ✗ not passed: the AUC is 0.8613, below min_auc=0.9 by 0.0387 ✓ passed: the mean",
+        ),
+        ({"min_mean_score": 0.1, "min_auc": 0.5}, "All 2 gates are passed"),
+    ],
+)
+def test_the_page_says_of_each_gate_whether_it_is_passed_and_by_how_much(
+    done: EvaluationManifest, limits: dict[str, float], words: str
+) -> None:
+    judged = done.model_copy(update={"request": done.request.model_copy(update=limits)})
+    assert words in safe(render(judged, None)).text
+
+
+def test_the_page_of_a_shard_says_nothing_of_gates(done: EvaluationManifest) -> None:
+    shard = Shard(index=1, of=2, input_etag="e", start=0, stop=1)
+    request = done.request.model_copy(update={"shard": shard, "min_auc": 0.9})
+    assert "gate" not in Page(render(done.model_copy(update={"request": request}), None)).text
+
+
+def test_the_list_of_the_worst_rows_is_linked_where_there_is_one(done: EvaluationManifest, samples: Samples) -> None:
+    html = render(done, samples, worst_rows="captions%20%3Cb%3E.csv")
+    [link] = [attributes for tag, attributes in Page(html).elements if tag == "a"]
+    assert link == {"href": "captions%20%3Cb%3E.csv", "download": None}
+    assert "All scored rows, the lowest score first, as CSV" in Page(html).text
+    many = done.rows.model_copy(update={"total": 9000, "scored": 9000, "failed": 0, "failures": {}})
+    page = Page(render(done.model_copy(update={"rows": many}), samples, worst_rows="x.csv"))
+    assert "The 1,000 lowest scores, as CSV" in page.text
+
+
+def test_a_row_of_a_part_that_does_not_know_its_place_is_said_to_be_of_the_part(done: EvaluationManifest) -> None:
+    samples = Samples(worst=[Sample(row=7, image="1.png", text="a pink hoop", score=0.5)])
+    shard = Shard(index=1, of=2, input_etag="e", start=0, stop=1)
+    for first_row, words in ((None, "row 7 of this part · 1.png"), (100, "row 7 · 1.png")):
+        request = done.request.model_copy(update={"shard": shard.model_copy(update={"first_row": first_row})})
+        assert words in Page(render(done.model_copy(update={"request": request}), samples)).text
 
 
 def test_the_numbers_on_the_page_are_the_manifests(done: EvaluationManifest, samples: Samples) -> None:

@@ -95,7 +95,10 @@ def tries(tmp_path: Path) -> Iterator[Tries]:
 
 def beside(output: str) -> list[str]:
     """The names of an output and of what belongs to it, and nothing that was left over."""
-    return [output, *(f"{output}.{name}" for name in ("manifest.json", "report.html", "samples.json"))]
+    return [
+        output,
+        *(f"{output}.{name}" for name in ("manifest.json", "report.html", "samples.json", "worst-rows.csv")),
+    ]
 
 
 def scored_twice(tries: Tries) -> int:
@@ -213,7 +216,7 @@ def test_of_two_runs_of_one_task_at_once_one_writes_the_output_and_the_other_say
     assert set(s3.object_keys()) == {"rows.jsonl", *beside("out.jsonl")}
 
 
-@pytest.mark.parametrize("suffix", [".samples.json", ".report.html", ".manifest.json"])
+@pytest.mark.parametrize("suffix", [".samples.json", ".worst-rows.csv", ".report.html", ".manifest.json"])
 def test_a_run_whose_output_was_replaced_before_it_was_proved_leaves_the_proof_to_the_other(
     pictures: Path, tmp_path: Path, suffix: str
 ) -> None:

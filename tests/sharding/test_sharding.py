@@ -103,6 +103,7 @@ def test_text_is_the_same_to_the_byte(data: DataSet, tmp_path: Path, input_name:
         f"{output_name}.manifest.json",
         f"{output_name}.report.html",
         f"{output_name}.samples.json",
+        f"{output_name}.worst-rows.csv",
     ], "nothing is left behind"
 
 

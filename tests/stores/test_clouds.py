@@ -78,7 +78,7 @@ def test_a_job_that_died_goes_on_and_gives_what_a_local_one_gives(
     assert cloud.storage.read(request.output) == local_output(shapes_dataset, tmp_path)
     assert proof(Storage(), request.output) == manifest
     left = [info.uri.removeprefix(request.output) for info in cloud.storage.list(f"{cloud.root}/steps/")]
-    assert sorted(left) == ["", ".manifest.json", ".report.html", ".samples.json"]
+    assert sorted(left) == ["", ".manifest.json", ".report.html", ".samples.json", ".worst-rows.csv"]
 
 
 def test_a_job_is_confirmed_overwritten_and_kept_from_another_task(cloud: Cloud) -> None:

@@ -130,7 +130,7 @@ class Job:
         beside = [
             key.removeprefix("steps/out_step1.jsonl") for key in self._s3.object_keys() if key.startswith("steps/")
         ]
-        assert sorted(beside) == ["", ".manifest.json", ".report.html", ".samples.json"]
+        assert sorted(beside) == ["", ".manifest.json", ".report.html", ".samples.json", ".worst-rows.csv"]
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class Instance:
 
     :param given: what the DAG's file gives the task, beside the places; None for a task of another operator.
     :param mapped: what the DAG's file maps the task to, if that is what it does.
-    :param name: of a mapped instance, as ``map_index_template`` renders it.
+    :param name: what the DAG's ``map_index_template`` has come to.
     """
 
     dag_id: str
@@ -159,12 +159,12 @@ def _write(instances: Sequence[dict[str, Any]], connections: Mapping[str, Mappin
         for each in instances:
             where = {name: each[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
             session.execute(
-                insert(TaskInstance).values(
+                insert(TaskInstance.__table__).values(
                     **where,
                     state=each["state"],
                     pool="default_pool",
                     dag_version_id=versions[each["dag_id"]],
-                    _rendered_map_index=each["name"],
+                    rendered_map_index=each["name"],
                 )
             )
             for key, value in each["xcoms"].items():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
 import html
+import io
 import json
 import re
 import select
@@ -18,11 +22,13 @@ import httpx
 import pytest
 
 from clip_operator.job.evaluation import evaluate
-from clip_operator.proof.manifest import EvaluationManifest
+from clip_operator.proof.manifest import EvaluationManifest, Shards
 from clip_operator.report.samples import Sample, Samples
+from clip_operator.report.worst_rows import as_csv
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import manifest_uri, report_uri, samples_uri
+from clip_operator.steps import manifest_uri, report_uri, samples_uri, shards_prefix, worst_rows_uri
 from clip_operator.web.runs import MOST_INSTANCES, MOST_SHARDS
+from demo.airflow_home import REPOSITORY
 from demo.object_store import ObjectStore
 from tests.conftest import S3, SHAPES, own_bucket
 from tests.web.api_server import ApiServer, Instance, api_server
@@ -36,7 +42,8 @@ MANY = 103
 
 NOT_FETCHED = ("over_http", "other_connection", "templated", "own_credentials", "of_another_operator")
 ANSWERED_ALIKE = (
-    "overwritten", "on_a_disk", "garbage", "no_connection", "unreachable", "wide", "many", *NOT_FETCHED
+    "overwritten", "on_a_disk", "garbage", "no_connection", "unreachable", "wide", "many", *NOT_FETCHED,
+    "of_another_plan", "of_another_run", "of_another_dag",
 )  # fmt: skip
 
 WHY = {"kind": "job", "reason": "the bucket 'b' does not exist. Make it, or mend cache_path.", "shard": None}
@@ -82,7 +89,12 @@ def summary(manifest: EvaluationManifest, **changed: Any) -> dict[str, Any]:
 
 COMPARED = {"run_id": RUN, "task_id": "score", "with_run_id": "later"}
 
-SHARDS: dict[str, list[Any]] = {"shard": ["00001-of-00001"]}
+
+def failure_of(shard: int) -> dict[str, Any]:
+    return {**WHY, "reason": f"of {shard}"}
+
+
+OVER_SHARDS: dict[str, list[Any]] = {"shard": ["00001-of-00001"]}
 LANGUAGES = ["de", "fr", *(f"x{n:02}" for n in range(MOST_INSTANCES))]
 
 
@@ -120,8 +132,8 @@ def moved(
     assert manifest.calibration is not None
     histograms = manifest.calibration.histograms.model_copy(update=bins)
     requester = Requester(dag_id="clip", run_id=run_id, task_id=task_id, map_index=map_index)
-    uri = f"s3://{s3.bucket}/{run_id}/{task_id}{map_index}.jsonl"
-    output = manifest.output.model_copy(update={"uri": uri})
+    folder = f"s3://{s3.bucket}/steps" if run_id == RUN else f"s3://{s3.bucket}/{run_id}"
+    output = manifest.output.model_copy(update={"uri": f"{folder}/{task_id}{map_index}.jsonl"})
     asked = manifest.request.model_copy(update={"requested_by": requester, "output": output.uri})
     changed["calibration"] = manifest.calibration.model_copy(update={"histograms": histograms})
     theirs = manifest.model_copy(update={"output": output, "request": asked, **changed})
@@ -130,6 +142,35 @@ def moved(
     if samples is not None:
         s3.storage.write(samples.model_dump_json().encode(), samples_uri(output.uri))
     return uri
+
+
+SHARDS: dict[str, dict[str, Any]] = {
+    "merged": {"confirmed_by": Requester(dag_id="clip", run_id=RUN, task_id="merge")},
+    "merged_before": {"confirmed_by": Requester(dag_id="clip", run_id="later", task_id="merge")},
+    "of_another_plan": {"plan": "beef"},
+    "of_another_run": {"run_id": "other", "confirmed_by": Requester(dag_id="clip", run_id="other", task_id="merge")},
+    "of_another_dag": {"dag_id": "other", "confirmed_by": None},
+}
+"""Shards of RUN of which nothing is there any more, by what the step tells that stands where theirs did."""
+
+
+def shard_of(
+    s3: S3,
+    manifest: EvaluationManifest,
+    name: str,
+    plan: str = "abcd",
+    dag_id: str = "clip",
+    run_id: str = RUN,
+    **changed: Any,
+) -> str:
+    """Put the manifest of a step that shards were put into; return the URI that a shard's own manifest had."""
+    output = manifest.output.model_copy(update={"uri": f"s3://{s3.bucket}/steps/{name}.jsonl"})
+    planner = Requester(dag_id=dag_id, run_id=run_id, task_id="plan")
+    asked = manifest.request.model_copy(update={"requested_by": planner, "output": output.uri})
+    shards = Shards(plan=plan, count=3, scored_by=[])
+    whole = manifest.model_copy(update={"output": output, "request": asked, "shards": shards, **changed})
+    s3.storage.write(whole.model_dump_json().encode(), manifest_uri(output.uri))
+    return manifest_uri(f"{shards_prefix(output.uri)}abcd/00001-of-00003.jsonl")
 
 
 def at(uri: str, aws_conn_id: str | None = "store") -> dict[str, Any]:
@@ -169,6 +210,8 @@ def airflow(
     uri = manifest_uri(scored.output.uri)
     sample = Sample(row=1, image=HOSTILE, text=HOSTILE, score=0.5, thumbnail=HOSTILE)
     hostile = moved(s3, scored, "hostile", Samples(best=[sample], failures={HOSTILE: [sample]}))
+    forged = b'row,score,image,text\r\n1,0.5,=1+1,"' + HOSTILE.replace('"', '""').encode() + b'"\r\n'
+    s3.put("steps/hostile-1.jsonl.worst-rows.csv", forged)
     s3.put("steps/garbage.jsonl.manifest.json", b'{"manifest_version": 99}')
     closed = socket.create_server(("127.0.0.1", 0))
     nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -222,7 +265,13 @@ def airflow(
         Instance("clip", RUN, "of_another_operator", xcoms=at(moved(s3, scored, "of_another_operator")), given=None),
         Instance("clip", RUN, "listed", xcoms=at(moved(s3, scored, "listed"), "team_store"), given=template),
         Instance("clip", RUN, "mapped", 0, xcoms=at(moved(s3, scored, "mapped", map_index=0)), **several),
-        Instance("clip", RUN, "mapped", 1, xcoms=at(moved(s3, scored, "mapped", map_index=1)), **several),
+        Instance(
+            "clip", RUN, "mapped", 1, xcoms=at(moved(s3, scored, "mapped", map_index=1)), name="cats & dogs", **several
+        ),
+        *(
+            Instance("clip", RUN, name, xcoms=at(shard_of(s3, scored, name, **fields)))
+            for name, fields in SHARDS.items()
+        ),
         Instance("clip", RUN, "confirmed", xcoms=at(moved(s3, scored, "confirmed", confirmed_by=elsewhere))),
         Instance("clip", RUN, "unplain", xcoms={"manifest": an_object, "summary": an_object}),
         Instance("clip", RUN, "plain", xcoms={"manifest": json.dumps(at(moved(s3, scored, "plain"))["manifest"])}),
@@ -234,9 +283,11 @@ def airflow(
         Instance("clip", RUN, "twice", xcoms={**at(moved(s3, scored, "twice", Samples())), "summary": summary(scored)}),
         Instance("clip", "later", "twice", xcoms=at(twice) | {"summary": summary(scored, rows=worse)}),
         *per_language(scored),
-        Instance("sharded", "one", "score", 0, xcoms={"summary": summary(scored)}, mapped=SHARDS, name="first"),
+        Instance("sharded", "one", "score", 0, xcoms={"summary": summary(scored)}, mapped=OVER_SHARDS, name="first"),
         *(
-            Instance("sharded", "two", "score", n, "failed", {"failure": {**WHY, "reason": f"of {n}"}}, mapped=SHARDS)
+            Instance(
+                "sharded", "two", "score", n, "failed", {"failure": {**WHY, "reason": f"of {n}"}}, mapped=OVER_SHARDS
+            )
             for n in range(MOST_SHARDS + 3)
         ),
         Instance("failing", "first", "score", state="failed"),
@@ -269,11 +320,25 @@ def report(client: httpx.Client, task_id: str, of: str = "clip", **query: Any) -
     )
 
 
+def worst(client: httpx.Client, task_id: str, of: str = "clip", **query: Any) -> httpx.Response:
+    query = {"run_id": RUN, "task_id": task_id, "map_index": "{MAP_INDEX}", **query}
+    return client.get(f"clip-scores/dags/{of}/worst-rows", params=query)
+
+
+def without_own_script(response: httpx.Response) -> str:
+    """A page without the one script that may run on it: the policy names its digest, and that of no other."""
+    script = response.text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"; script-src 'sha256-{digest}'" in response.headers["content-security-policy"]
+    assert script == (REPOSITORY / "plugins/clip_operator/web/frame.js").read_text().rstrip("\n")
+    return response.text.replace(f"<script>{script}</script>", "", 1)
+
+
 def said(response: httpx.Response) -> str:
     """What a page says to a person, its markup left out."""
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/html")
-    body = re.sub(r"<style>.*?</style>", "", response.text, flags=re.DOTALL)
+    body = re.sub(r"<style>.*?</style>", "", without_own_script(response), flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
@@ -349,9 +414,6 @@ def test_links_to_airflows_own_pages_leave_the_frame_and_stay_below_its_path(
     unmapped = viewer.get("clip-scores/dags/clip/runs")
     own = f"{airflow.url}/dags/clip/runs/{quote(RUN, safe='')}/tasks/score"
     assert own in {urljoin(str(unmapped.url), link) for link in re.findall(r'<a href="([^"]+)" target', unmapped.text)}
-    assert "Airflow's frame holds a plain click" in said(page)
-    by_itself = viewer.get("clip-scores/dags/languages/runs", headers={"Sec-Fetch-Dest": "document"})
-    assert "Airflow's frame" not in said(by_itself)
 
 
 def test_instances_of_a_mapped_task_are_series_by_their_names(viewer: httpx.Client) -> None:
@@ -524,6 +586,48 @@ def test_a_report_without_samples_shows_the_numbers(viewer: httpx.Client) -> Non
     assert "data:image/jpeg" not in page.text
 
 
+def test_a_merged_shard_leads_to_the_report_of_its_step(viewer: httpx.Client) -> None:
+    page = report(viewer, "merged")
+    assert "This shard is merged: see the step's report" in said(page)
+    link = re.search(r'<a href="([^"]+)">The step&#39;s report, of merge</a>', page.text)
+    assert link is not None
+    address = urljoin(str(page.url), html.unescape(link[1]))
+    assert str(httpx.URL(address).params) == str(httpx.QueryParams(run_id=RUN, task_id="merge", map_index=-1))
+    assert "This shard is merged" in said(worst(viewer, "merged"))
+    before = report(viewer, "merged_before")  # which a later run has confirmed, whose merge is not that of this one
+    assert "This shard is merged" in said(before)
+    assert "<a " not in before.text
+
+
+def test_an_instance_of_a_mapped_task_is_called_as_in_the_grid(viewer: httpx.Client) -> None:
+    assert f"clip · mapped [cats & dogs] · {RUN}" in said(report(viewer, "mapped", map_index=1))
+    assert f"clip · mapped [0] · {RUN}" in said(report(viewer, "mapped", map_index=0))
+
+
+def test_the_list_of_the_worst_rows_is_downloaded_as_a_file(
+    viewer: httpx.Client, scored: EvaluationManifest, s3: S3
+) -> None:
+    page = report(viewer, "score")
+    link = re.search(r'<a href="([^"]+)" download>', page.text)
+    assert link is not None
+    got = viewer.get(urljoin(str(page.url), html.unescape(link[1])))
+    assert got.headers["content-type"] == "text/csv; charset=utf-8"
+    assert got.headers["content-disposition"] == 'attachment; filename="captions_step1.jsonl.worst-rows.csv"'
+    assert got.content == s3.storage.read(worst_rows_uri(scored.output.uri))
+    rows = list(csv.DictReader(io.StringIO(got.content.decode("utf-8-sig"), newline="")))
+    assert len(rows) == scored.rows.scored
+    assert [float(row["score"]) for row in rows] == sorted(float(row["score"]) for row in rows)
+
+
+def test_what_stands_in_the_bucket_as_a_list_is_no_page_and_no_formula(viewer: httpx.Client) -> None:
+    assert "as CSV" not in said(report(viewer, "bare"))
+    assert "No list of the worst rows" in said(worst(viewer, "bare"))
+    got = worst(viewer, "hostile")
+    assert got.headers["content-type"].startswith("text/csv")
+    assert got.headers["content-disposition"].startswith("attachment; ")
+    assert got.content == as_csv([Sample(row=1, image="=1+1", text=HOSTILE, score=0.5)])
+
+
 def test_a_page_that_stands_in_the_bucket_is_never_served(viewer: httpx.Client) -> None:
     for task_id in ("bare", "hostile"):
         assert "a page in the bucket" not in report(viewer, task_id).text
@@ -540,7 +644,7 @@ def test_captions_and_queries_cannot_bring_markup_along(viewer: httpx.Client) ->
     assert HOSTILE in said(pages[2])
     assert "None of the newest runs of <img src=x> has scored" in said(pages[3])
     for page in pages:
-        assert "<script" not in page.text
+        assert "<script" not in without_own_script(page)
         assert "<img src=x" not in page.text
 
 
@@ -557,6 +661,7 @@ def test_where_the_scores_stand_is_not_the_querys_to_say(viewer: httpx.Client, s
 def test_nobody_sees_anything_without_a_login(airflow: ApiServer) -> None:
     with airflow.client(None) as nobody:
         assert report(nobody, "score").status_code == 401
+        assert worst(nobody, "score").status_code == 401
         assert nobody.get("clip-scores/dags/clip/runs").status_code == 401
         assert nobody.get("clip-scores/dags/clip/compare", params=COMPARED).status_code == 401
 
@@ -565,6 +670,7 @@ def test_only_who_may_read_the_xcoms_of_the_dag_sees_its_pages(airflow: ApiServe
     runs = f"clip-scores/dags/{SECRET_DAG}/runs"
     # The query names a DAG that is allowed: it is not asked for.
     assert report(viewer, "score", SECRET_DAG, dag_id="clip").status_code == 403
+    assert worst(viewer, "score", SECRET_DAG, dag_id="clip").status_code == 403
     assert viewer.get(runs, params={"dag_id": "clip"}).status_code == 403
     compared = f"clip-scores/dags/{SECRET_DAG}/compare"
     assert viewer.get(compared, params={**COMPARED, "dag_id": "clip"}).status_code == 403
@@ -579,13 +685,14 @@ def test_every_answer_forbids_scripts_frames_of_others_and_keeping(airflow: ApiS
         answers = [
             report(viewer, "score"),
             report(viewer, "other"),
+            worst(viewer, "score"),
             report(viewer, "score", run_id=""),
             viewer.get("clip-scores/dags/clip/runs"),
             viewer.get("clip-scores/dags/clip/compare", params=COMPARED),
             report(viewer, "score", SECRET_DAG),
             report(nobody, "score"),
         ]
-    assert [answer.status_code for answer in answers] == [200, 200, 422, 200, 200, 403, 401]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 200, 200, 403, 401]
     for answer in answers:
         policy = answer.headers["content-security-policy"].split("; ")
         assert {"default-src 'none'", "frame-ancestors 'self'", "base-uri 'none'", "form-action 'none'"} <= set(policy)

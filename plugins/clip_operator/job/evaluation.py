@@ -75,8 +75,8 @@ def evaluate(
         try:
             published = publish_step(storage, step, request, condition)
             manifest = build_manifest(request, source, published, first.scored, started)
-            if first.samples is not None:
-                publish_report(storage, manifest, first.samples)
+            if first.picked is not None:
+                publish_report(storage, manifest, first.picked)
             remove_outdated(storage, standing, manifest)
             publish_manifest(storage, manifest)
         except OutputReplaced:

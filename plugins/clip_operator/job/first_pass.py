@@ -21,7 +21,7 @@ from clip_operator.model import Checkpoint
 from clip_operator.preflight import no_image_comes, open_checked
 from clip_operator.proof.manifest import DeviceProvenance, EarlierWork, Scored
 from clip_operator.proof.standing import Standing, version
-from clip_operator.report.samples import Samples
+from clip_operator.report.picked import PickedRows
 from clip_operator.request import EvaluationRequest, Shard
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, find_leftovers
 from clip_operator.reuse import ScoreReuse, ScoreStore
@@ -63,6 +63,7 @@ class ScoredRows:
 
     :param table: the local file with all rows and the added columns, but for those that need all rows' scores.
     :param tally: counts and statistics over them, of which ``scored`` has what the manifest says.
+    :param picked: of them, what the report shows; None if there is to be none.
     :param continuation: what was saved of them.
     :param hints: what may be wrong with image paths that led nowhere.
     """
@@ -70,7 +71,7 @@ class ScoredRows:
     table: Path
     tally: Tally
     scored: Scored
-    samples: Samples | None
+    picked: PickedRows | None
     continuation: Continuation
     hints: Sequence[str]
 
@@ -96,10 +97,10 @@ def score_rows(job: Job, folder: Path) -> ScoredRows:
             create_table(table_path, output_type, table, added, fragment=fragment) as writer,
         ):
             first_pass.write(table, scan.rows, continuation, writer)
-        samples = first_pass.samples()
+        picked = first_pass.picked()
     job.check_not_stopped()
     scored = first_pass.scored(continuation)
-    return ScoredRows(table_path, first_pass.tally, scored, samples, continuation, first_pass.hints())
+    return ScoredRows(table_path, first_pass.tally, scored, picked, continuation, first_pass.hints())
 
 
 class _FirstPass:
@@ -189,9 +190,9 @@ class _FirstPass:
         """Return what may be wrong with image paths that led nowhere."""
         return self._outcomes.hints()
 
-    def samples(self) -> Samples | None:
+    def picked(self) -> PickedRows | None:
         """Return rows that stand for the others; None if the request wants no report."""
-        return None if self._collector is None else self._collector.samples(self._job.workers)
+        return None if self._collector is None else self._collector.picked(self._job.workers)
 
     def scored(self, continuation: Continuation) -> Scored:
         """Return what the manifest says of the scores and of what gave them."""

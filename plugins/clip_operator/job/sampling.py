@@ -5,21 +5,26 @@ from __future__ import annotations
 import base64
 import bisect
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from clip_operator.errors import RowError
 from clip_operator.images import shown
 from clip_operator.images.workers.pool import ImageWorkers
+from clip_operator.report.picked import PickedRows
 from clip_operator.report.samples import MOST_FAILURES, MOST_PAIRS, Sample, Samples
+from clip_operator.report.worst_rows import MOST_WORST_ROWS
 from clip_operator.request import Shard
 from clip_operator.scoring import RowResult, Rows
 from clip_operator.storage import StorageError
 from clip_operator.tables import held
 
-_TEXT_CHARACTERS = 500
+_TEXT_CHARACTERS = 4000
+"""Of one row's text: more than captions of vision-language models have."""
+
 _DETAIL_CHARACTERS = 500
 _BETWEEN_TEXTS = " · "
 
@@ -29,13 +34,34 @@ _MOST_BYTES = 4 << 20
 _THREADS = 8
 
 
+KeptT = TypeVar("KeptT")
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     index: int
     """From 0, among the rows that were seen."""
     reference: object
     text: object
-    score: float
+    result: RowResult
+
+
+class _Lowest(Generic[KeptT]):
+    """Keeps what belongs to the lowest ranks; of equal ones, what came first."""
+
+    def __init__(self, most: int) -> None:
+        self.kept: list[KeptT] = []
+        self._most = most
+        self._ranks: list[float] = []
+
+    def add(self, rank: float, make: Callable[[], KeptT]) -> None:
+        """Keep what is made, if its rank is low enough."""
+        if len(self.kept) == self._most and rank >= self._ranks[-1]:
+            return
+        place = bisect.bisect_right(self._ranks, rank)
+        self._ranks.insert(place, rank)
+        self.kept.insert(place, make())
+        del self._ranks[self._most :], self.kept[self._most :]
 
 
 class SampleCollector:
@@ -47,59 +73,61 @@ class SampleCollector:
     """
 
     def __init__(self, shard: Shard | None) -> None:
-        self._first_row = 0 if shard is None else shard.first_row
+        self._first_row = 0 if shard is None else shard.first_row or 0
         self._seen = 0
-        self._best: list[_Row] = []
-        self._worst: list[_Row] = []
+        self._best = _Lowest[_Row](MOST_PAIRS)
+        self._worst = _Lowest[_Row](MOST_PAIRS)
+        self._listed = _Lowest[Sample](MOST_WORST_ROWS)  # so many images are not kept
         self._failures: defaultdict[str, list[Sample]] = defaultdict(list)
 
     def add(self, rows: Rows[Any], results: list[RowResult]) -> None:
         """Take in the next rows."""
         for index, result in enumerate(results):
+            row = partial(self._row, rows, index, result)
             if result.error is not None:
                 examples = self._failures[result.error.reason.value]
                 if len(examples) < MOST_FAILURES:
-                    row = self._row(rows, index, 0)
-                    examples.append(self._sample(row, score=None, detail=result.error.detail))
+                    examples.append(self._sample(row()))
             elif result.score is not None:
-                score = result.score
-                if len(self._best) < MOST_PAIRS or score > self._best[-1].score:
-                    bisect.insort(self._best, self._row(rows, index, score), key=lambda row: (-row.score, row.index))
-                    del self._best[MOST_PAIRS:]
-                if len(self._worst) < MOST_PAIRS or score < self._worst[-1].score:
-                    bisect.insort(self._worst, self._row(rows, index, score), key=lambda row: (row.score, row.index))
-                    del self._worst[MOST_PAIRS:]
+                self._best.add(-result.score, row)
+                self._worst.add(result.score, row)
+                self._listed.add(result.score, lambda row=row: self._sample(row()))
         self._seen += len(results)
 
-    def samples(self, images: ImageWorkers) -> Samples:
-        """Return what was kept, with thumbnails of the images that can be had.
+    def picked(self, images: ImageWorkers) -> PickedRows:
+        """Return what was kept, the best and the worst with thumbnails of the images that can be had.
 
         An image that cannot be had any more is none of the job's troubles, and stays without one.
         """
-        rows = {row.index: row for row in (*self._best, *self._worst)}
+        best, worst = self._best.kept, self._worst.kept
+        rows = {row.index: row for row in (*best, *worst)}
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-thumbnail") as threads:
             made = threads.map(lambda row: _thumbnail(images, row.reference), rows.values())
             thumbnails = dict(zip(rows, made, strict=True))
-
-        def with_thumbnails(kept: list[_Row]) -> list[Sample]:
-            return [self._sample(row, score=row.score, thumbnail=thumbnails[row.index]) for row in kept]
-
-        return Samples(
-            best=with_thumbnails(self._best),
-            worst=with_thumbnails(self._worst),
+        samples = Samples(
+            best=[self._sample(row, thumbnails[row.index]) for row in best],
+            worst=[self._sample(row, thumbnails[row.index]) for row in worst],
             failures=dict(sorted(self._failures.items())),
         )
+        return PickedRows(samples, self._listed.kept)
 
-    def _row(self, rows: Rows[Any], index: int, score: float) -> _Row:
-        return _Row(self._seen + index, _kept(rows.references[index]), rows.texts[index], score)
+    def _row(self, rows: Rows[Any], index: int, result: RowResult) -> _Row:
+        return _Row(self._seen + index, _kept(rows.references[index]), rows.texts[index], result)
 
-    def _sample(self, row: _Row, **fields: Any) -> Sample:
-        number = None if self._first_row is None else self._first_row + row.index + 1
-        if fields.get("detail") is not None:
-            fields["detail"] = _excerpt(fields["detail"], _DETAIL_CHARACTERS)
+    def _sample(self, row: _Row, thumbnail: str | None = None) -> Sample:
+        result = row.result
         texts = [text for text in held(row.text) if isinstance(text, str)]
-        text = _excerpt(_BETWEEN_TEXTS.join(texts), _TEXT_CHARACTERS) if texts else None
-        return Sample(row=number, image=_named(row.reference), text=text, **fields)
+        sentence, sentence_score = result.least or (None, None)
+        return Sample(
+            row=self._first_row + row.index + 1,
+            image=_named(row.reference),
+            text=_excerpt(_BETWEEN_TEXTS.join(texts), _TEXT_CHARACTERS) if texts else None,
+            score=result.score,
+            sentence=None if sentence is None else _printable(sentence),
+            sentence_score=sentence_score,
+            thumbnail=thumbnail,
+            detail=None if result.error is None else _excerpt(result.error.detail, _DETAIL_CHARACTERS),
+        )
 
 
 class _TooLarge:

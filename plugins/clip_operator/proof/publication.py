@@ -15,7 +15,7 @@ from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, Objec
 from clip_operator.proof.signing import signed
 from clip_operator.proof.standing import Standing, find_output, look, version
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import claim_uri, manifest_uri, report_uri, samples_uri
+from clip_operator.steps import claim_uri, manifest_uri, report_uris
 from clip_operator.storage import (
     AccessDenied,
     ObjectChanged,
@@ -125,7 +125,7 @@ def build_manifest(
 
 def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationManifest) -> None:
     """Remove what belongs to the output that stood there before, where the one which is to be proved has nothing in its
-    place: a filtered step, which would be read as the latest; report and samples.
+    place: a filtered step, which would be read as the latest; the report and what belongs to it.
 
     A filtered step goes only if it is the very version that the old manifest names, and stands in the output's folder:
     what is read in a store does not lead to the removal of anything elsewhere.
@@ -143,8 +143,8 @@ def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationMani
                 log.warning("%s is the filtered step of an output that was replaced: remove it", display(old.uri))
     if not manifest.request.report and before.output is not None:
         try:
-            storage.delete(samples_uri(output))
-            storage.delete(report_uri(output))
+            for uri in report_uris(output):
+                storage.delete(uri)
         except AccessDenied as error:  # no next task reads them
             log.warning("The report on the output that was replaced could not be removed: %s", error)
 

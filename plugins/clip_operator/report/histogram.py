@@ -45,6 +45,7 @@ class Histogram:
     threshold_label_x: float
     threshold_anchor: str
     baseline: float
+    highest_share: float
     width: int = WIDTH
     height: int = HEIGHT
 
@@ -98,6 +99,7 @@ def histogram(calibration: Calibration) -> Histogram:
         threshold_label_x=threshold_x + (-6 if on_the_right else 6),
         threshold_anchor="end" if on_the_right else "start",
         baseline=baseline,
+        highest_share=highest,
     )
 
 

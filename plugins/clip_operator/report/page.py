@@ -9,10 +9,12 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from clip_operator.proof.gates import doubts, verdicts
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.report.histogram import histogram
 from clip_operator.report.samples import Samples
 from clip_operator.report.templates import templates
+from clip_operator.report.worst_rows import MOST_WORST_ROWS
 from clip_operator.storage import display, name_of
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from clip_operator.request import Requester
 
 _MOST_REQUEST = 50_000
+
+# Of a text that is longer, these characters or so are seen at first.
+_LONG_TEXT = 240
 
 _QUANTILES = {"p01": "1 %", "p05": "5 %", "p25": "25 %", "p50": "50 %", "p75": "75 %", "p95": "95 %", "p99": "99 %"}
 
@@ -40,6 +45,8 @@ def render(
     samples: Samples | None,
     all_runs: str | None = None,
     requester: Requester | None = None,
+    worst_rows: str | None = None,
+    instance_name: str | None = None,
 ) -> str:
     """Return the report on one output: a whole HTML page, without scripts, that loads nothing.
 
@@ -49,6 +56,8 @@ def render(
     :param samples: None where there are none; the page then shows numbers alone.
     :param all_runs: where the runs of the DAG are, if the page is to have a link there.
     :param requester: whose report it is; by default that of who asked last.
+    :param instance_name: what Airflow calls the requester's instance of a mapped task, if it is known.
+    :param worst_rows: the address of the list of the worst rows, relative to the page's own, if there is one.
     """
     style = _environment().get_template("style.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -60,11 +69,17 @@ def render(
             manifest=manifest,
             samples=samples or Samples(),
             all_runs=all_runs,
+            worst_rows=worst_rows,
+            instance_name=instance_name,
+            most_worst_rows=MOST_WORST_ROWS,
+            long_text=_LONG_TEXT,
             style_digest=digest,
             name=name_of(manifest.output.uri),
             requester=requester or manifest.confirmed_by or manifest.request.requested_by,
             histogram=None if calibration is None else histogram(calibration),
             quantiles=_quantiles(manifest.scores, None if calibration is None else calibration.mismatched),
+            gates=verdicts(manifest),
+            gate_doubts=doubts(manifest, manifest.request),
             time_shares=_time_shares(manifest),
             request=_request(manifest),
         )

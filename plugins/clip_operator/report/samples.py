@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,10 +29,14 @@ class Sample(BaseModel):
 
     model_config = _CONFIG
 
-    row: Count | None = Field(description="From 1, in the whole input; None where a shard does not know it.")
+    row: Count | None = Field(
+        description="From 1, in the whole input; of a shard of which it is not known where it begins, in the shard."
+    )
     image: str = Field(description="What names the image, shortened and without secrets.")
-    text: str | None = Field(description="The beginning of the text; None where the row has none.")
+    text: str | None = Field(description="The text, an excessive one's beginning; None where the row has none.")
     score: Share | None = None
+    sentence: str | None = Field(None, description="Of a cut text, the sentence that agrees least with the image.")
+    sentence_score: Share | None = None
     thumbnail: str | None = Field(
         None, max_length=_MOST_THUMBNAIL, description="A small JPEG in base64; None where none could be made."
     )
@@ -62,17 +64,3 @@ def read_samples(storage: Storage, output: str) -> Samples | None:
         return Samples.model_validate(parse_json(storage.read(samples_uri(output), _MOST_BYTES)))
     except (ObjectNotFound, ObjectTooLarge, ValueError):  # a model's own errors are ValueErrors
         return None
-
-
-def merged(samples: Iterable[Samples]) -> Samples:
-    """Return the samples of a whole output from those of its shards, given in the order of their rows."""
-    best: list[Sample] = []
-    worst: list[Sample] = []
-    failures: defaultdict[str, list[Sample]] = defaultdict(list)
-    for some in samples:
-        # Sorting is stable: of equal scores, the earlier row stays in front.
-        best = sorted(best + some.best, key=lambda sample: -(sample.score or 0))[:MOST_PAIRS]
-        worst = sorted(worst + some.worst, key=lambda sample: sample.score or 0)[:MOST_PAIRS]
-        for reason, failed in some.failures.items():
-            failures[reason] = (failures[reason] + failed)[:MOST_FAILURES]
-    return Samples(best=best, worst=worst, failures=dict(sorted(failures.items())))

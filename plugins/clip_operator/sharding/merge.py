@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate
 from typing import BinaryIO
 
 from clip_operator.errors import Cancelled, JobError
@@ -36,7 +37,7 @@ from clip_operator.proof.publication import (
 )
 from clip_operator.proof.standing import find_manifest, find_output, look, proof, version
 from clip_operator.report import publish_report
-from clip_operator.report.samples import Samples, merged, read_samples
+from clip_operator.report.picked import PickedRows, merged, read_picked
 from clip_operator.request import EvaluationRequest, Requester
 from clip_operator.resume import discard_leftovers
 from clip_operator.scoring import Outcomes, Tally
@@ -124,7 +125,7 @@ def merge_shards(
         begun = min(manifest.started_at for manifest in manifests)
         manifest = build_manifest(plan.request, plan.input, published, scored, begun, confirmed_by=requester)
         if plan.request.report:
-            publish_report(storage, manifest, _samples(plan, storage))
+            publish_report(storage, manifest, _picked(plan, manifests, storage))
         remove_outdated(storage, standing, manifest)
         publish_manifest(storage, manifest)
     _clean_up(storage, plan_uri, plan.request.outputs)
@@ -312,12 +313,20 @@ def _parts(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: St
     return output
 
 
-def _samples(plan: ShardPlan, storage: Storage) -> Samples:
-    """Return samples of the whole output. A shard that has left none stays without."""
+def _picked(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: Storage) -> PickedRows:
+    """Return what is picked of the whole output's rows. A shard that has left nothing stays without."""
     outputs = [plan.shard_output(index) for index in range(len(plan.shards))]
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-merge") as threads:
-        found = threads.map(partial(read_samples, storage), outputs)
-        return merged(some for some in found if some is not None)
+    before = accumulate((manifest.rows.total for manifest in manifests), initial=0)
+    # Where it was not known with which row a shard begins, its rows are counted from its own first.
+    to_add = [rows if shard.first_row is None else 0 for shard, rows in zip(plan.shards, before, strict=False)]
+
+    def parts() -> Iterator[tuple[PickedRows, int]]:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip-merge") as threads:
+            for start in range(0, len(outputs), _THREADS):  # what many shards have listed is much
+                some = slice(start, start + _THREADS)
+                yield from zip(threads.map(partial(read_picked, storage), outputs[some]), to_add[some], strict=True)
+
+    return merged(parts())
 
 
 def _scored(plan: ShardPlan, manifests: Sequence[EvaluationManifest], tally: Tally) -> Scored:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance as TaskInstanceModel
@@ -19,12 +20,13 @@ from sqlalchemy import and_, select
 from clip_operator.errors import ClipOperatorError, JobError
 from clip_operator.operators.aws import aws_connection
 from clip_operator.operators.failures import FAILURE
-from clip_operator.proof.manifest import read_manifest
+from clip_operator.proof.manifest import EvaluationManifest, read_manifest
 from clip_operator.report import render
 from clip_operator.report.samples import read_samples
+from clip_operator.report.worst_rows import as_csv, read_worst_rows
 from clip_operator.request import Requester
-from clip_operator.steps import MANIFEST_SUFFIX
-from clip_operator.storage import CloudAccess, Storage, display, scheme_of
+from clip_operator.steps import MANIFEST_SUFFIX, whole_manifest, worst_rows_uri
+from clip_operator.storage import CloudAccess, ObjectNotFound, Storage, display, name_of, scheme_of
 from clip_operator.web.connections import may_read_with
 from clip_operator.web.failures import failure_in
 from clip_operator.web.xcoms import IS_SMALL, STORED, plain_value
@@ -54,6 +56,9 @@ _FAILED = ("failed", "up_for_retry")
 _NOT_ENDED = ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting")
 
 
+NAME_IN_GRID = TaskInstanceModel.__table__.c["rendered_map_index"]
+"""What Airflow calls an instance of a mapped task, if its DAG has a ``map_index_template``."""
+
 # One answer to whatever is wrong, so that nobody learns from it what there is where the API server may read.
 _NO_REPORT = (
     "The report cannot be shown",
@@ -70,13 +75,17 @@ class NothingToShow(Exception):
     :param title: what is the matter, in a few words.
     :param text: what happened, and what can be done.
     :param failure: why, if the task instance has left that.
+    :param link: the address of what can be shown instead, relative to the report's own, and what that is.
     """
 
-    def __init__(self, title: str, text: str, failure: Failure | None = None) -> None:
+    def __init__(
+        self, title: str, text: str, failure: Failure | None = None, link: tuple[str, str] | None = None
+    ) -> None:
         super().__init__(title)
         self.title = title
         self.text = text
         self.failure = failure
+        self.link = link
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,11 @@ class TaskInstance:
     run_id: str
     task_id: str
     map_index: int
+
+    @property
+    def query(self) -> str:
+        """What names it in the addresses of pages."""
+        return urlencode({"run_id": self.run_id, "task_id": self.task_id, "map_index": self.map_index})
 
 
 @dataclass(frozen=True)
@@ -118,13 +132,24 @@ def report_page(instance: TaskInstance) -> str:
 
     :raises NothingToShow: there is no such thing, or it cannot be shown.
     """
-    with evaluation_of(instance) as (manifest, samples):
-        return render(manifest, samples, all_runs="runs", requester=_requester(instance))
+    with create_session(scoped=False) as session:
+        name = _name_in_grid(session, instance)
+    with evaluation_of(instance) as found:
+        samples = found.samples()
+        has_list = samples is not None and found.storage.find(worst_rows_uri(found.place)) is not None
+        return render(
+            found.manifest,
+            samples,
+            all_runs="runs",
+            requester=Requester(**dataclasses.asdict(instance)),
+            instance_name=name,
+            worst_rows=f"worst-rows?{instance.query}" if has_list else None,
+        )
 
 
 @contextmanager
-def evaluation_of(instance: TaskInstance) -> Iterator[tuple[EvaluationManifest, Samples | None]]:
-    """Give the manifest and the samples of what a task instance has done, to be made a page of.
+def evaluation_of(instance: TaskInstance) -> Iterator[Evaluation]:
+    """Give what a task instance has done, to be made a page of.
 
     Where its manifest stands is told by the task instance's own XCom alone, and the manifest must name it in turn.
 
@@ -133,7 +158,24 @@ def evaluation_of(instance: TaskInstance) -> Iterator[tuple[EvaluationManifest, 
     with create_session(scoped=False) as session:  # given back before the store is asked, which may take its time
         location = _recorded(session, instance)
     with _failures_alike(instance):
-        yield _read(instance, location)
+        yield _found(instance, location)
+
+
+def worst_rows(instance: TaskInstance) -> tuple[str, bytes]:
+    """Return the list of the worst rows that belongs to a task instance's report: what to call the file, and CSV.
+
+    :raises NothingToShow: there is no such thing, or it cannot be shown.
+    """
+    with evaluation_of(instance) as found:
+        rows = read_worst_rows(found.storage, found.place)
+        if rows is None:
+            raise NothingToShow(
+                "No list of the worst rows",
+                "There is none beside the output that this version of the package knows. Steps that are scored with "
+                "report=True have one, if this version of the package scored them, or a later one.",
+            )
+        # written anew: what others wrote there is no formula in a spreadsheet either
+        return name_of(worst_rows_uri(found.place)), as_csv(rows)
 
 
 def _recorded(session: Session, instance: TaskInstance) -> Location:
@@ -185,11 +227,29 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     )
 
 
-def _requester(instance: TaskInstance) -> Requester:
-    return Requester(**dataclasses.asdict(instance))
+def _name_in_grid(session: Session, instance: TaskInstance) -> str | None:
+    """Return what Airflow calls an instance of a mapped task."""
+    if instance.map_index < 0:
+        return None
+    found: str | None = session.scalar(select(NAME_IN_GRID).where(_is_of(TaskInstanceModel, instance)))
+    return found or str(instance.map_index)
 
 
-def _read(instance: TaskInstance, location: Location) -> tuple[EvaluationManifest, Samples | None]:
+@dataclass(frozen=True)
+class Evaluation:
+    """The manifest of a task instance, and what stands beside it: the place is what its URI begins with."""
+
+    storage: Storage
+    manifest: EvaluationManifest
+    place: str
+
+    def samples(self) -> Samples | None:
+        """Return the samples, if there are any."""
+        # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
+        return read_samples(self.storage, self.place)
+
+
+def _found(instance: TaskInstance, location: Location) -> Evaluation:
     if scheme_of(location.uri) not in _STORES:
         raise JobError(f"{display(location.uri)} is in no store that pages are made from")
     if not location.is_open:
@@ -198,16 +258,45 @@ def _read(instance: TaskInstance, location: Location) -> tuple[EvaluationManifes
             "read with it, name it in [clip_operator] page_connections"
         )
     storage = _impatient_storage(location)
-    manifest = read_manifest(storage, location.uri)
+    try:
+        manifest = read_manifest(storage, location.uri)
+    except ObjectNotFound:
+        raise _merged(instance, location, storage) or JobError(f"{display(location.uri)} is gone") from None
     if manifest is None:
         raise JobError(
             f"{display(location.uri)} is not a manifest that this version of the package knows; if the workers have a "
             "later version than the API server, bring the API server up to it"
         )
-    if _requester(instance) not in manifest.asked_for_by:
+    if Requester(**dataclasses.asdict(instance)) not in manifest.asked_for_by:
         raise JobError(f"{display(location.uri)} tells of other work: a later run's, most likely")
-    # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
-    return manifest, read_samples(storage, location.uri.removesuffix(MANIFEST_SUFFIX))
+    return Evaluation(storage, manifest, location.uri.removesuffix(MANIFEST_SUFFIX))
+
+
+def _merged(instance: TaskInstance, location: Location, storage: Storage) -> NothingToShow | None:
+    """Return what to say of a shard that a merge of the same run has put into the step; None of anything else."""
+    whole = whole_manifest(location.uri)
+    try:
+        manifest = None if whole is None else read_manifest(storage, whole[0])
+    except ObjectNotFound:
+        return None
+    if whole is None or manifest is None or manifest.shards is None or manifest.shards.plan != whole[1]:
+        return None
+    of_this_run = [
+        asker is not None and (asker.dag_id, asker.run_id) == (instance.dag_id, instance.run_id)
+        for asker in manifest.asked_for_by
+    ]
+    if not any(of_this_run):
+        return None
+    merge = manifest.confirmed_by if of_this_run[1] else None
+    link = None
+    if merge is not None:
+        step = TaskInstance(merge.dag_id, merge.run_id, merge.task_id, merge.map_index)
+        link = (f"report?{step.query}", f"The step's report, of {merge.task_id}")
+    text = (
+        "The shards have become one step, and what this one left for that was removed. The step's report, on the task "
+        "that merged them, tells of its rows, too. What this shard came to is in its XCom 'summary'."
+    )
+    return NothingToShow("This shard is merged: see the step's report", text, link=link)
 
 
 def _impatient_storage(location: Location) -> Storage:
@@ -232,6 +321,8 @@ def _failures_alike(instance: TaskInstance) -> Iterator[None]:
         )
     try:
         yield
+    except NothingToShow:
+        raise
     except Exception as error:  # whoever wrote what is read there chose what it does to drivers and parsers
         trace = None if isinstance(error, ClipOperatorError) else error
         log.warning("No report on %r: %s", instance, error, exc_info=trace)

@@ -56,8 +56,9 @@ def _summary(instance: TaskInstance) -> Mapping[str, Any]:
 
 def _written(instance: TaskInstance) -> _Written | None:
     """Return the histograms and the samples of a task instance, or None if its manifest cannot be shown."""
-    with suppress(NothingToShow), evaluation_of(instance) as (manifest, samples):
-        return None if manifest.calibration is None else manifest.calibration.histograms, samples
+    with suppress(NothingToShow), evaluation_of(instance) as found:
+        calibration = found.manifest.calibration
+        return None if calibration is None else calibration.histograms, found.samples()
     return None
 
 
