@@ -127,7 +127,14 @@ def test_a_request_survives_its_own_json() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"batch_size": 7}, {"embedding_cache_bytes": 0}, {"device": "cpu"}, {"overwrite": True}, {"requested_by": None}],
+    [
+        {"batch_size": 7},
+        {"embedding_cache_bytes": 0},
+        {"device": "cpu"},
+        {"overwrite": True},
+        {"requested_by": None},
+        {"min_auc": 0.5},
+    ],
 )
 def test_what_cannot_change_the_output_leaves_the_fingerprint(change: dict[str, Any]) -> None:
     requester = {"dag_id": "d", "run_id": "r", "task_id": "t"}
@@ -173,7 +180,10 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
     }
     conduct = {"image_prefixes", "max_error_rate", "max_error_rates", "overwrite", "report", "requested_by", "rescore"}
     speed_only = {"batch_size", "device", "embedding_cache_bytes", "resume_point_rows", "reuse"}
-    assert set(other) | conduct | speed_only == set(EvaluationRequest.model_fields), "a new field needs a decision here"
+    judgement = {"min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold"}
+    assert set(other) | conduct | speed_only | judgement == set(EvaluationRequest.model_fields), (
+        "a new field needs a decision here"
+    )
     whole = {name: {name: value} for name, value in other.items()}
     whole["min_score"] = {"min_score": 0.6, "filtered_output": "s3://b/f.jsonl"}
     whole["filtered_output"] = {"min_score": 0.7, "filtered_output": "s3://b/filtered.jsonl"}

@@ -133,7 +133,7 @@ def test_gates_are_judged_of_the_whole_step_by_the_merge(airflow: Airflow, runs:
     assert len(gates["breaches"]) == 1
     assert gates["breaches"][0].partition(" by ")[0].endswith("below min_auc=0.99")
     shard = airflow.home.xcoms("shards", map_index=2)["seven.score", "summary"]
-    assert shard["gates"] == {"passed": True, "breaches": []}
+    assert shard["gates"] == {"passed": True, "breaches": [], "verdicts": []}
     assert runs.count("The step does not pass its gates") == 1
 
 
