@@ -207,10 +207,10 @@ def test_the_page_over_all_runs_shows_that_one_came_to_something_else_and_leads_
 def test_the_page_over_all_runs_leads_to_airflows_own_pages_out_of_their_frame(ui: AirflowUI, drift: list[str]) -> None:
     ui.open_dag(DAG)
     row = ui.open_tab(TAB).get_by_role("row").filter(has_text=drift[0].rpartition("/")[2])
-    with ui.page.context.expect_page() as opened:
-        row.get_by_role("link", name="task").click(modifiers=["Control"])  # a plain click is held back by the frame
-    expect(opened.value.get_by_role("link", name="Logs", exact=True)).to_be_visible()
-    opened.value.close()
+    row.get_by_role("link", name="task").click()
+    expect(ui.page.get_by_role("link", name="Logs", exact=True)).to_be_visible()
+    assert ui.page.url.startswith(f"{ui.url}/dags/{DAG}/runs/")
+    assert ui.page.url.endswith("/tasks/score")
 
 
 def test_the_page_over_all_runs_and_that_on_two_read_well_on_a_phone(

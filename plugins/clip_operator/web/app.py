@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from clip_operator.web.evaluations import NothingToShow, TaskInstance, known_run_id, report_page, worst_rows
-from clip_operator.web.pages import message_page, runs_page, theme_script
+from clip_operator.web.pages import frame_script, message_page, runs_page
 from clip_operator.web.runs import read_runs
 from clip_operator.web.two_runs import two_runs_page
 
@@ -30,6 +30,7 @@ _HEADERS = {
 _may_read_xcoms = Depends(requires_access_dag("GET", DagAccessEntity.XCOM))
 
 _RunId = Annotated[str, Query(min_length=1, max_length=300)]
+_TaskId = Annotated[str, Query(max_length=300)]
 _MapIndex = Annotated[str, Query(max_length=20)]
 
 app = FastAPI(title="CLIP scores", docs_url=None, redoc_url=None, openapi_url=None)
@@ -48,7 +49,7 @@ async def _secured(request: Request, call_next: Callable[[Request], Awaitable[Re
 def report(
     dag_id: str,
     run_id: _RunId,
-    task_id: Annotated[str, Query(max_length=300)],
+    task_id: _TaskId,
     map_index: _MapIndex = "-1",
 ) -> HTMLResponse:
     """Return the report of a task instance's last try; where there is none, why."""
@@ -62,7 +63,7 @@ def report(
 def listed(
     dag_id: str,
     run_id: _RunId,
-    task_id: Annotated[str, Query(max_length=300)],
+    task_id: _TaskId,
     map_index: _MapIndex = "-1",
 ) -> Response:
     """Return the list of the worst rows that belongs to a task instance's report, to be kept as a file."""
@@ -76,7 +77,7 @@ def listed(
 
 
 @app.get("/dags/{dag_id}/runs", dependencies=[_may_read_xcoms])
-def runs(dag_id: str, request: Request) -> HTMLResponse:
+def runs(dag_id: str) -> HTMLResponse:
     """Return what the DAG's runs came to, one after another."""
     tasks = read_runs(dag_id)
     if not tasks:
@@ -85,34 +86,31 @@ def runs(dag_id: str, request: Request) -> HTMLResponse:
             "task that scores a data set has ended."
         )
         return _shown(message_page("No CLIP scores yet", text))
-    return _shown(runs_page(dag_id, tasks, in_frame=request.headers.get("sec-fetch-dest") != "document"))
+    return _shown(runs_page(dag_id, tasks))
 
 
 @app.get("/dags/{dag_id}/compare", dependencies=[_may_read_xcoms])
 def compare(
     dag_id: str,
     run_id: _RunId,
-    task_id: Annotated[str, Query(max_length=300)],
+    task_id: _TaskId,
     with_run_id: _RunId,
     map_index: _MapIndex = "-1",
     with_map_index: _MapIndex = "-1",
 ) -> HTMLResponse:
     """Return what became better and worse from one run of a task, the one it is compared *with*, to another."""
-    after = TaskInstance(dag_id, run_id, task_id, _number(map_index))
-    before = TaskInstance(dag_id, with_run_id, task_id, _number(with_map_index))
+    after = _instance(dag_id, run_id, task_id, map_index)
+    before = _instance(dag_id, with_run_id, task_id, with_map_index)
     try:
         return _shown(two_runs_page(before, after))
     except NothingToShow as nothing:
         return _said(nothing)
 
 
-def _number(map_index: str) -> int:
-    # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
-    return int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
-
-
 def _instance(dag_id: str, run_id: str, task_id: str, map_index: str) -> TaskInstance:
-    return TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, _number(map_index))
+    # of a task that is not mapped, the UI leaves the words {MAP_INDEX} as they are
+    number = int(map_index) if map_index.isdecimal() and int(map_index) < 1 << 31 else -1
+    return TaskInstance(dag_id, known_run_id(dag_id, run_id), task_id, number)
 
 
 def _said(nothing: NothingToShow) -> HTMLResponse:
@@ -127,9 +125,9 @@ def _said(nothing: NothingToShow) -> HTMLResponse:
 def _shown(page: str) -> HTMLResponse:
     """Return a page with leave to use its one style sheet, which comes before all that is not ours, and pictures.
 
-    Before anything else stands the script that makes it light or dark. No other has leave to run.
+    Before anything else stands the script that makes it a page of Airflow's. No other has leave to run.
     """
-    script = theme_script()
+    script = frame_script()
     page = page.replace("<head>", f"<head>\n<script>{script}</script>", 1)
     style = page.partition("<style>")[2].partition("</style>")[0]
     policy = (

@@ -56,6 +56,9 @@ _FAILED = ("failed", "up_for_retry")
 _NOT_ENDED = ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting")
 
 
+NAME_IN_GRID = TaskInstanceModel.__table__.c["rendered_map_index"]
+"""What Airflow calls an instance of a mapped task, if its DAG has a ``map_index_template``."""
+
 # One answer to whatever is wrong, so that nobody learns from it what there is where the API server may read.
 _NO_REPORT = (
     "The report cannot be shown",
@@ -124,25 +127,13 @@ def known_run_id(dag_id: str, run_id: str) -> str:
     return run_id.replace(" ", "+") if found is None else run_id
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a task instance has done: the manifest, and what stands beside it. The place is what its URI begins with."""
-
-    storage: Storage
-    manifest: EvaluationManifest
-    place: str
-
-    def samples(self) -> Samples | None:
-        """Return the samples beside the manifest, wherever that says that the output is: what stands in a store leads
-        nowhere else."""
-        return read_samples(self.storage, self.place)
-
-
 def report_page(instance: TaskInstance) -> str:
     """Return the report on what a task instance has done, an HTML page.
 
     :raises NothingToShow: there is no such thing, or it cannot be shown.
     """
+    with create_session(scoped=False) as session:
+        name = _name_in_grid(session, instance)
     with evaluation_of(instance) as found:
         samples = found.samples()
         has_list = samples is not None and found.storage.find(worst_rows_uri(found.place)) is not None
@@ -150,8 +141,8 @@ def report_page(instance: TaskInstance) -> str:
             found.manifest,
             samples,
             all_runs="runs",
-            requester=_requester(instance),
-            instance_name=_name_in_grid(instance),
+            requester=Requester(**dataclasses.asdict(instance)),
+            instance_name=name,
             worst_rows=f"worst-rows?{instance.query}" if has_list else None,
         )
 
@@ -236,18 +227,26 @@ def _why_nothing_is_recorded(session: Session, instance: TaskInstance) -> Nothin
     )
 
 
-def _name_in_grid(instance: TaskInstance) -> str | None:
+def _name_in_grid(session: Session, instance: TaskInstance) -> str | None:
     """Return what Airflow calls an instance of a mapped task."""
     if instance.map_index < 0:
         return None
-    name = TaskInstanceModel.__table__.c.rendered_map_index
-    with create_session(scoped=False) as session:
-        found: str | None = session.scalar(select(name).where(_is_of(TaskInstanceModel, instance)))
-    return found
+    found: str | None = session.scalar(select(NAME_IN_GRID).where(_is_of(TaskInstanceModel, instance)))
+    return found or str(instance.map_index)
 
 
-def _requester(instance: TaskInstance) -> Requester:
-    return Requester(**dataclasses.asdict(instance))
+@dataclass(frozen=True)
+class Evaluation:
+    """The manifest of a task instance, and what stands beside it: the place is what its URI begins with."""
+
+    storage: Storage
+    manifest: EvaluationManifest
+    place: str
+
+    def samples(self) -> Samples | None:
+        """Return the samples, if there are any."""
+        # Beside the manifest, wherever that says that the output is: what stands in a store leads nowhere else.
+        return read_samples(self.storage, self.place)
 
 
 def _found(instance: TaskInstance, location: Location) -> Evaluation:
@@ -268,7 +267,7 @@ def _found(instance: TaskInstance, location: Location) -> Evaluation:
             f"{display(location.uri)} is not a manifest that this version of the package knows; if the workers have a "
             "later version than the API server, bring the API server up to it"
         )
-    if _requester(instance) not in manifest.asked_for_by:
+    if Requester(**dataclasses.asdict(instance)) not in manifest.asked_for_by:
         raise JobError(f"{display(location.uri)} tells of other work: a later run's, most likely")
     return Evaluation(storage, manifest, location.uri.removesuffix(MANIFEST_SUFFIX))
 

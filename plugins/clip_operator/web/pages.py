@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def theme_script() -> str:
-    """Return the script by which a page in Airflow is light or dark as Airflow is."""
-    return _environment().get_template("theme.js").render()
+def frame_script() -> str:
+    """Return the script by which a page in Airflow is light or dark as Airflow is, and its links lead there."""
+    return _environment().get_template("frame.js").render()
 
 
 def message_page(title: str, text: str, failure: Failure | None = None, link: tuple[str, str] | None = None) -> str:
@@ -36,11 +36,8 @@ def message_page(title: str, text: str, failure: Failure | None = None, link: tu
     return page.render(title=title, text=text, failure=failure, link=link)
 
 
-def runs_page(dag_id: str, tasks: Sequence[Task], *, in_frame: bool = True) -> str:
-    """Return the page over all runs of a DAG.
-
-    :param in_frame: the page may be in one of Airflow's frames, which hold links to Airflow's own pages back.
-    """
+def runs_page(dag_id: str, tasks: Sequence[Task]) -> str:
+    """Return the page over all runs of a DAG."""
     addresses = Addresses(dag_id)
     page = _environment().get_template("runs.html.jinja")
     return page.render(
@@ -48,7 +45,6 @@ def runs_page(dag_id: str, tasks: Sequence[Task], *, in_frame: bool = True) -> s
         tasks=tasks,
         charts=_charts,
         addresses=addresses,
-        in_frame=in_frame,
         most_runs=MOST_RUNS,
         most_instances=MOST_INSTANCES,
         most_shards=MOST_SHARDS,
@@ -123,21 +119,19 @@ class Addresses:
     def __init__(self, dag_id: str) -> None:
         self._dag_id = dag_id
 
-    def beside(self, after: TaskInstance, before: Run | TaskInstance) -> str:
-        """Return the address of the page on two runs of a task."""
-        other = {"with_run_id": before.run_id, "with_map_index": before.map_index}
-        return f"compare?{urlencode({**_instance(after.task_id, after), **other})}"
-
     def report(self, task_id: str, run: Run | TaskInstance) -> str:
         """Return the address of a run's report, or of why there is none."""
-        return f"report?{urlencode(_instance(task_id, run))}"
+        return f"report?{self._instance(task_id, run).query}"
+
+    def beside(self, after: TaskInstance, before: Run) -> str:
+        """Return the address of the page on two runs of a task."""
+        other = {"with_run_id": before.run_id, "with_map_index": before.map_index}
+        return f"compare?{after.query}&{urlencode(other)}"
 
     def compared(self, task_id: str, series: Series, run: Run) -> str | None:
         """Return where a run stands beside the one before it that scored, if there is such a one."""
         before = [each for each in series.runs[: series.runs.index(run)] if not each.has_failed]
-        if run.has_failed or not before:
-            return None
-        return self.beside(TaskInstance(self._dag_id, run.run_id, task_id, run.map_index), before[-1])
+        return None if run.has_failed or not before else self.beside(self._instance(task_id, run), before[-1])
 
     def in_airflow(self, task_id: str, run: Run) -> str:
         """Return the address of Airflow's own page on a task instance."""
@@ -145,9 +139,8 @@ class Addresses:
         names += [] if run.map_index < 0 else ["mapped", str(run.map_index)]
         return f"../../../{'/'.join(quote(name, safe='') for name in names)}"
 
-
-def _instance(task_id: str, run: Run | TaskInstance) -> dict[str, str | int]:
-    return {"run_id": run.run_id, "task_id": task_id, "map_index": run.map_index}
+    def _instance(self, task_id: str, run: Run | TaskInstance) -> TaskInstance:
+        return TaskInstance(self._dag_id, run.run_id, task_id, run.map_index)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from sqlalchemy import and_, func, select, tuple_
 
 from clip_operator.operators.failures import FAILURE
 from clip_operator.web.connections import mapped_parameters, scores_something
+from clip_operator.web.evaluations import NAME_IN_GRID
 from clip_operator.web.failures import failure_in
 from clip_operator.web.xcoms import IS_SMALL, STORED, number_in, plain_value
 
@@ -195,7 +196,6 @@ def _unmapped(session: Session, dag_id: str, ages: Mapping[str, int]) -> Iterato
             yield _Key(ages[run_id], -1, task_id, run_id, None), run
 
 
-_NAME = TaskInstanceModel.__table__.c["rendered_map_index"]
 _IS_THE_XCOMS = and_(
     *(getattr(TaskInstanceModel, name) == getattr(XComModel, name) for name in ("dag_id", "run_id", "task_id")),
     TaskInstanceModel.map_index == XComModel.map_index,
@@ -205,7 +205,7 @@ _IS_THE_XCOMS = and_(
 def _mapped(session: Session, dag_id: str, ages: Mapping[str, int]) -> Iterator[_Key]:
     """Yield the mapped instances that have a summary; not what it is."""
     found = session.execute(
-        select(XComModel.map_index, XComModel.task_id, XComModel.run_id, _NAME)
+        select(XComModel.map_index, XComModel.task_id, XComModel.run_id, NAME_IN_GRID)
         .join(TaskInstanceModel, _IS_THE_XCOMS)
         .where(
             XComModel.dag_id == dag_id,
@@ -246,7 +246,7 @@ def _failures(session: Session, dag_id: str, ages: Mapping[str, int]) -> Iterato
             TaskInstanceModel.map_index,
             TaskInstanceModel.task_id,
             TaskInstanceModel.run_id,
-            _NAME,
+            NAME_IN_GRID,
             func.coalesce(TaskInstanceModel.end_date, DagRun.run_after),
             STORED,
         )
