@@ -10,7 +10,9 @@ import pytest
 from airflow.models import DagBag
 
 from clip_operator.dataflow import ImageCLIPEvaluator
+from clip_operator.job.evaluation import evaluate
 from clip_operator.operators import ImageCLIPEvaluatorOperator
+from clip_operator.request import parse_request
 from demo.airflow_home import REPOSITORY
 from tests.conftest import SHAPES
 from tests.docs.pages import Block, blocks
@@ -30,6 +32,9 @@ def as_file(block: Block, dag_id: str) -> str:
         return block.text
     return f"{IMPORTS}{NEXT_TASK}with DAG({dag_id!r}):\n{textwrap.indent(block.text, '    ')}"
 
+
+# Its blocks go on where those before them ended.
+EMBEDDINGS = "docs/embeddings.md"
 
 DAGS = {f"example_{number}": block for number, block in enumerate(filter(is_dag, blocks("python")))}
 
@@ -58,8 +63,24 @@ def test_all_other_python_is_run(shapes_dataset: Path, tmp_path: Path, monkeypat
     Path("openai").mkdir()
     builtin = REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2]
     Path("openai/clip-vit-base-patch32").symlink_to(builtin)
-    others = [block for block in blocks("python") if not is_dag(block)]
+    others = [block for block in blocks("python") if not is_dag(block) and block.page != EMBEDDINGS]
     assert [ImageCLIPEvaluator.__name__ in block.text for block in others] == [True]
     for block in others:
         exec(compile(block.text, block.where, "exec"), {})
     assert len(Path("cache/clip_eval_step1.jsonl").read_text().splitlines()) == 64
+
+
+def test_what_is_shown_of_embeddings_is_run(
+    shapes_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    work = {"input": f"{shapes_dataset}/captions.jsonl", "output": "out.jsonl", "resume_point_rows": 16}
+    evaluate(parse_request({**work, "model": SHAPES, "embeddings_path": "embeddings/captions"}))
+    seen: dict[str, Any] = {}
+    for block in blocks("python"):
+        if block.page == EMBEDDINGS and not is_dag(block):
+            exec(compile(block.text, block.where, "exec"), seen)
+    assert seen["images"].shape == (62, 128)
+    assert 0 < len(seen["duplicates"]) < 62
+    assert len(seen["kept"]) == 62 - len(seen["duplicates"])
+    assert max(seen["rows"]) == 63

@@ -115,6 +115,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
     :param min_score: write the rows with at least this score to a step of their own,
         ``{cache_path}/{file_name_prefix}_filtered_step{n+1}.{cache_type}``, too: a number from 0 to 1, or ``threshold``
         for the score that tells rows from mismatched pairs best. Not with part files. Default: no such step.
+    :param embeddings_path: URI of a folder for the embeddings of all rows' images and texts, as Parquet, with a part
+        file for each ``resume_point_rows`` rows. Not with ``aggregate``, ``reuse`` and ``rescore``. Default: none.
+    :param embeddings_dtype: how their numbers are written, ``float16`` or ``float32``. Default: ``float16``.
     :param report: write a page for people beside the output, with samples of the rows. Default: True.
     :param min_mean_score: gate: the lowest mean score, from 0 to 1. Gates are judged when the step is complete and
         handed on; of a step that was divided, in the merge. Default: no limit, as for the next two.
@@ -221,6 +224,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         sentence_key: str | None = None,
         percentile_key: str | None = None,
         min_score: float | str | None = None,
+        embeddings_path: Place | None = None,
+        embeddings_dtype: str = "float16",
         report: bool | str = True,
         min_mean_score: float | str | None = None,
         min_auc: float | str | None = None,

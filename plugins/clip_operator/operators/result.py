@@ -68,7 +68,7 @@ def hand_on(
 
 def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any]:
     """Return what a person or the next task wants to know, small enough for XCom."""
-    calibration, filtered = manifest.calibration, manifest.filtered
+    calibration, filtered, embeddings = manifest.calibration, manifest.filtered, manifest.embeddings
     return {
         "rows": manifest.rows.model_dump(),
         "scores": manifest.scores and manifest.scores.model_dump(),
@@ -87,6 +87,14 @@ def _summary(manifest: EvaluationManifest, breaches: list[str]) -> dict[str, Any
         },
         "filtered": filtered
         and {"output_path": filtered.output.uri, "rows": filtered.rows, "min_score": filtered.min_score},
+        "embeddings": embeddings
+        and {
+            "path": embeddings.folder.uri,
+            "files": embeddings.files,
+            "rows": embeddings.rows,
+            "dimensions": embeddings.dimensions,
+            "dtype": embeddings.dtype,
+        },
         "gates": {"passed": not breaches, "breaches": breaches},
         "model": manifest.model.name,
         "device": manifest.device.name,
@@ -108,6 +116,8 @@ def _log_result(manifest: EvaluationManifest, output_step: int) -> None:
     if filtered is not None:
         where = display(filtered.output.uri)
         log.info("%s rows with a score of %.4f or more are in %s", f"{filtered.rows:,}", filtered.min_score, where)
+    if (embeddings := manifest.embeddings) is not None:
+        log.info("Their embeddings are in %s, in %s files", display(embeddings.folder.uri), f"{embeddings.files:,}")
     log.info("%s", _see(manifest))
 
 

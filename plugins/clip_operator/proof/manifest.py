@@ -21,7 +21,7 @@ from pydantic import (
 
 from clip_operator.json_text import parse_json
 from clip_operator.proof.signing import verified
-from clip_operator.request import EvaluationRequest, Requester
+from clip_operator.request import EmbeddingsType, EvaluationRequest, Requester
 from clip_operator.storage import Storage, canonical, display
 
 log = logging.getLogger(__name__)
@@ -233,6 +233,17 @@ class FilteredStep(_Record):
     rows: Count
 
 
+class Embeddings(_Record):
+    """The folder with the embeddings of all rows' images and texts, in part files; how they are to be read stands in
+    each."""
+
+    folder: ObjectVersion = Field(description="Its size and version are those of the part files together.")
+    files: Count
+    rows: Count
+    dimensions: Count
+    dtype: EmbeddingsType
+
+
 class ModelProvenance(_Record):
     """Which model gave the scores, exactly enough to load the same again."""
 
@@ -333,6 +344,7 @@ class _Step(_Record):
         max_length=_MOST_NAMES, description="Columns with scores; the reasons are in request.error_key."
     )
     filtered: FilteredStep | None = None
+    embeddings: Embeddings | None = None
 
 
 class EvaluationManifest(Scored, _Step):
@@ -355,6 +367,10 @@ class EvaluationManifest(Scored, _Step):
             raise ValueError("what it is of is not what the request asks for")
         if self.output_columns != [self.request.output_key]:
             raise ValueError("the columns are not those that the request asks for")
+        folder = None if self.embeddings is None else canonical(self.embeddings.folder.uri)
+        wanted = None if self.request.embeddings_path is None else canonical(self.request.embeddings_path)
+        if folder != wanted or (self.embeddings is not None and self.embeddings.rows != self.rows.total):
+            raise ValueError("the embeddings are not those that the request asks for")
         return self
 
     @property

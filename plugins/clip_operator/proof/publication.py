@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clip_operator.errors import JobError
 from clip_operator.proof.claims import check_claim, read_claim, write_claim
-from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, Scored
+from clip_operator.proof.manifest import Embeddings, EvaluationManifest, FilteredStep, ObjectVersion, Scored
 from clip_operator.proof.signing import signed
 from clip_operator.proof.standing import Standing, find_output, look, version
 from clip_operator.request import EvaluationRequest, Requester
@@ -44,10 +44,12 @@ class Published:
 
     :param output: its version.
     :param filtered: the step of its rows with a high score, if that was asked for.
+    :param embeddings: those of its rows, if they were asked for.
     """
 
     output: ObjectVersion
     filtered: FilteredStep | None = None
+    embeddings: Embeddings | None = None
 
 
 @contextmanager
@@ -114,6 +116,7 @@ def build_manifest(
         output=published.output,
         output_columns=[request.output_key],
         filtered=published.filtered,
+        embeddings=published.embeddings,
         request=request,
         started_at=started,
         finished_at=finished,

@@ -4,6 +4,7 @@ from clip_operator.request.error_budget import ErrorBudget, Excess
 from clip_operator.request.request import EvaluationRequest, Requester, Shard, parse_request
 from clip_operator.request.values import (
     Aggregate,
+    EmbeddingsType,
     Encoding,
     ImageOrientation,
     OnError,
@@ -14,6 +15,7 @@ from clip_operator.request.values import (
 
 __all__ = [
     "Aggregate",
+    "EmbeddingsType",
     "Encoding",
     "ErrorBudget",
     "EvaluationRequest",

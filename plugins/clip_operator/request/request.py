@@ -18,7 +18,9 @@ from clip_operator.request.values import (
     Buckets,
     ColumnName,
     ColumnNames,
+    EmbeddingsType,
     Encoding,
+    Folder,
     Hosts,
     ImageDecoding,
     ImageOrientation,
@@ -57,7 +59,7 @@ _CONDUCT = {
 _OF_ONE_SCORE = ("cosine_key", "clipscore_key", "percentile_key", "min_score", "rescore")
 
 # However they are spelled, they are the same.
-_PLACES = ("input", "output", "filtered_output")
+_PLACES = ("input", "output", "filtered_output", "embeddings_path")
 
 # How the input is written down, and so what its cells are.
 _DIALECT = ("delimiter", "quotechar", "escapechar", "encoding", "column_names")
@@ -188,6 +190,10 @@ class EvaluationRequest(BaseModel):
         description="Write the rows with at least this score to filtered_output, too; threshold: the suggested one.",
     )
     filtered_output: Uri | None = Field(None, description="URI of the step file to write these rows to.")
+    embeddings_path: Folder | None = Field(
+        None, description="URI of a folder to write the embeddings of all rows' images and texts to, as Parquet."
+    )
+    embeddings_dtype: EmbeddingsType = Field("float16", description="How the numbers of embeddings are written.")
     max_error_rate: Rate = Field(0.1, description="Largest share of rows without a score; above it the job fails.")
     max_error_rates: RatesByReason = Field({}, description="The same for single reasons, as in image_unavailable=0.01.")
     rescore: Rescore | None = Field(
@@ -300,6 +306,22 @@ class EvaluationRequest(BaseModel):
             raise ValueError(
                 f"aggregate 'all' writes a list of scores a row, so it does not go with {' and '.join(given)}; "
                 "ask for the mean, max or min"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_can_be_had(self) -> Self:
+        if self.embeddings_path is None:
+            return self
+        if given := [name for name in ("rescore", "reuse") if getattr(self, name) is not None]:
+            raise ValueError(
+                f"{' and '.join(given)}: keeps scores of rows that are then not encoded, so these would have no "
+                "embeddings; leave it out, or embeddings_path"
+            )
+        if self.aggregate is not None:
+            raise ValueError(
+                "aggregate gives rows with several images or texts a score, and embeddings_path writes one embedding "
+                "of an image and one of a text a row; leave one of them out"
             )
         return self
 
