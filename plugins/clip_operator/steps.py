@@ -29,7 +29,7 @@ _PLAN_NAME = "plan.json"
 _PART = re.compile(r"part-[0-9]+-of-[0-9]+\..+")
 _PARTS = re.compile(r"part-\*\.[^*]+")
 
-_EMBEDDINGS_PART = re.compile(r"part-(?:[0-9]+-of-[0-9]+-)?[0-9]{12}\.parquet")
+_EMBEDDINGS_PART = re.compile(r"part-(?:(?P<shard>[0-9]+-of-[0-9]+)-)?[0-9]{12}\.parquet")
 _EMBEDDINGS_OWNER = "_owner.json"
 
 # An output has the ending of its type; one in part files is a step, and its folder has none. Another's data may well be
@@ -129,6 +129,12 @@ def embeddings_part(folder: str, shard: str | None, first_row: int) -> str:
 def is_embeddings_part(name: str) -> bool:
     """Tell whether a file holds embeddings, by its name."""
     return _EMBEDDINGS_PART.fullmatch(name) is not None
+
+
+def shard_of_part(name: str) -> str | None:
+    """Return which shard has written a part file of embeddings; None for one of a single task."""
+    match = _EMBEDDINGS_PART.fullmatch(name)
+    return None if match is None else match["shard"]
 
 
 def embeddings_owner_uri(folder: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from clip_operator.errors import JobError, RequestError
 from clip_operator.job.evaluation import evaluate
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, Requester, parse_request
+from clip_operator.sharding import merge_shards, plan_shards
 from clip_operator.storage import Storage
 from tests.conftest import S3, SHAPES
 
@@ -228,3 +230,101 @@ def test_one_part_is_not_written_over_another_jobs(shapes_dataset: Path, tmp_pat
         evaluate(request(shapes_dataset, tmp_path), Meeting())
     assert (tmp_path / "embeddings" / "part-000000000016.parquet").read_bytes() == b"another job's"
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def in_shards(work: EvaluationRequest, storage: Storage | None = None, shards: int = 3) -> EvaluationManifest:
+    storage = storage or Storage()
+    plan = plan_shards(work, storage, shards=shards)
+    assert len(plan.names) == shards
+    for index in reversed(range(shards)):
+        evaluate(plan.nth_request(index, None), storage)
+    return merge_shards(plan.uri, storage, None)
+
+
+def as_parquet(data: Path, folder: Path) -> str:
+    lines = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist(lines), folder / "captions.parquet", row_group_size=SEGMENT)
+    return f"{folder}/captions.parquet"
+
+
+@pytest.mark.parametrize("layout", ["jsonl", "parquet", "part files"])
+def test_shards_write_the_rows_of_a_single_task_in_the_order_of_names(
+    shapes_dataset: Path, tmp_path: Path, layout: str
+) -> None:
+    source = as_parquet(shapes_dataset, tmp_path) if layout == "parquet" else f"{shapes_dataset}/captions.jsonl"
+    ending = "parquet" if layout == "parquet" else "jsonl"
+    name = "out_step1/part-*.jsonl" if layout == "part files" else f"out.{ending}"
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    single = evaluate(request(shapes_dataset, alone, input=source, output=f"{alone}/out.{ending}"))
+    work = request(shapes_dataset, together, input=source, output=f"{together}/{name}")
+    merged = in_shards(work)
+    assert rows(together / "embeddings") == rows(alone / "embeddings")
+    assert single.embeddings is not None
+    assert merged.embeddings is not None
+    counts = {"files", "rows", "dimensions", "dtype"}
+    assert merged.embeddings.model_dump(include=counts) == single.embeddings.model_dump(include=counts)
+    plan = plan_shards(work, Storage(), shards=3)
+    assert plan.is_complete
+    part = together / "embeddings" / "part-00002-of-00003-000000000000.parquet"
+    part.unlink()
+    assert not plan_shards(work, Storage(), shards=3).is_complete
+
+
+def test_a_merge_wants_all_parts_of_all_shards_and_removes_those_of_others(
+    shapes_dataset: Path, tmp_path: Path
+) -> None:
+    work = request(shapes_dataset, tmp_path)
+    evaluate(work.model_copy(update={"embeddings_dtype": "float16"}))
+    plan = plan_shards(work, Storage(), shards=3)
+    for name in plan.names:
+        evaluate(plan.shard_request(name, None))
+    part = tmp_path / "embeddings" / "part-00002-of-00003-000000000000.parquet"
+    kept = part.read_bytes()
+    part.unlink()
+    with pytest.raises(JobError, match="1 of 3 shards have no result that belongs to this plan: 00002-of-00003"):
+        merge_shards(plan.uri, Storage(), None)
+    evaluate(plan.shard_request("00002-of-00003", None))
+    assert part.read_bytes() == kept
+    merged = merge_shards(plan.uri, Storage(), None)
+    assert merged.embeddings is not None
+    assert [row["row"] for row in rows(tmp_path / "embeddings")] == list(range(ROWS))
+    assert merged.embeddings.files == len(list((tmp_path / "embeddings").glob("*.parquet")))
+
+
+def test_where_nobody_knows_the_first_row_of_a_shard_rows_are_counted_within_it(
+    shapes_dataset: Path, tmp_path: Path
+) -> None:
+    lines = (shapes_dataset / "captions.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "in").mkdir()
+    for number, (start, stop) in enumerate([(0, 20), (20, 37), (37, ROWS)]):
+        (tmp_path / "in" / f"{number}.jsonl").write_text("".join(lines[start:stop]))
+    fields = {"input": f"{tmp_path}/in/"}
+    evaluate(request(shapes_dataset, tmp_path / "alone", **fields))
+    in_shards(request(shapes_dataset, tmp_path / "together", **fields))
+    found, expected = rows(tmp_path / "together/embeddings"), rows(tmp_path / "alone/embeddings")
+    assert [row.pop("row_in_shard") for row in found] == [*range(20), *range(17), *range(27)]
+    assert [row.pop("row") for row in expected] == list(range(ROWS))
+    for one, other in zip(found, expected, strict=True):
+        for name in ("image_embedding", "text_embedding"):
+            assert (one[name] is None) == (other[name] is None)
+            if one[name] is not None:
+                np.testing.assert_allclose(one[name], other[name], atol=1e-5)
+
+
+def test_shards_of_another_output_do_not_come_to_a_folder_that_is_taken(shapes_dataset: Path, tmp_path: Path) -> None:
+    evaluate(request(shapes_dataset, tmp_path))
+    work = request(shapes_dataset, tmp_path, output=f"{tmp_path}/other.jsonl")
+    with pytest.raises(JobError, match=r"those of .*out\.jsonl"):
+        plan_shards(work, Storage(), shards=3)
+    assert not list(tmp_path.glob("other*"))
+    in_shards(work.model_copy(update={"overwrite": True}))
+    assert [row["row"] for row in rows(tmp_path / "embeddings")] == list(range(ROWS))
+
+
+def test_in_object_storage_shards_come_to_the_same(shapes_dataset: Path, tmp_path: Path, s3: S3) -> None:
+    root = f"s3://{s3.bucket}/steps"
+    in_shards(request(shapes_dataset, tmp_path))
+    merged = in_shards(request(shapes_dataset, root), s3.storage)
+    for part in (tmp_path / "embeddings").glob("part-*"):
+        assert s3.get(f"{root}/embeddings/{part.name}") == part.read_bytes()
+    assert evaluate(merged.request, s3.storage).started_at == merged.started_at

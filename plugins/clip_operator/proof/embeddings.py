@@ -7,15 +7,23 @@ the parts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clip_operator.errors import JobError
-from clip_operator.proof.manifest import Embeddings, ObjectVersion
+from clip_operator.proof.manifest import Embeddings, EvaluationManifest, ObjectVersion
 from clip_operator.request import EvaluationRequest, Requester
-from clip_operator.steps import embeddings_owner_uri, embeddings_part, embeddings_prefix, is_embeddings_part, part_name
+from clip_operator.steps import (
+    embeddings_owner_uri,
+    embeddings_part,
+    embeddings_prefix,
+    is_embeddings_part,
+    part_name,
+    shard_of_part,
+)
 from clip_operator.storage import (
     ObjectChanged,
     ObjectInfo,
@@ -75,10 +83,16 @@ class EmbeddingsFolder:
         """Return where the part stands, or is to stand, with the rows from this one on, as the task counts them."""
         return embeddings_part(self.uri, self.shard, first_row)
 
-    def of_shard(self, shard: str) -> EmbeddingsFolder:
-        """Return what is there of one shard, called as :func:`part_name` calls it."""
-        start = name_of(embeddings_prefix(self.uri, shard))
-        return EmbeddingsFolder(self.uri, {name: info for name, info in self.parts.items() if name.startswith(start)})
+    def of_shards(self, shards: Iterable[str]) -> dict[str, EmbeddingsFolder]:
+        """Return what is there of each of these shards, called as :func:`part_name` calls them."""
+        parts: dict[str | None, dict[str, ObjectInfo]] = defaultdict(dict)
+        for name, info in self.parts.items():
+            parts[shard_of_part(name)][name] = info
+        return {shard: EmbeddingsFolder(self.uri, parts[shard], shard=shard) for shard in shards}
+
+    def is_proved_by(self, manifest: EvaluationManifest) -> bool:
+        """Tell whether what is there is what a manifest says of it."""
+        return manifest.embeddings is not None and manifest.embeddings.folder.is_surely(self.version)
 
     def check_may_write(self, request: EvaluationRequest) -> None:
         """Raise :class:`JobError` if the folder holds what is not this output's. Of shards, the plan has seen to it.

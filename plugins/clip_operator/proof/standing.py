@@ -103,9 +103,7 @@ class Standing:
             return None
         if manifest.filtered is not None and not self.is_filtered_proved:
             return None
-        if self.embeddings is not None and (
-            manifest.embeddings is None or not manifest.embeddings.folder.is_surely(self.embeddings.version)
-        ):
+        if self.embeddings is not None and not self.embeddings.is_proved_by(manifest):
             return None
         failures = manifest.rows.failures
         if ErrorBudget.of(self.request).excesses(failures, manifest.rows.total):
