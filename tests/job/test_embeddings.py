@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from clip_operator.job.evaluation import evaluate
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.request import EvaluationRequest, Requester, parse_request
 from clip_operator.sharding import merge_shards, plan_shards
-from clip_operator.storage import Storage
+from clip_operator.storage import ObjectInfo, Storage, StorageError
 from tests.conftest import S3, SHAPES
 
 SEGMENT = 16
@@ -328,3 +329,101 @@ def test_in_object_storage_shards_come_to_the_same(shapes_dataset: Path, tmp_pat
     for part in (tmp_path / "embeddings").glob("part-*"):
         assert s3.get(f"{root}/embeddings/{part.name}") == part.read_bytes()
     assert evaluate(merged.request, s3.storage).started_at == merged.started_at
+
+
+class Dies(Storage):
+    """Fails at one change of what matches, as a process that is killed there would."""
+
+    def __init__(self, suffix: str, *, after: bool = False) -> None:
+        super().__init__()
+        self._suffix, self._after = suffix, after
+
+    def upload(self, path: Path, uri: str, *condition: Any) -> ObjectInfo:
+        return self._at(uri, lambda: super(Dies, self).upload(path, uri, *condition))
+
+    def write(self, data: bytes, uri: str, *condition: Any) -> ObjectInfo:
+        return self._at(uri, lambda: super(Dies, self).write(data, uri, *condition))
+
+    def _at(self, uri: str, change: Callable[[], ObjectInfo]) -> ObjectInfo:
+        if uri.endswith(self._suffix) and not self._after:
+            raise StorageError("the store is down")
+        done = change()
+        if uri.endswith(self._suffix):
+            raise StorageError("the store is down")
+        return done
+
+
+@pytest.mark.parametrize(
+    ("suffix", "after", "segments"),
+    [
+        ("part-000000000032.parquet", False, 2),
+        ("part-000000000032.parquet", True, 2),
+        ("000000000032.json", False, 2),
+        ("000000000032.json", True, 3),
+        ("out.jsonl", False, 4),
+        ("out.jsonl.manifest.json", False, 4),
+    ],
+)
+def test_a_run_that_dies_ends_with_the_files_of_one_that_did_not(
+    shapes_dataset: Path, tmp_path: Path, suffix: str, after: bool, segments: int
+) -> None:
+    """In the middle of a segment, between its part and its resume point, and before the proof."""
+    evaluate(request(shapes_dataset, tmp_path / "alone"))
+    work = request(shapes_dataset, tmp_path / "dies")
+    with pytest.raises(StorageError, match="the store is down"):
+        evaluate(work, Dies(suffix, after=after))
+    left = {part.name for part in (tmp_path / "dies/embeddings").glob("*.parquet")}
+    assert "part-000000000016.parquet" in left
+    manifest = evaluate(work)
+    assert manifest.embeddings is not None
+    assert manifest.rows.resumed == segments * SEGMENT - 2  # whose images may have come meanwhile
+    alone = {part.name: part.read_bytes() for part in (tmp_path / "alone/embeddings").glob("part-*")}
+    assert {part.name: part.read_bytes() for part in (tmp_path / "dies/embeddings").glob("part-*")} == alone
+
+
+def test_a_segment_whose_part_is_gone_is_encoded_again(shapes_dataset: Path, tmp_path: Path) -> None:
+    work = request(shapes_dataset, tmp_path)
+    with pytest.raises(StorageError, match="the store is down"):
+        evaluate(work, Dies("000000000032.json"))
+    first, second = (tmp_path / "embeddings" / f"part-{row:012d}.parquet" for row in (0, 16))
+    before = first.read_bytes()
+    first.unlink()
+    second.write_bytes(before)
+    assert evaluate(work).rows.resumed == 0
+    assert first.read_bytes() == before
+    assert [row["row"] for row in rows(tmp_path / "embeddings")] == list(range(ROWS))
+
+
+def test_a_row_that_is_tried_again_comes_to_its_embedding_and_the_others_keep_theirs(
+    shapes_dataset: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(shapes_dataset, tmp_path / "data"))
+    work = request(data, tmp_path)
+    with pytest.raises(StorageError, match="the store is down"):
+        evaluate(work, Dies("000000000032.json"))
+    late = 27
+    before = rows(tmp_path / "embeddings")[:32]
+    assert before[late]["image_embedding"] is None
+    lines = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
+    shutil.copy(data / lines[0]["image_path"], data / lines[late]["image_path"])
+    manifest = evaluate(work)
+    assert manifest.rows.resumed == 30
+    after = rows(tmp_path / "embeddings")
+    np.testing.assert_allclose(after[late]["image_embedding"], after[0]["image_embedding"], atol=1e-6)
+    assert after[:late] + after[late + 1 : 32] == before[:late] + before[late + 1 :]
+    assert score_of(after[late]) == pytest.approx(scores(tmp_path / "out.jsonl")[late], abs=1e-5)
+
+
+def test_a_part_that_was_forged_with_its_resume_point_is_not_taken_over(shapes_dataset: Path, tmp_path: Path) -> None:
+    work = request(shapes_dataset, tmp_path)
+    with pytest.raises(StorageError, match="the store is down"):
+        evaluate(work, Dies("000000000032.json"))
+    part = tmp_path / "embeddings" / "part-000000000016.parquet"
+    pq.write_table(pa.table({"image_embedding": [[1.0]] * 16, "text_embedding": [[1.0]] * 16}), part)
+    [point] = (tmp_path / "out.jsonl.resume").rglob("000000000016.json")
+    told = json.loads(point.read_text())
+    info = Storage().stat(str(part))
+    told["embeddings"].update(size=info.size, etag=info.etag)
+    point.write_text(json.dumps(told))
+    with pytest.raises(JobError, match=r"part-000000000016\.parquet does not hold the embeddings"):
+        evaluate(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from clip_operator.proof.manifest import Embeddings, ModelProvenance, ObjectVers
 from clip_operator.proof.standing import version
 from clip_operator.request import EvaluationRequest
 from clip_operator.resume import Continuation
-from clip_operator.scoring import CHUNK_ROWS, RowEmbeddings, RowResult, Rows
+from clip_operator.scoring import CHUNK_ROWS, RowEmbeddings, Rows
 from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, Unchanged, display, name_of
 from clip_operator.tables import Chunk, file_type_of, open_table
 
@@ -92,7 +92,7 @@ class EmbeddingsWriter:
         if self._file is None and (self._kept is None or None in known):
             self._begin()
         if self._file is not None:
-            self._file.write(self._offset + self._rows, *self._with_kept(known, embeddings))
+            self._file.write(self._offset + self._rows, *self._with_kept(embeddings))
         self._rows += len(known)
         return self.end_segment() if rows.ends_segment else None
 
@@ -141,16 +141,16 @@ class EmbeddingsWriter:
             images, texts = self._take_kept(min(CHUNK_ROWS, self._rows - first))
             self._file.write(self._offset + first, images, texts)
 
-    def _with_kept(
-        self, known: Sequence[RowResult | None], embeddings: RowEmbeddings
-    ) -> tuple[list[_Embedding], list[_Embedding]]:
-        """Return the embeddings of rows, those of known ones as they were kept."""
+    def _with_kept(self, new: RowEmbeddings) -> tuple[list[_Embedding], list[_Embedding]]:
+        """Return the embeddings of rows as they were kept, and new ones where none were: what is encoded again beside
+        other rows may differ in the last bit."""
         if self._kept_rows is None:
-            return embeddings.images, embeddings.texts
-        images, texts = self._take_kept(len(known))
-        for row, result in enumerate(known):
-            if result is None:
-                images[row], texts[row] = embeddings.images[row], embeddings.texts[row]
+            return new.images, new.texts
+        kept = self._take_kept(len(new.images))
+        images, texts = (
+            [after if before is None else before for before, after in zip(*pair, strict=True)]
+            for pair in ((kept[0], new.images), (kept[1], new.texts))
+        )
         return images, texts
 
     def _take_kept(self, rows: int) -> tuple[list[_Embedding], list[_Embedding]]:
