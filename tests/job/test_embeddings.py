@@ -129,6 +129,16 @@ def test_an_output_without_embeddings_does_not_answer_a_request_for_them(shapes_
         assert len(rows(tmp_path / "embeddings")) == ROWS
 
 
+def test_of_embeddings_that_are_of_no_output_any_more_the_log_says_so(
+    shapes_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(request(shapes_dataset, tmp_path))
+    evaluate(request(shapes_dataset, tmp_path, embeddings_dtype="float16"))
+    assert "that was replaced" not in caplog.text
+    evaluate(request(shapes_dataset, tmp_path, embeddings_path=None))
+    assert f"{tmp_path}/embeddings holds the embeddings of an output that was replaced: remove it" in caplog.text
+
+
 def test_parts_of_an_earlier_version_of_the_step_are_removed(shapes_dataset: Path, tmp_path: Path) -> None:
     lines = (shapes_dataset / "captions.jsonl").read_text().splitlines(keepends=True)
     shorter = tmp_path / "in.jsonl"

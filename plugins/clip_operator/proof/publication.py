@@ -128,7 +128,7 @@ def build_manifest(
 
 def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationManifest) -> None:
     """Remove what belongs to the output that stood there before, where the one which is to be proved has nothing in its
-    place: a filtered step, which would be read as the latest; report and samples.
+    place: a filtered step, which would be read as the latest; report and samples. Of embeddings it says that they stay.
 
     A filtered step goes only if it is the very version that the old manifest names, and stands in the output's folder:
     what is read in a store does not lead to the removal of anything elsewhere.
@@ -144,6 +144,9 @@ def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationMani
                 storage.delete(claim_uri(old.uri))
             else:
                 log.warning("%s is the filtered step of an output that was replaced: remove it", display(old.uri))
+    held = None if before.manifest is None or before.manifest.embeddings is None else before.manifest.embeddings.folder
+    if held is not None and canonical(held.uri) != canonical(manifest.request.embeddings_path or ""):
+        log.warning("%s holds the embeddings of an output that was replaced: remove it", display(held.uri))
     if not manifest.request.report and before.output is not None:
         try:
             storage.delete(samples_uri(output))
