@@ -399,16 +399,19 @@ def test_a_segment_whose_part_is_gone_is_encoded_again(shapes_dataset: Path, tmp
     before = first.read_bytes()
     first.unlink()
     second.write_bytes(before)
+    second.with_name(f".{second.name}.0123456789abcdef.partial").touch()  # a kill in the middle of its writing
     assert evaluate(work).rows.resumed == 0
     assert first.read_bytes() == before
+    assert not list((tmp_path / "embeddings").glob(".*"))
     assert [row["row"] for row in rows(tmp_path / "embeddings")] == list(range(ROWS))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_row_that_is_tried_again_comes_to_its_embedding_and_the_others_keep_theirs(
-    shapes_dataset: Path, tmp_path: Path
+    shapes_dataset: Path, tmp_path: Path, dtype: str
 ) -> None:
     data = Path(shutil.copytree(shapes_dataset, tmp_path / "data"))
-    work = request(data, tmp_path)
+    work = request(data, tmp_path, embeddings_dtype=dtype)
     with pytest.raises(StorageError, match="the store is down"):
         evaluate(work, Dies("000000000032.json"))
     late = 27
@@ -419,9 +422,9 @@ def test_a_row_that_is_tried_again_comes_to_its_embedding_and_the_others_keep_th
     manifest = evaluate(work)
     assert manifest.rows.resumed == 30
     after = rows(tmp_path / "embeddings")
-    np.testing.assert_allclose(after[late]["image_embedding"], after[0]["image_embedding"], atol=1e-6)
+    np.testing.assert_allclose(after[late]["image_embedding"], after[0]["image_embedding"], atol=1e-3)
     assert after[:late] + after[late + 1 : 32] == before[:late] + before[late + 1 :]
-    assert score_of(after[late]) == pytest.approx(scores(tmp_path / "out.jsonl")[late], abs=1e-5)
+    assert score_of(after[late]) == pytest.approx(scores(tmp_path / "out.jsonl")[late], abs=1e-3)
 
 
 def test_a_part_that_was_forged_with_its_resume_point_is_not_taken_over(shapes_dataset: Path, tmp_path: Path) -> None:

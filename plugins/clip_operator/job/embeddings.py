@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from clip_operator.proof.standing import version
 from clip_operator.request import EvaluationRequest
 from clip_operator.resume import Continuation
 from clip_operator.scoring import CHUNK_ROWS, RowEmbeddings, Rows
-from clip_operator.storage import ObjectChanged, ObjectInfo, Storage, Unchanged, display, name_of
+from clip_operator.storage import AccessDenied, ObjectChanged, ObjectInfo, Storage, Unchanged, display, name_of
 from clip_operator.tables import Chunk, file_type_of, open_table
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class EmbeddingsWriter:
         return prove_embeddings(storage, request, self._written, self._rows, self._dimensions)
 
     def _published(self, uri: str) -> ObjectInfo:
+        with suppress(AccessDenied):  # a permission of its own, which few jobs have
+            self._storage.discard_unfinished_uploads(uri)  # of a try that was killed right there
         try:
             return self._storage.upload(self._path, uri, Unchanged(self._before.parts.get(name_of(uri))))
         except ObjectChanged:
