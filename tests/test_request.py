@@ -83,6 +83,12 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
         ),
         ({"min_score": 1.5, "filtered_output": "s3://b/f.jsonl"}, "min_score: .*a number from 0 to 1.* not 1.5$"),
         ({"min_score": 0.5, "filtered_output": "s3://b/in.jsonl"}, "filtered_output must be another object"),
+        ({"embeddings_path": "hf:org/name"}, "embeddings_path: .*hf:org/name: name a folder to write to"),
+        ({"embeddings_path": "s3://b/e/*"}, "embeddings_path: .*name a folder to write to"),
+        ({"embeddings_dtype": "int8"}, "embeddings_dtype: .*'float16' or 'float32'"),
+        ({"embeddings_path": "s3://b/e", "reuse": "s3://b/r"}, "reuse: keeps scores of rows that are then not encoded"),
+        ({"embeddings_path": "s3://b/e", "rescore": "failed"}, "rescore: keeps scores of rows that are then not"),
+        ({"embeddings_path": "s3://b/e", "aggregate": "mean"}, "aggregate gives rows with several images or texts"),
         ({"aggregate": "median"}, "aggregate: .*'mean', 'max', 'min' or 'all'"),
         (
             {"aggregate": "all", "cosine_key": "cosine", "on_error": "zero"},
@@ -204,6 +210,8 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
         "keep_top": 0.3,
         "filtered_output": "s3://b/filtered.jsonl",
         "rejected_output": "s3://b/rejected.jsonl",
+        "embeddings_path": "s3://b/embeddings",
+        "embeddings_dtype": "float32",
         "precision": "bf16",
         "image_decoding": "reduced",
         "aggregate": "mean",
@@ -228,7 +236,7 @@ def test_what_can_change_the_output_changes_the_fingerprint() -> None:
     assert len(fingerprints | {parse_request(GOOD).fingerprint()}) == len(other) + 1
 
 
-PLACES = ("input", "output", "model", "image_root", "filtered_output", "rejected_output", "reuse")
+PLACES = ("input", "output", "model", "image_root", "filtered_output", "rejected_output", "reuse", "embeddings_path")
 
 HOLD_SECRETS = (
     "ftp://user:hush@host/x.jsonl",

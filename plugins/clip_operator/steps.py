@@ -30,6 +30,9 @@ _PLAN_NAME = "plan.json"
 _PART = re.compile(r"part-[0-9]+-of-[0-9]+\..+")
 _PARTS = re.compile(r"part-\*\.[^*]+")
 
+_EMBEDDINGS_PART = re.compile(r"part-(?:(?P<shard>[0-9]+-of-[0-9]+)-)?[0-9]{12}\.parquet")
+_EMBEDDINGS_OWNER = "_owner.json"
+
 # An output has the ending of its type; one in part files is a step, and its folder has none. Another's data may well be
 # called such as train.samples.json.
 _BESIDE = re.compile(
@@ -128,6 +131,36 @@ def whole_manifest(uri: str) -> tuple[str, str] | None:
     """
     match = _OF_PLAN.fullmatch(uri)
     return None if match is None else (match["output"] + MANIFEST_SUFFIX, match["plan"])
+
+
+def embeddings_prefix(folder: str, shard: str | None) -> str:
+    """Return what the URIs of a folder's part files of embeddings start with: of one shard, or of all."""
+    return join(folder, "part-" if shard is None else f"part-{shard}-")
+
+
+def embeddings_part(folder: str, shard: str | None, first_row: int) -> str:
+    """Return where the embeddings of a task's, or of a shard's, rows from this one on stand: sorted as the rows are.
+
+    :param shard: what :func:`part_name` calls it; None where one task scores all rows.
+    :param first_row: of the table that the task reads, from 0.
+    """
+    return f"{embeddings_prefix(folder, shard)}{first_row:012d}.parquet"
+
+
+def is_embeddings_part(name: str) -> bool:
+    """Tell whether a file holds embeddings, by its name."""
+    return _EMBEDDINGS_PART.fullmatch(name) is not None
+
+
+def shard_of_part(name: str) -> str | None:
+    """Return which shard has written a part file of embeddings; None for one of a single task."""
+    match = _EMBEDDINGS_PART.fullmatch(name)
+    return None if match is None else match["shard"]
+
+
+def embeddings_owner_uri(folder: str) -> str:
+    """Return where it stands whose embeddings a folder holds; readers of such folders pass over such a name."""
+    return join(folder, _EMBEDDINGS_OWNER)
 
 
 def part_name(index: int, of: int) -> str:

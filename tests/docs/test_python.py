@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 from airflow.models import DagBag
 
 from clip_operator.dataflow import ImageCLIPEvaluator
+from clip_operator.job.evaluation import evaluate
 from clip_operator.operators import ImageCLIPEvaluatorOperator
+from clip_operator.request import parse_request
 from demo.airflow_home import REPOSITORY
 from tests.conftest import SHAPES
 from tests.docs.pages import Block, blocks
@@ -30,6 +34,9 @@ def as_file(block: Block, dag_id: str) -> str:
         return block.text
     return f"{IMPORTS}{NEXT_TASK}with DAG({dag_id!r}):\n{textwrap.indent(block.text, '    ')}"
 
+
+# Its blocks go on where those before them ended.
+EMBEDDINGS = "docs/embeddings.md"
 
 DAGS = {f"example_{number}": block for number, block in enumerate(filter(is_dag, blocks("python")))}
 
@@ -61,7 +68,7 @@ def test_all_other_python_is_run(shapes_dataset: Path, tmp_path: Path, monkeypat
     builtin = REPOSITORY / "plugins/clip_operator/model/builtin" / SHAPES.partition("://")[2]
     Path("openai/clip-vit-base-patch32").symlink_to(builtin)
     Path("dags").symlink_to(REPOSITORY / "dags")
-    others = [block for block in blocks("python") if not is_dag(block)]
+    others = [block for block in blocks("python") if not is_dag(block) and block.page != EMBEDDINGS]
     shown = "\n".join(block.text for block in others)
     assert all(name in shown for name in (ImageCLIPEvaluator.__name__, "evaluate(", "score(", "pandas"))
     for block in others:
@@ -70,3 +77,20 @@ def test_all_other_python_is_run(shapes_dataset: Path, tmp_path: Path, monkeypat
         for test in [value for name, value in names.items() if name.startswith("test_")]:
             test()
     assert len(Path("cache/clip_eval_step1.jsonl").read_text().splitlines()) == 64
+
+
+def test_what_is_shown_of_embeddings_is_run(
+    shapes_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(shapes_dataset, "data")
+    images = [json.loads(line)["image_path"] for line in Path("data/captions.jsonl").read_text().splitlines()]
+    shutil.copy(f"data/{images[20]}", f"data/{images[40]}")
+    work = {"input": "data/captions.jsonl", "output": "out.jsonl", "resume_point_rows": 16}
+    evaluate(parse_request({**work, "model": SHAPES, "embeddings_path": "embeddings/captions"}))
+    seen: dict[str, Any] = {}
+    for block in blocks("python"):
+        if block.page == EMBEDDINGS and not is_dag(block):
+            exec(compile(block.text, block.where, "exec"), seen)
+    assert seen["images"].shape == (60, 128)
+    assert set(seen["rows"]) - set(seen["kept"]) == {40}

@@ -297,6 +297,7 @@ OUTPUT_TRICKS: list[dict[str, Any]] = [
     {"cache_type": "x/../../../secret/x.jsonl"},
     {"reuse": "{here}/secret"},
     {"reuse": "s3://evil/scores"},
+    {"embeddings_path": "{here}/secret/embeddings"},
     {"plan": "{here}/secret/x_step1.jsonl.shards/0a/plan.json", "shard": "00001-of-00001"},
     {"plan": "{here}/steps/../secret/x_step1.jsonl.shards/0a/plan.json", "shard": "00001-of-00001"},
 ]
@@ -308,7 +309,7 @@ def test_what_would_be_written_outside_is_refused(trick: dict[str, Any], folders
     before = sorted(folders.rglob("*"))
     allow(allowed_outputs=f"{folders}/steps")
     given = parameters(folders, **{name: text.format(here=folders) for name, text in trick.items()})
-    for operator in OPERATORS if "reuse" not in trick else OPERATORS[:2]:
+    for operator in OPERATORS if trick.keys().isdisjoint({"reuse", "embeddings_path"}) else OPERATORS[:2]:
         with pytest.raises(AirflowFailException, match=r"\[clip_operator\] allowed_outputs "):
             run(operator, **given)
     assert sorted(folders.rglob("*")) == before
@@ -787,6 +788,7 @@ HARMLESS = {
     "delimiter",
     "device",
     "embedding_cache_bytes",
+    "embeddings_dtype",
     "encoding",
     "error_key",
     "escapechar",
@@ -820,7 +822,7 @@ HARMLESS = {
     "resume_point_rows",
     "sentence_key",
 }
-LIMITED = {"image_buckets", "image_hosts", "image_root", "reuse"}
+LIMITED = {"embeddings_path", "image_buckets", "image_hosts", "image_root", "reuse"}
 
 
 def test_every_parameter_and_every_field_is_limited_or_harmless() -> None:

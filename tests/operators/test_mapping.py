@@ -66,10 +66,38 @@ def test_sets_of_parameters_with_one_output_are_named() -> None:
         partial(**FIXED).expand_kwargs(own)
 
 
+@pytest.mark.filterwarnings("ignore:Task .* was never mapped")
+@pytest.mark.parametrize(
+    ("fixed", "mapped"),
+    [
+        ({"first_entry_file_name": "/a.jsonl", "embeddings_path": "/e"}, {"cache_path": ["/a", "/b"]}),
+        ({"cache_path": "/s/{{ ti.map_index }}", "embeddings_path": "/e"}, {"first_entry_file_name": ["/a", "/b"]}),
+    ],
+)
+def test_instances_are_not_mapped_to_one_folder_for_embeddings(fixed: dict[str, Any], mapped: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r"each would write its embeddings over another's\. Map embeddings_path"):
+        partial(**fixed).expand(**mapped)
+
+
+@pytest.mark.filterwarnings("ignore:Task .* was never mapped")
+def test_sets_of_parameters_with_one_folder_for_embeddings_are_named() -> None:
+    own = [{"cache_path": f"/{name}", "embeddings_path": f"/e{name.strip('ac')}"} for name in "abc"]
+    with pytest.raises(RequestError, match="instances 0 and 2 to the same embeddings_path"):
+        partial(first_entry_file_name="/rows.jsonl").expand_kwargs(own)
+
+
+def test_shards_share_a_folder_for_embeddings() -> None:
+    mapped = partial(**FIXED, embeddings_path="/e", plan="/plan.json").expand(
+        shard=["00001-of-00002", "00002-of-00002"]
+    )
+    assert isinstance(mapped, MappedOperator)
+
+
 @pytest.mark.parametrize(
     ("fixed", "mapped"),
     [
         (FIXED, {"file_name_prefix": ["a", "b"]}),
+        (FIXED | {"embeddings_path": "/e/{{ ti.map_index }}"}, {"file_name_prefix": ["a", "b"]}),
         (FIXED, {"step": [0, 1], "input_text_key": ["alt_text"]}),
         ({**FIXED, "file_name_prefix": "part_{{ ti.map_index }}"}, {"input_text_key": TEXTS}),
         ({"first_entry_file_name": "/rows.jsonl"}, {"cache_path": ["/a/{{ ti.map_index }}"], "output_key": ["a", "b"]}),

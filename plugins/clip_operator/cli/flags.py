@@ -27,7 +27,7 @@ _SECTIONS = {
         "aggregate",
     ),
     "the model": ("model", "revision", "device", "precision"),
-    "a second step with some of the rows": (
+    "further steps with some of the rows": (
         "min_score",
         "max_score",
         "min_percentile",
@@ -35,6 +35,7 @@ _SECTIONS = {
         "filtered_output",
         "rejected_output",
     ),
+    "embeddings": ("embeddings_path", "embeddings_dtype"),
     "gates that the step has to pass": ("min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold"),
     "rows without a score": ("on_error", "max_error_rate", "max_error_rates", "rescore"),
     "where images may be": (

@@ -7,7 +7,15 @@ from clip_operator.inputs.find import default_image_root
 from clip_operator.inputs.input import Input
 from clip_operator.inputs.listing import WILDCARDS, is_hidden, matches
 from clip_operator.request import EvaluationRequest
-from clip_operator.steps import is_beside_output, is_in_parts, objects_beside, part_name
+from clip_operator.steps import (
+    embeddings_part,
+    is_beside_output,
+    is_in_parts,
+    objects_beside,
+    part_name,
+    resume_prefix,
+    shards_prefix,
+)
 from clip_operator.storage import Storage, canonical, display, join, name_of, parent
 
 
@@ -34,6 +42,31 @@ def check_outputs_apart(storage: Storage, request: EvaluationRequest, data: Inpu
                 "read. Write to a place outside of it, or read with a pattern that the output does not match"
             )
         written |= dict.fromkeys(places, output)
+    if request.embeddings_path is not None:
+        _check_folder_apart(storage, request, data, request.embeddings_path)
+
+
+def _check_folder_apart(storage: Storage, request: EvaluationRequest, data: Input, folder: str) -> None:
+    """Refuse a folder for embeddings that holds the input or an output, or would be read with the input."""
+    inside = f"{storage.canonical(folder).rstrip('/')}/"
+    others = {display(request.input): [info.uri for info in data.files]} | {display(o): [o] for o in request.outputs}
+    for shown, uris in others.items():
+        if any(storage.canonical(uri).startswith(inside) for uri in uris):
+            raise RequestError(
+                f"{shown} is in {display(folder)}: let embeddings_path name a folder for nothing but embeddings"
+            )
+    for output in request.outputs:
+        for left in (resume_prefix(output), shards_prefix(output)):
+            if inside.startswith(storage.canonical(left)):
+                raise RequestError(
+                    f"{display(folder)} is removed when the job is done: let embeddings_path name another folder"
+                )
+    part = embeddings_part(folder, None, 0)
+    if [info.uri for info in data.files] != [request.input] and _would_be_read(storage, part, request.input):
+        raise RequestError(
+            f"{display(folder)} would be a part of the input {display(request.input)} the next time that it is read. "
+            "Let embeddings_path name a folder outside of it"
+        )
 
 
 def _replaces_part(storage: Storage, output: str, files: set[str]) -> bool:

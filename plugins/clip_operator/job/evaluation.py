@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from clip_operator.images.workers.pool import ImageWorkers
@@ -16,6 +17,7 @@ from clip_operator.job.summary import log_summary
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.machine.stopping import stopped_by
 from clip_operator.model import find_checkpoint
+from clip_operator.proof.embeddings import claim_embeddings
 from clip_operator.proof.manifest import EvaluationManifest
 from clip_operator.proof.publication import (
     OutputReplaced,
@@ -71,11 +73,14 @@ def evaluate(
         claimed(storage, standing) as condition,
         ImageWorkers(images, storage, request.max_image_seconds, stop, upright=request.upright) as workers,
     ):
+        claim_embeddings(storage, request, standing.embeddings)
         with stopped_by(stop):
             first = score_rows(Job(request, storage, images, workers, data, checkpoint, standing, stop), folder)
             step = second_pass(first.table, request, first.tally, columns_of_folders(data))
+            embeddings = None if first.embeddings is None else first.embeddings.proved(storage, request)
         try:
             published = publish_step(storage, step, request, condition)
+            published = replace(published, embeddings=embeddings)
             manifest = build_manifest(request, source, published, first.scored, started)
             if first.picked is not None:
                 publish_report(storage, manifest, first.picked)

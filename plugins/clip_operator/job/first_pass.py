@@ -14,20 +14,21 @@ from clip_operator.errors import Cancelled, JobError
 from clip_operator.images import ImageLoader
 from clip_operator.images.workers.pool import ImageWorkers
 from clip_operator.inputs import Input, columns_of_folders, fragment_of
+from clip_operator.job.embeddings import EmbeddingsWriter
 from clip_operator.job.progress import show_progress
 from clip_operator.job.sampling import SampleCollector
 from clip_operator.machine.libraries import library_versions
 from clip_operator.model import Checkpoint
 from clip_operator.preflight import no_image_comes, open_checked
-from clip_operator.proof.manifest import DeviceProvenance, EarlierWork, Scored
+from clip_operator.proof.manifest import DeviceProvenance, EarlierWork, ObjectVersion, Scored
 from clip_operator.proof.standing import Standing, version
 from clip_operator.report.picked import PickedRows
 from clip_operator.request import EvaluationRequest, Shard
 from clip_operator.resume import Continuation, PreviousOutput, ResumePoints, find_leftovers
 from clip_operator.reuse import ScoreReuse, ScoreStore
-from clip_operator.scoring import Outcomes, PairedRows, Scorer, Tally, derived_columns
+from clip_operator.scoring import Outcomes, PairedRows, Rows, Scorer, Tally, derived_columns
 from clip_operator.storage import AccessDenied, Storage, StorageError, display
-from clip_operator.tables import WHOLE, AddedType, TableReader, TableWriter, create_table, file_type_of
+from clip_operator.tables import WHOLE, AddedType, Chunk, TableReader, TableWriter, create_table, file_type_of
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class ScoredRows:
     :param table: the local file with all rows and the added columns, but for those that need all rows' scores.
     :param tally: counts and statistics over them, of which ``scored`` has what the manifest says.
     :param picked: of them, what the report shows; None if there is to be none.
+    :param embeddings: wrote those of all rows; None if none are asked for.
     :param continuation: what was saved of them.
     :param hints: what may be wrong with image paths that led nowhere.
     """
@@ -72,6 +74,7 @@ class ScoredRows:
     tally: Tally
     scored: Scored
     picked: PickedRows | None
+    embeddings: EmbeddingsWriter | None
     continuation: Continuation
     hints: Sequence[str]
 
@@ -89,7 +92,7 @@ def score_rows(job: Job, folder: Path) -> ScoredRows:
             _check_images(job, table)
         job.check_not_stopped()
         job.workers.expect(scan.rows)
-        first_pass = _FirstPass(job)
+        first_pass = _FirstPass(job, folder)
         fragment = WHOLE if request.shard is None or request.shard.standalone else fragment_of(request.shard)
         added, output_type = _added_columns(request), file_type_of(request.output)
         with (
@@ -99,14 +102,14 @@ def score_rows(job: Job, folder: Path) -> ScoredRows:
             first_pass.write(table, scan.rows, continuation, writer)
         picked = first_pass.picked()
     job.check_not_stopped()
-    scored = first_pass.scored(continuation)
-    return ScoredRows(table_path, first_pass.tally, scored, picked, continuation, first_pass.hints())
+    scored, embeddings = first_pass.scored(continuation), first_pass.embeddings
+    return ScoredRows(table_path, first_pass.tally, scored, picked, embeddings, continuation, first_pass.hints())
 
 
 class _FirstPass:
     """Loads the model, and has what takes part in scoring."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, folder: Path) -> None:
         request = job.request
         scores = None if request.reuse is None else ScoreStore(job.storage, request.reuse)
         self._job = job
@@ -130,6 +133,19 @@ class _FirstPass:
         )
         self._outcomes = Outcomes(request)
         self._collector = SampleCollector(request.shard) if request.report else None
+        self.embeddings = (
+            None
+            if job.standing.embeddings is None
+            else EmbeddingsWriter(
+                job.storage,
+                request,
+                job.standing.embeddings,
+                self._encoder.provenance,
+                self._encoder.dimensions,
+                version(job.data.info),
+                folder,
+            )
+        )
 
     @property
     def tally(self) -> Tally:
@@ -140,7 +156,15 @@ class _FirstPass:
         """Open what earlier tries and runs have left of this work; a copy of a previous output goes to ``path``."""
         job, provenance, source = self._job, self._encoder.provenance, version(self._job.data.info)
         here = EarlierWork(rows=0, device=self._device.name, libraries=self._libraries)
-        points = ResumePoints(job.storage, job.request, source, provenance.digest, provenance.precision, here)
+        points = ResumePoints(
+            job.storage,
+            job.request,
+            source,
+            provenance.digest,
+            provenance.precision,
+            here,
+            job.standing.embeddings,
+        )
         previous = None
         if manifest := job.standing.rescorable(source, provenance.digest, provenance.precision):
             previous = PreviousOutput(job.storage, manifest, path, columns_of_folders(job.data))
@@ -169,7 +193,8 @@ class _FirstPass:
                 self._scorer.saving()
                 if reuse is not None:
                     reuse.save(rows, results, paired)
-                continuation.save(rows, results, paired)
+                part = self._write_embeddings(rows, continuation)
+                continuation.save(rows, results, paired, part)
                 if rows.ends_segment:
                     outcomes.check_so_far()
             if outcomes.tally.rows != rows_in_all:
@@ -179,8 +204,16 @@ class _FirstPass:
             paired = self._take_pairs()
             if reuse is not None:
                 reuse.save_last(paired)
-            continuation.save_last(paired)
+            part = None if self.embeddings is None else self.embeddings.end_segment()
+            continuation.save_last(paired, part)
             outcomes.check()
+
+    def _write_embeddings(self, rows: Rows[Chunk], continuation: Continuation) -> ObjectVersion | None:
+        """Write the embeddings of the next rows, if they are asked for, before their results are saved: what is saved
+        is not encoded again."""
+        if self.embeddings is None:
+            return None
+        return self.embeddings.add(rows, self._scorer.embeddings(), continuation)
 
     def _take_pairs(self) -> PairedRows:
         paired = self._scorer.take_pairs()

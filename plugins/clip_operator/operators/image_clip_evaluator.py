@@ -122,6 +122,9 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         limits say of them. Rounded up to whole rows; of rows with equal scores the first are taken.
     :param keep_rejected: write all other rows, those without a score, too, to another step,
         ``{cache_path}/{file_name_prefix}_rejected_step{n+1}.{cache_type}``. Default: False.
+    :param embeddings_path: URI of a folder for the embeddings of all rows' images and texts, as Parquet, with a part
+        file for each ``resume_point_rows`` rows. Not with ``aggregate``, ``reuse`` and ``rescore``. Default: none.
+    :param embeddings_dtype: how their numbers are written, ``float16`` or ``float32``. Default: ``float16``.
     :param report: write a page for people beside the output, with samples of the rows. Default: True.
     :param min_mean_score: gate: the lowest mean score, from 0 to 1. Gates are judged when the step is complete and
         handed on; of a step that was divided, in the merge. Default: no limit, as for the next two.
@@ -236,6 +239,8 @@ class ImageCLIPEvaluatorOperator(BaseOperator):
         min_percentile: float | str | None = None,
         keep_top: float | str | None = None,
         keep_rejected: bool | str = False,
+        embeddings_path: Place | None = None,
+        embeddings_dtype: str = "float16",
         report: bool | str = True,
         min_mean_score: float | str | None = None,
         min_auc: float | str | None = None,

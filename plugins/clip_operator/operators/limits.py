@@ -64,7 +64,7 @@ class Limits:
     limit, an empty one allows nothing.
 
     :param allowed_inputs: places that data sets and images may be in.
-    :param allowed_outputs: places that steps, all that stands beside them, and score stores may be in.
+    :param allowed_outputs: places that steps, all that stands beside them, embeddings and score stores may be in.
     :param allowed_models: hub ids, owners at the hub, places in stores, folders, ``builtin://``.
     :param allowed_image_hosts: as the operator's ``image_hosts``.
     :param allowed_connections: ids for ``aws_conn_id``; ``environment`` for none.
@@ -126,8 +126,9 @@ class Limits:
         for name in ("output", "filtered_output", "rejected_output"):
             if (uri := getattr(request, name)) is not None:
                 self._check_writable(name, uri)
-        if request.reuse is not None:
-            self._check_writable("reuse", request.reuse)
+        for name, uri in (("reuse", request.reuse), ("embeddings_path", request.embeddings_path)):
+            if uri is not None:
+                self._check_writable(name, uri)
         self._check_model(request.model)
         self._check_image_hosts(request.image_hosts)
         return self._with_image_prefixes(request)

@@ -19,6 +19,8 @@ _MOST_LOOKED_AT = 1024
 
 _NAME_THE_OUTPUT = ("cache_path", "file_name_prefix", "cache_type", "step", "shard", "plan")
 
+_EMBEDDINGS = "embeddings_path"
+
 
 class CheckedPartial:
     """What ``partial`` of an operator returns, with a look at what its instances would write.
@@ -36,7 +38,8 @@ class CheckedPartial:
     def expand(self, **mapped: Any) -> MappedOperator:
         """Map over all combinations of the values, as Airflow does.
 
-        :raises RequestError: some combinations differ in nothing that names the output, or one is wrong.
+        :raises RequestError: some combinations differ in nothing that names the output, or share a folder for
+            embeddings, or one is wrong.
         """
         given = {**self._partial.kwargs, **mapped}
         alike = [
@@ -46,6 +49,9 @@ class CheckedPartial:
         ]
         if alike and _can_be_told(given):
             raise _one_output(f"{' and '.join(alike)} to several values, which differ in nothing that names the output")
+        several = [name for name, values in mapped.items() if name != _EMBEDDINGS and not _is_single(values)]
+        if several and _embeddings_of(given) is not None and "shard" not in mapped:
+            raise _one_folder(f"{' and '.join(several)} to several values, with one embeddings_path for all")
         for instance in instances_of(mapped):
             self._check({**self._partial.kwargs, **instance})
         return self._partial.expand(**mapped)
@@ -53,16 +59,20 @@ class CheckedPartial:
     def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> MappedOperator:
         """Map over sets of parameters, as Airflow does.
 
-        :raises RequestError: two of them name the same output, or one is wrong.
+        :raises RequestError: two of them name the same output, or the same folder for embeddings, or one is wrong.
         """
         instances = kwargs if isinstance(kwargs, Sequence) else ()
         seen: dict[str, int] = {}
+        folders: dict[str, int] = {}
         for index, own in enumerate(instances):
             given = {**self._partial.kwargs, **own} if isinstance(own, Mapping) else {}
             if _can_be_told(given):
                 target = repr([given.get(name) for name in _NAME_THE_OUTPUT])
                 if (first := seen.setdefault(target, index)) != index:
                     raise _one_output(f"instances {first} and {index} to parameters that name the same output")
+            folder = _embeddings_of(given)
+            if folder is not None and (first := folders.setdefault(folder, index)) != index:
+                raise _one_folder(f"instances {first} and {index} to the same embeddings_path")
         for own in instances:
             if isinstance(own, Mapping):
                 self._check({**self._partial.kwargs, **own})
@@ -91,6 +101,12 @@ def _can_be_told(given: Mapping[str, Any]) -> bool:
     return "cache_path" in given and not any("{" in str(given.get(name)) for name in _NAME_THE_OUTPUT)
 
 
+def _embeddings_of(given: Mapping[str, Any]) -> str | None:
+    """Return what stands for the folder for embeddings, where that is known and the same for every instance."""
+    folder = given.get(_EMBEDDINGS)
+    return None if folder is None or "{" in str(folder) else str(folder)
+
+
 def _is_single(values: Any) -> bool:
     return isinstance(values, Collection) and len(values) <= 1
 
@@ -99,4 +115,11 @@ def _one_output(mapped: str) -> RequestError:
     return RequestError(
         f"this task maps {mapped}: each would write over what another wrote. Give each instance a cache_path or "
         "file_name_prefix of its own, with expand_kwargs(), or have one of them hold {{ ti.map_index }}"
+    )
+
+
+def _one_folder(mapped: str) -> RequestError:
+    return RequestError(
+        f"this task maps {mapped}: each would write its embeddings over another's. Map embeddings_path, too, with "
+        "expand_kwargs(), or have it hold {{ ti.map_index }}"
     )

@@ -75,6 +75,7 @@ def _breaches(gates: Sequence[Verdict]) -> list[str]:
 def _summary(manifest: EvaluationManifest, gates: Sequence[Verdict]) -> dict[str, Any]:
     """Return what a person or the next task wants to know, small enough for XCom."""
     calibration, filtered, rejected = manifest.calibration, manifest.filtered, manifest.rejected
+    embeddings = manifest.embeddings
     return {
         "rows": manifest.rows.model_dump(),
         "scores": manifest.scores and manifest.scores.model_dump(),
@@ -94,6 +95,14 @@ def _summary(manifest: EvaluationManifest, gates: Sequence[Verdict]) -> dict[str
         "filtered": filtered
         and {"output_path": filtered.output.uri, "rows": filtered.rows, **filtered.row_filter.limits},
         "rejected": rejected and {"output_path": rejected.output.uri, "rows": rejected.rows},
+        "embeddings": embeddings
+        and {
+            "path": embeddings.folder.uri,
+            "files": embeddings.files,
+            "rows": embeddings.rows,
+            "dimensions": embeddings.dimensions,
+            "dtype": embeddings.dtype,
+        },
         "gates": {
             "passed": all(gate.passed for gate in gates),
             "breaches": _breaches(gates),
@@ -121,6 +130,8 @@ def _log_result(manifest: EvaluationManifest, output_step: int, gates: Sequence[
         log.info("%s rows with %s are in %s", f"{filtered.rows:,}", filtered.row_filter, where)
     if manifest.rejected is not None:
         log.info("All others are in %s: %s rows", display(manifest.rejected.output.uri), f"{manifest.rejected.rows:,}")
+    if (embeddings := manifest.embeddings) is not None:
+        log.info("Their embeddings are in %s, in %s files", display(embeddings.folder.uri), f"{embeddings.files:,}")
     for gate in gates:
         log.info("Gate %s: %s", "passed" if gate.passed else "not passed", gate.words)
     if not gates:

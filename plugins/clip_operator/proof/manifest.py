@@ -21,7 +21,7 @@ from pydantic import (
 
 from clip_operator.json_text import parse_json
 from clip_operator.proof.signing import verified
-from clip_operator.request import EvaluationRequest, Requester, RowFilter
+from clip_operator.request import EmbeddingsType, EvaluationRequest, Requester, RowFilter
 from clip_operator.storage import Storage, canonical, display
 
 log = logging.getLogger(__name__)
@@ -258,6 +258,17 @@ class RejectedStep(_Record):
     rows: Count
 
 
+class Embeddings(_Record):
+    """The folder with the embeddings of all rows' images and texts, in part files; how they are to be read stands in
+    each."""
+
+    folder: ObjectVersion = Field(description="Its size and version are those of the part files together.")
+    files: Count
+    rows: Count
+    dimensions: Count
+    dtype: EmbeddingsType
+
+
 class ModelProvenance(_Record):
     """Which model gave the scores, exactly enough to load the same again."""
 
@@ -359,6 +370,7 @@ class _Step(_Record):
     )
     filtered: FilteredStep | None = None
     rejected: RejectedStep | None = None
+    embeddings: Embeddings | None = None
 
     @property
     def selections(self) -> tuple[ObjectVersion, ...]:
@@ -391,6 +403,10 @@ class EvaluationManifest(Scored, _Step):
             raise ValueError("the rejected rows are not those which the filtered step has not")
         if self.output_columns != [self.request.output_key]:
             raise ValueError("the columns are not those that the request asks for")
+        folder = None if self.embeddings is None else canonical(self.embeddings.folder.uri)
+        wanted = None if self.request.embeddings_path is None else canonical(self.request.embeddings_path)
+        if folder != wanted or (self.embeddings is not None and self.embeddings.rows != self.rows.total):
+            raise ValueError("the embeddings are not those that the request asks for")
         return self
 
     @property

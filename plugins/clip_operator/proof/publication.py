@@ -11,7 +11,14 @@ from pathlib import Path
 
 from clip_operator.errors import JobError
 from clip_operator.proof.claims import check_claim, read_claim, write_claim
-from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, RejectedStep, Scored
+from clip_operator.proof.manifest import (
+    Embeddings,
+    EvaluationManifest,
+    FilteredStep,
+    ObjectVersion,
+    RejectedStep,
+    Scored,
+)
 from clip_operator.proof.signing import signed
 from clip_operator.proof.standing import Standing, find_output, look, version
 from clip_operator.request import EvaluationRequest, Requester
@@ -45,11 +52,13 @@ class Published:
     :param output: its version.
     :param filtered: the step of the rows that a filter keeps, if that was asked for.
     :param rejected: the step of the others, if that was asked for.
+    :param embeddings: those of its rows, if they were asked for.
     """
 
     output: ObjectVersion
     filtered: FilteredStep | None = None
     rejected: RejectedStep | None = None
+    embeddings: Embeddings | None = None
 
 
 @contextmanager
@@ -117,6 +126,7 @@ def build_manifest(
         output_columns=[request.output_key],
         filtered=published.filtered,
         rejected=published.rejected,
+        embeddings=published.embeddings,
         request=request,
         started_at=started,
         finished_at=finished,
@@ -128,7 +138,8 @@ def build_manifest(
 
 def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationManifest) -> None:
     """Remove what belongs to the output that stood there before, where the one which is to be proved has nothing in its
-    place: a filtered step and rejected rows, which would be read as the latest; the report and what belongs to it.
+    place: a filtered step and rejected rows, which would be read as the latest; the report and what belongs to it. Of
+    embeddings it says that they stay.
 
     Such a step goes only if it is the very version that the old manifest names, and stands in the output's folder:
     what is read in a store does not lead to the removal of anything elsewhere.
@@ -145,6 +156,9 @@ def remove_outdated(storage: Storage, before: Standing, manifest: EvaluationMani
             storage.delete(claim_uri(old.uri))
         else:
             log.warning("%s holds rows of an output that was replaced: remove it", display(old.uri))
+    held = None if before.manifest is None or before.manifest.embeddings is None else before.manifest.embeddings.folder
+    if held is not None and canonical(held.uri) != canonical(manifest.request.embeddings_path or ""):
+        log.warning("%s holds the embeddings of an output that was replaced: remove it", display(held.uri))
     if not manifest.request.report and before.output is not None:
         try:
             for uri in report_uris(output):

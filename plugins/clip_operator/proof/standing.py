@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from clip_operator.errors import JobError, Reason
 from clip_operator.proof.claims import Claim, check_alone, read_claim
+from clip_operator.proof.embeddings import EmbeddingsFolder, look_at_embeddings
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion, read_manifest
 from clip_operator.request import ErrorBudget, EvaluationRequest, Requester
 from clip_operator.steps import is_in_parts, manifest_uri, part_files
@@ -70,6 +71,7 @@ class Standing:
     :param manifest: what stands beside the output, whatever it proves.
     :param claim: who has begun to write the output; looked up where no manifest proves what stands there, and for an
         instance of a mapped task.
+    :param embeddings: what stands in the folder for embeddings; None where none are asked for.
     """
 
     request: EvaluationRequest
@@ -77,6 +79,7 @@ class Standing:
     selections: tuple[ObjectInfo | None, ...]
     manifest: EvaluationManifest | None
     claim: Claim | None
+    embeddings: EmbeddingsFolder | None = None
 
     @property
     def proof(self) -> EvaluationManifest | None:
@@ -99,6 +102,8 @@ class Standing:
         if self.request.overwrite or manifest is None or not manifest.proves(self.request, source, digest):
             return None
         if not all(found is not None and self._names(found) for found in self.selections):
+            return None
+        if self.embeddings is not None and not self.embeddings.is_proved_by(manifest):
             return None
         failures = manifest.rows.failures
         if ErrorBudget.of(self.request).excesses(failures, manifest.rows.total):
@@ -142,6 +147,8 @@ class Standing:
         Of a mapped task's instances in one run each is another, and none may replace what is the other's.
         """
         self.check_alone()
+        if self.embeddings is not None:
+            self.embeddings.check_may_write(self.request)
         if self.request.overwrite:
             return
         if self.output is not None:
@@ -181,7 +188,8 @@ def look(storage: Storage, request: EvaluationRequest) -> Standing:
     """Look at what stands where a request writes."""
     output = find_output(storage, request.output)
     selections = tuple(map(storage.find, request.selections))
-    standing = Standing(request, output, selections, find_manifest(storage, request.output), claim=None)
+    manifest, embeddings = find_manifest(storage, request.output), look_at_embeddings(storage, request)
+    standing = Standing(request, output, selections, manifest, claim=None, embeddings=embeddings)
     is_mapped = request.requested_by is not None and request.requested_by.is_mapped
     if standing.is_proved and not is_mapped:
         return standing

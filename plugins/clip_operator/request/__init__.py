@@ -12,6 +12,7 @@ from clip_operator.request.request import (
 from clip_operator.request.row_filter import LIMITS, RowFilter
 from clip_operator.request.values import (
     Aggregate,
+    EmbeddingsType,
     Encoding,
     ImageOrientation,
     OnError,
@@ -24,6 +25,7 @@ __all__ = [
     "LIMITS",
     "OF_ALL_SCORES",
     "Aggregate",
+    "EmbeddingsType",
     "Encoding",
     "ErrorBudget",
     "EvaluationRequest",

@@ -19,7 +19,9 @@ from clip_operator.request.values import (
     Buckets,
     ColumnName,
     ColumnNames,
+    EmbeddingsType,
     Encoding,
+    Folder,
     Hosts,
     ImageDecoding,
     ImageOrientation,
@@ -68,7 +70,7 @@ OF_ALL_SCORES = ("percentile_key", *LIMITS)
 _OF_ONE_SCORE = ("cosine_key", "clipscore_key", *OF_ALL_SCORES, "rescore")
 
 # However they are spelled, they are the same.
-_PLACES = ("input", "output", "filtered_output", "rejected_output")
+_PLACES = ("input", "output", "filtered_output", "rejected_output", "embeddings_path")
 
 # How the input is written down, and so what its cells are.
 _DIALECT = ("delimiter", "quotechar", "escapechar", "encoding", "column_names")
@@ -218,6 +220,10 @@ class EvaluationRequest(BaseModel):
     rejected_output: Uri | None = Field(
         None, description="Path or URI of the file to write all other rows to, those without a score, too."
     )
+    embeddings_path: Folder | None = Field(
+        None, description="URI of a folder to write the embeddings of all rows' images and texts to, as Parquet."
+    )
+    embeddings_dtype: EmbeddingsType = Field("float16", description="How the numbers of embeddings are written.")
     min_mean_score: Rate | None = Field(None, description="Gate: the lowest mean score.")
     min_auc: Rate | None = Field(None, description="Gate: the lowest AUC of rows against mismatched pairs.")
     max_below_threshold: Rate | None = Field(
@@ -347,6 +353,22 @@ class EvaluationRequest(BaseModel):
             raise ValueError(
                 f"aggregate 'all' writes a list of scores a row, so it does not go with {' and '.join(given)}; "
                 "ask for the mean, max or min"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_can_be_had(self) -> Self:
+        if self.embeddings_path is None:
+            return self
+        if given := [name for name in ("rescore", "reuse") if getattr(self, name) is not None]:
+            raise ValueError(
+                f"{' and '.join(given)}: keeps scores of rows that are then not encoded, so these would have no "
+                "embeddings; leave it out, or embeddings_path"
+            )
+        if self.aggregate is not None:
+            raise ValueError(
+                "aggregate gives rows with several images or texts a score, and embeddings_path writes one embedding "
+                "of an image and one of a text a row; leave one of them out"
             )
         return self
 

@@ -21,7 +21,7 @@ from pydantic import (
 
 from clip_operator.errors import Reason
 from clip_operator.redaction import holds_secret
-from clip_operator.storage import display, refused
+from clip_operator.storage import dataset_name, display, refused
 
 
 def _may_be_logged(uri: str) -> str:
@@ -29,6 +29,13 @@ def _may_be_logged(uri: str) -> str:
     if problem := refused(uri):
         raise ValueError(f"{display(uri)}: {problem}")
     return uri
+
+
+def _is_a_folder(uri: str) -> str:
+    """Return the folder without a slash at its end; refuse what is none, or none to write to."""
+    if dataset_name(uri) is not None or "*" in uri:
+        raise ValueError(f"{display(uri)}: name a folder to write to, as in s3://bucket/embeddings")
+    return uri.rstrip("/") or uri
 
 
 def _is_a_bucket(name: str) -> str:
@@ -175,6 +182,7 @@ def _number_of_images(value: Any) -> int | Literal["auto"]:
 
 NonBlank = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Uri = Annotated[NonBlank, AfterValidator(_may_be_logged)]
+Folder = Annotated[Uri, AfterValidator(_is_a_folder)]
 Bucket = Annotated[NonBlank, AfterValidator(_is_a_bucket)]
 Host = Annotated[NonBlank, AfterValidator(_is_a_host)]
 ColumnName = Annotated[str, StringConstraints(min_length=1)]
@@ -185,6 +193,7 @@ OnError = Literal["null", "zero", "fail"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ImageDecoding = Literal["full", "reduced"]
 ImageOrientation = Literal["stored", "exif"]
+EmbeddingsType = Literal["float16", "float32"]
 Rescore = Literal["failed"]
 OnWeakThreshold = Literal["warn", "fail"]
 Aggregate = Literal["mean", "max", "min", "all"]

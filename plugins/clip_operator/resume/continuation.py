@@ -9,7 +9,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 
 from clip_operator.errors import JobError
-from clip_operator.proof.manifest import EarlierWork, EvaluationManifest
+from clip_operator.proof.manifest import EarlierWork, EvaluationManifest, ObjectVersion
 from clip_operator.resume.points import ResumePoint, ResumePoints
 from clip_operator.scoring import CHUNK_ROWS, PairedRows, RowResult, Rows, written_score
 from clip_operator.storage import ObjectInfo, Storage
@@ -70,11 +70,12 @@ class Continuation:
         self._previous = previous
         self._segment_rows = segment_rows
         self._taken: Counter[str] = Counter()
+        self._parts: dict[int, ObjectVersion] = {}
 
     def rows(self, table: TableReader, image_key: str, text_key: str) -> Iterator[Rows[Chunk]]:
         """Yield all rows of the table, in order."""
         previous = repeat(None) if self._previous is None else self._previous.results()
-        point = self._points.find(0)
+        point = self._find(0)
         saved = _results(point)
         for chunk in table.chunks(CHUNK_ROWS, self._segment_rows):
             pairs = list(islice(zip(previous, saved, strict=False), len(chunk)))
@@ -89,18 +90,30 @@ class Continuation:
             images, texts = sole(chunk.column(image_key)), sole(chunk.column(text_key))
             yield Rows(chunk, images, texts, known, ends_segment, chunk.size)
             if ends_segment:
-                point = self._points.find(behind)
+                point = self._find(behind)
                 saved = _results(point)
 
-    def save(self, rows: Rows[Chunk], results: Sequence[RowResult], paired: PairedRows) -> None:
+    def take_part(self, first_row: int) -> ObjectVersion | None:
+        """Return where the embeddings stand of the segment that begins at a row, if what is known of its rows is."""
+        return self._parts.pop(first_row, None)
+
+    def save(
+        self,
+        rows: Rows[Chunk],
+        results: Sequence[RowResult],
+        paired: PairedRows,
+        embeddings: ObjectVersion | None = None,
+    ) -> None:
         """Take in the results of the next rows, and the pairs of those that have them now; where a segment ends with
         them, save it.
-        """
-        self._points.add(rows, results, paired)
 
-    def save_last(self, paired: PairedRows) -> None:
+        :param embeddings: the part file of the segment that ends, if embeddings are asked for.
+        """
+        self._points.add(rows, results, paired, embeddings)
+
+    def save_last(self, paired: PairedRows, embeddings: ObjectVersion | None = None) -> None:
         """Save what came behind the last whole segment: there are no more rows."""
-        self._points.add_last(paired)
+        self._points.add_last(paired, embeddings)
 
     def discard(self) -> None:
         """Remove what was saved, which is of no use any more."""
@@ -133,6 +146,12 @@ class Continuation:
             EarlierWork.model_validate_json(scored_by).model_copy(update={"rows": rows})
             for scored_by, rows in self._taken.items()
         ]
+
+    def _find(self, first_row: int) -> ResumePoint | None:
+        point = self._points.find(first_row)
+        if point is not None and point.embeddings is not None:
+            self._parts[first_row] = point.embeddings
+        return point
 
     def _take(self, scored_by: EarlierWork, rows: int) -> None:
         if rows:

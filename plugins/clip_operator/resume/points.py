@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from clip_operator.errors import Reason, RowError
 from clip_operator.json_text import parse_json
+from clip_operator.proof.embeddings import EmbeddingsFolder
 from clip_operator.proof.manifest import Base64, EarlierWork, ObjectVersion, Share
 from clip_operator.proof.signing import signed, verified
 from clip_operator.request import EvaluationRequest, Requester
@@ -90,6 +91,7 @@ class ResumePoint(BaseModel):
     )
     several: list[_Several] = Field(fail_fast=True, description="All scores of rows that have several, if asked for.")
     failures: list[_Failure] = Field(fail_fast=True)
+    embeddings: ObjectVersion | None = Field(None, description="The part file with the rows' embeddings, if asked for.")
     run: str = Field(pattern="^[0-9a-f]{16}$", description="Of which run it is: of the one that the first try began.")
     scored_by: EarlierWork = Field(description="With how many rows, and where they were scored.")
     requested_by: Requester | None
@@ -164,6 +166,8 @@ class ResumePoints:
     :param digest: the model's.
     :param scored_by: where this try scores; its ``rows`` are those of no segment.
     :param precision: what the model computes in.
+    :param embeddings: what stands in the folder for embeddings, if they are asked for. A segment whose part file is not
+        there any more is scored again.
     """
 
     def __init__(
@@ -174,8 +178,10 @@ class ResumePoints:
         digest: str,
         precision: str,
         scored_by: EarlierWork,
+        embeddings: EmbeddingsFolder | None = None,
     ) -> None:
         self._storage = storage
+        self._embeddings = embeddings
         asker = None if request.requested_by is None else request.requested_by.model_dump()
         # Without a version nobody could tell that the next try reads the same rows.
         self._is_of_use = bool(source.etag) and (asker is not None or not request.overwrite)
@@ -229,7 +235,11 @@ class ResumePoints:
         """Return the resume point of the segment that starts at this row, if there is one that can be used."""
         if _name(first_row) not in self._saved:
             return None
-        return self._read(_name(first_row))
+        point = self._read(_name(first_row))
+        if point is None or self._embeddings is None:
+            return point
+        part, own = point.embeddings, self._embeddings.part(first_row)
+        return point if part is not None and part.uri == own and self._embeddings.holds(part) else None
 
     def _read(self, name: str) -> ResumePoint | None:
         if self._read_last is None or self._read_last[0] != name:
@@ -238,27 +248,30 @@ class ResumePoints:
             self._read_last = name, point
         return self._read_last[1]
 
-    def add(self, rows: Rows[Any], results: Sequence[RowResult], paired: PairedRows) -> None:
+    def add(
+        self, rows: Rows[Any], results: Sequence[RowResult], paired: PairedRows, embeddings: ObjectVersion | None
+    ) -> None:
         """Take in the results of the next rows; save those of a segment when it is complete.
 
         :param paired: the mismatched pairs that have come to be known: at the end of a segment, those of all its rows.
+        :param embeddings: at the end of a segment the part file with its rows' embeddings, if they are asked for.
         """
         self._results += results
         self._mismatched += packed(paired.codes)
         self._anything_new |= rows.known is None or None in rows.known
         if rows.ends_segment:
-            self._end_segment()
+            self._end_segment(embeddings)
 
-    def add_last(self, paired: PairedRows) -> None:
+    def add_last(self, paired: PairedRows, embeddings: ObjectVersion | None) -> None:
         """Save what came behind the last whole segment: there are no more rows."""
         self._mismatched += packed(paired.codes)
-        self._end_segment()
+        self._end_segment(embeddings)
 
-    def _end_segment(self) -> None:
+    def _end_segment(self, embeddings: ObjectVersion | None) -> None:
         """Save what was added since the last segment ended, unless nothing of it is new, no row has a score, or none
         could take it up."""
         if self._is_of_use and self._anything_new and any(result.score is not None for result in self._results):
-            self._save(self._first_row, self._results)
+            self._save(self._first_row, self._results, embeddings)
         self._first_row += len(self._results)
         self._results = []
         self._mismatched = []
@@ -271,7 +284,7 @@ class ResumePoints:
         except StorageError as error:
             log.warning("The resume points at %s could not be removed: %s", display(self._prefix), error)
 
-    def _save(self, first_row: int, results: Sequence[RowResult]) -> None:
+    def _save(self, first_row: int, results: Sequence[RowResult], embeddings: ObjectVersion | None) -> None:
         point = ResumePoint(
             first_row=first_row,
             scores=[result.score for result in results],
@@ -293,6 +306,7 @@ class ResumePoints:
                 for row, result in enumerate(results)
                 if result.error is not None
             ],
+            embeddings=embeddings,
             run=self.run,
             scored_by=self._scored_by.model_copy(update={"rows": len(results)}),
             requested_by=self._requested_by,

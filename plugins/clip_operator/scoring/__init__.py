@@ -7,6 +7,7 @@ from clip_operator.scoring.keeper import Keeper
 from clip_operator.scoring.mismatched import BYTES_A_ROW, NO_PAIRS, PairedRows, are_packed, packed
 from clip_operator.scoring.null_distribution import NullDistribution
 from clip_operator.scoring.outcomes import Outcomes
+from clip_operator.scoring.pairs import RowEmbeddings
 from clip_operator.scoring.preparation import ImageSource
 from clip_operator.scoring.result import RowResult, written_score
 from clip_operator.scoring.rows import Rows
@@ -25,6 +26,7 @@ __all__ = [
     "NullDistribution",
     "Outcomes",
     "PairedRows",
+    "RowEmbeddings",
     "RowResult",
     "Rows",
     "Scorer",

@@ -77,6 +77,29 @@ class Embedded:
     texts: NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class RowEmbeddings:
+    """The embeddings of some rows, one of an image and one of a text a row; None for what could not be had.
+
+    They may be the memory of a cache: whoever keeps them copies them before the next rows are asked for.
+
+    :param images: float32 [dimensions] each, of length 1.
+    :param texts: the same.
+    """
+
+    images: list[NDArray[np.float32] | None]
+    texts: list[NDArray[np.float32] | None]
+
+
+def row_embeddings(rows: Sequence[Row]) -> RowEmbeddings:
+    """Return the embeddings that were computed for rows whose encodings are known, also of those without a score."""
+    pairs = [row if isinstance(row, Pair) else None for row in rows]
+    return RowEmbeddings(
+        [None if pair is None else pair.image.embedding for pair in pairs],
+        [None if pair is None else pair.text.embedding for pair in pairs],
+    )
+
+
 def row_results(rows: Sequence[Row], aggregate: Aggregate | None) -> tuple[list[RowResult], Embedded | None]:
     """Return what becomes of rows whose encodings are known, and the embeddings of those that have a score and can be
     paired with others, if there are any.

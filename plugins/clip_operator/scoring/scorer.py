@@ -17,7 +17,7 @@ from clip_operator.request import Aggregate
 from clip_operator.scoring.batching import BatchedChunk, BatchedImage, Batcher, ImageBatch, TextBatch
 from clip_operator.scoring.encodings import Encoding, EncodingCache
 from clip_operator.scoring.mismatched import PairedRows, PairMaker
-from clip_operator.scoring.pairs import row_results
+from clip_operator.scoring.pairs import Row, RowEmbeddings, row_embeddings, row_results
 from clip_operator.scoring.preparation import ImageSource, Preparation, preparation
 from clip_operator.scoring.result import RowResult
 from clip_operator.scoring.rows import ContentT, Rows
@@ -127,6 +127,11 @@ class Scorer:
         assert self._run is not None, "nothing has been scored"
         return self._run.pairs.take()
 
+    def embeddings(self) -> RowEmbeddings:
+        """Return the embeddings of the rows that :meth:`score` gave back last, as far as it has computed them."""
+        assert self._run is not None, "nothing has been scored"
+        return row_embeddings(self._run.given_back)
+
     def throughput(self) -> Throughput:
         """Return how fast the last :meth:`score` was, and where its time went."""
         assert self._run is not None, "nothing has been scored"
@@ -160,6 +165,8 @@ class _Run:
         self._all_read = False
         self._encoding = 0  # batches that were given to a lane and are not back
         self.pairs = PairMaker()
+        self.given_back: Sequence[Row] = ()
+        """The rows whose results were given back last."""
 
     def results(self, chunks: Iterable[Rows[ContentT]]) -> Iterator[tuple[Rows[ContentT], list[RowResult]]]:
         source = iter(chunks)
@@ -184,6 +191,7 @@ class _Run:
                     self.pairs.end_block()
                 self._rows += len(results) - sum(result is not None for result in chunk.source.known or ())
                 self._utilisation.idle_lanes_wait_for(Activity.WRITE)
+                self.given_back = chunk.rows
                 yield chunk.source, results
                 self._handle_events(wait=False)
             else:

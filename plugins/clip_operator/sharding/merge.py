@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import accumulate
@@ -19,8 +20,10 @@ from clip_operator.job.confirmation import confirmed
 from clip_operator.job.second_pass import publish_step, second_pass
 from clip_operator.machine.scratch import scratch_folder
 from clip_operator.machine.stopping import stopped_by
+from clip_operator.proof.embeddings import look_at_embeddings, prove_embeddings
 from clip_operator.proof.manifest import (
     EarlierWork,
+    Embeddings,
     EvaluationManifest,
     Scored,
     Shards,
@@ -118,10 +121,11 @@ def merge_shards(
         standing.check_may_write()
     with claimed(storage, standing) as condition:
         with stopped_by(stop):
+            embeddings = _embeddings(plan, manifests, storage)
             published = _assembled(plan, manifests, outcomes.tally, storage, condition)
         if stop.is_set():
             raise Cancelled("stopped before the output was proved")
-        scored = _scored(plan, manifests, outcomes.tally)
+        scored, published = _scored(plan, manifests, outcomes.tally), replace(published, embeddings=embeddings)
         begun = min(manifest.started_at for manifest in manifests)
         manifest = build_manifest(plan.request, plan.input, published, scored, begun, confirmed_by=requester)
         if plan.request.report:
@@ -199,6 +203,8 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
     """
     folder = f"{parent(plan.request.output)}/" if plan.standalone else plan.folder
     there = {info.uri: info for info in storage.list(folder)}
+    found_embeddings = look_at_embeddings(storage, plan.request)
+    embeddings = {} if found_embeddings is None else found_embeddings.of_shards(plan.names)
 
     def read(index: int) -> EvaluationManifest | None:
         if stop.is_set():
@@ -206,6 +212,8 @@ def _manifests(plan: ShardPlan, storage: Storage, stop: threading.Event, tally: 
         output = plan.shard_output(index)
         manifest = find_manifest(storage, output)
         if manifest is None or manifest.sums is None or not plan.has_made(index, manifest):
+            return None
+        if embeddings and not embeddings[plan.names[index]].is_proved_by(manifest):
             return None
         found = there.get(output)
         if found is None or not manifest.output.is_surely(version(found)):
@@ -311,6 +319,17 @@ def _parts(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: St
     if output is None:
         raise JobError(f"the part files at {display(plan.request.output)} have been removed")
     return output
+
+
+def _embeddings(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: Storage) -> Embeddings | None:
+    """Return what the manifest says of the part files that the shards have written, if embeddings are asked for."""
+    found, parts = look_at_embeddings(storage, plan.request), manifests[0].embeddings
+    if found is None or parts is None:
+        return None
+    of_shards = found.of_shards(plan.names).values()
+    written = {name: info for of_shard in of_shards for name, info in of_shard.parts.items()}
+    rows = sum(manifest.rows.total for manifest in manifests)
+    return prove_embeddings(storage, plan.request, written, rows, parts.dimensions)
 
 
 def _picked(plan: ShardPlan, manifests: Sequence[EvaluationManifest], storage: Storage) -> PickedRows:

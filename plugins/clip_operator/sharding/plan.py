@@ -19,6 +19,7 @@ from clip_operator.errors import Cancelled, JobError, Reason, RequestError
 from clip_operator.inputs import Input, check_outputs_apart, columns_of_folders, find_input
 from clip_operator.json_text import parse_json
 from clip_operator.proof.claims import write_claim
+from clip_operator.proof.embeddings import claim_embeddings
 from clip_operator.proof.manifest import EvaluationManifest, ObjectVersion
 from clip_operator.proof.signing import signed, verified
 from clip_operator.proof.standing import Standing, look, version
@@ -218,6 +219,7 @@ def plan_shards(
     else:
         standing.check_may_write()
         plan = _plan(request, data, _cut(data, request, wanted), standalone)
+        claim_embeddings(storage, request, standing.embeddings)
         if standalone:  # the shards write to the final place, under names that are nobody's yet
             write_claim(storage, request.output, request.requested_by)
         log.info(
