@@ -152,11 +152,12 @@ def test_the_pods_log_is_the_tasks_with_its_levels_and_progress(
 def test_a_try_goes_on_where_one_in_the_other_mode_has_stopped(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, s3: S3, modes: tuple[str, str]
 ) -> None:
-    first, second = modes
-    ti = task(execution_mode=first, max_error_rate=0.01, resume_point_rows=10)
+    given = {**task().parameters, "resume_point_rows": 10}
+    first, second = ({"execution_mode": mode, "pod": given["pod"] if mode == "kubernetes" else None} for mode in modes)
+    ti = TaskInstance({**given, **first, "max_error_rate": 0.01})
     with pytest.raises(AirflowException, match=r"too many rows have no score: 4 of the 64 rows \(6\.2 %\), more than"):
         ti.next_try().run()
-    again = TaskInstance({**ti.parameters, "execution_mode": second, "max_error_rate": 0.1})
+    again = TaskInstance({**given, **second, "max_error_rate": 0.1})
     again.next_try().run()
     assert again.xcoms["summary"]["rows"]["resumed"] == 62  # all but the missing and the broken image
     assert s3.get(output_of(ti)) == expected_bytes(ti, s3)
@@ -368,9 +369,11 @@ def test_missing_permissions_are_told_in_kubernetes_own_words(
 def test_a_pod_that_cannot_even_be_described_is_not_tried_again(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes, deferrable: bool
 ) -> None:
+    this: Any = task({"image": "{{ it }}"}, deferrable=deferrable).next_try()
+    this.operator.pod = {**this.operator.pod, "image": ""}  # as it is rendered
     with pytest.raises(AirflowFailException, match=r"^pod needs an image"):
-        task({"image": ""}, deferrable=deferrable).next_try().run()
-    assert cluster.created == []
+        this.run()
+    assert cluster.requests == []
 
 
 def test_a_cluster_that_cannot_be_reached_is_told_so(task: Callable[..., TaskInstance], tmp_path: Path) -> None:
