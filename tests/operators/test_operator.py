@@ -105,7 +105,7 @@ def test_a_task_writes_the_next_step_and_hands_on_the_name_of_its_column(airflow
     assert summary["rows"]["total"] == 64
     assert summary["rows"]["failed"] == 4
     assert 0 < summary["scores"]["mean"] < 1
-    assert summary["gates"] == {"passed": True, "breaches": []}
+    assert summary["gates"] == {"passed": True, "breaches": [], "verdicts": []}
     assert xcoms["first", "manifest"] == {
         "uri": f"{FOLDER}/chain/captions_step1.jsonl.manifest.json",
         "aws_conn_id": "clip_store",
