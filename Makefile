@@ -5,7 +5,7 @@ VENV := .venv$(AIRFLOW:%=-%)
 BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(AIRFLOW),constraints/airflow-$(AIRFLOW).txt,constraints.txt)
 
-.PHONY: help demo airflow test quick slow-test versions bench dist image image-test open-clip-test lint format constraints clean
+.PHONY: help demo airflow test quick slow-test versions bench dist image image-test open-clip-test libraries lint format constraints clean
 
 # A name is no proof: a shim may lead nowhere, and Debian has Pythons that can make no environment. Before 3.11.5, pip finds no
 # beautifulsoup4 for Airflow at the versions in constraints.txt.
@@ -58,6 +58,12 @@ CYCLONEDX := 7.5.0
 	$(BIN)/python -m pip install --quiet --no-deps --target .open-clip --requirement $<
 	touch $@
 
+# The oldest scoring libraries that are supported, to stand before those of the environment; torch and Airflow are its own.
+.oldest-libraries/installed: constraints/oldest-libraries.txt | $(VENV)/installed
+	rm -rf .oldest-libraries
+	$(BIN)/python -m pip install --quiet --no-deps --target .oldest-libraries --requirement $<
+	touch $@
+
 demo: $(VENV)/installed ## score the demo data set through Airflow, with an S3 server on this machine
 	$(BIN)/python -m demo
 
@@ -106,6 +112,18 @@ image-test: $(VENV)/installed ## build the image without a registry, and test wh
 open-clip-test: $(VENV)/installed .open-clip/installed ## test checkpoints in open_clip's format
 	PYTHONPATH=.open-clip $(BIN)/python -m pytest -p tests.torchvision_operators -m open_clip --junitxml=build/open-clip-tests.xml tests/model
 
+# What is called of each of them: models, images, Parquet, stores and drivers, the report, data frames, requests.
+LIBRARY_TESTS = $(addprefix tests/,$(addprefix model/test_,parity.py rarer_families.py preprocessing.py loading.py batches.py \
+    hostile_checkpoints.py) scoring images/test_decoding.py images/test_web.py storage/test_storage.py storage/s3/test_s3.py \
+    tables/parquet/test_parquet.py report/test_page.py job/test_in_memory.py test_dataflow.py test_request.py)
+
+# Tests of types, such as views, that old versions of pyarrow cannot write.
+NEW_PARQUET = $(addprefix --deselect=tests/tables/parquet/test_parquet.py::test_,only_the_new_columns_are_added \
+    registered_and_unknown_extension_types_stay)
+
+libraries: $(VENV)/installed .oldest-libraries/installed ## test with the oldest scoring libraries that are supported, among them transformers 4.48
+	PYTHONPATH=.oldest-libraries $(BIN)/python -m pytest --numprocesses auto -m "not slow and not airflow" --junitxml=build/libraries-tests.xml $(NEW_PARQUET) $(LIBRARY_TESTS)
+
 cluster-test: $(VENV)/installed ## test what becomes of pods on a real Kubernetes cluster; CONTRIBUTING.md says how one is named
 	$(BIN)/python -m pytest -m cluster --junitxml=build/cluster-tests.xml $(if $(filter tests,$(TESTS)),tests/cluster,$(TESTS))
 
@@ -124,4 +142,4 @@ constraints: $(VENV)/installed ## write the installed versions to constraints.tx
 	mv constraints.new $(CONSTRAINTS)
 
 clean: ## remove the virtual environment and everything the demo and the tools made
-	rm -rf .venv .venv-* .azurite .cyclonedx .open-clip .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .azurite .cyclonedx .open-clip .oldest-libraries .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

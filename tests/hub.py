@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_json({"id": content[-10:].strip("/"), "sha": COMMIT, "siblings": siblings}, with_body)
         if match := re.fullmatch(rf"{api}/tree/(main|{COMMIT})(/.*)?", path):
             return self._send_tree(f"{match[2] or ''}/"[1:], "recursive=true" in query.lower(), with_body)
-        if path == f"{api}/paths-info/{COMMIT}":
+        if path in (f"{api}/paths-info/{COMMIT}", f"{api}/paths-info/main"):  # which the library's versions 0 ask for
             asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["paths"]
             return self._send_json([self._described(name) for name in asked if name in self.hub.files], with_body)
         if path.startswith(f"{api}/revision/"):

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, W
 
 DESKTOP = {"width": 1280, "height": 1200}
 PHONE = {"width": 375, "height": 812}
-_MILLISECONDS = 20_000
+_MILLISECONDS = 90_000
 """For the browser to do one thing, on a machine that is busy with other tests."""
 _ASKED_BY_AIRFLOW = ("/api/v2/", "/ui/", "/static/")
 

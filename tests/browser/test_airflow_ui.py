@@ -73,8 +73,8 @@ def drift(airflow: AirflowCluster, client: Any, run: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def failing(airflow: AirflowCluster, drift: list[str]) -> str:
-    """A run of a data set that has no such column."""
-    run = airflow.trigger(DAG, cache_path=f"s3://{BUCKET}/by-hand", input_text_key="nothing")
+    """A run that would write its scores over the captions."""
+    run = airflow.trigger(DAG, cache_path=f"s3://{BUCKET}/by-hand", output_key="text")
     assert airflow.wait(run, SECONDS) == "failed"
     return run
 
@@ -220,7 +220,7 @@ def test_the_page_over_all_runs_and_that_on_two_read_well_on_a_phone(
     address = ui.address_of(ui.open_tab(TAB))
     with window(browser, like=ui.page.context, viewport=PHONE, device_scale_factor=2) as phone:
         phone.page.goto(address)
-        failed = phone.page.get_by_role("row").filter(has_text="has no column 'nothing'")
+        failed = phone.page.get_by_role("row").filter(has_text="the column 'text' is read and written")
         expect(failed).to_be_visible()
         keep(phone.page, "runs-page-phone")
         for heading in (DAG, "score: two runs"):
@@ -239,11 +239,11 @@ def test_the_tab_of_a_failed_task_says_why_and_so_does_the_end_of_its_log(
     said = ui.open_tab(TAB)
     expect(said.get_by_role("heading", level=1)).to_have_text("This task has failed")
     why = said.get_by_role("region", name="Why")
-    for words in ("has no column 'nothing'", "Mend what the task is given", "docs/troubleshooting.md"):
+    for words in ("the column 'text' is read and written", "Mend what the task is given", "docs/troubleshooting.md"):
         expect(why).to_contain_text(words)
     keep(ui.page, "failed-tab")
     log = airflow.log(failing, "score")
-    parts = [log.index(words) for words in ("The task fails.", "Why:   s3://", "See:   docs", "AirflowFailException")]
+    parts = [log.index(words) for words in ("The task fails.", "Why: ", "See:   docs", "Task failed with")]
     assert parts == sorted(parts)
     ui.page.get_by_role("link", name="Logs", exact=True).click()
     expect(ui.page.get_by_text("See:   docs/troubleshooting.md")).to_be_visible()

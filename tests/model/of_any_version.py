@@ -22,6 +22,9 @@ except ImportError:  # 4.48 to 5.0
 
 __all__ = ["CLIPImageProcessorPil", "ConvNextImageProcessorPil", "SiglipImageProcessorPil"]
 
+OLDER: Any = transformers
+"""The library, of which a check of types sees only the version that is installed."""
+
 HAS_BACKENDS = hasattr(transformers, "CLIPImageProcessorPil")
 """Whether image processors are of a backend, as since one of the first versions 5."""
 
@@ -68,7 +71,7 @@ def clip_tokenizer(pieces: Sequence[str], merges: Sequence[tuple[str, str]], **o
         files = Path(folder, "vocab.json"), Path(folder, "merges.txt")
         files[0].write_text(json.dumps(vocabulary))
         files[1].write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]))
-        return transformers.CLIPTokenizerFast(*map(str, files), **options)
+        return OLDER.CLIPTokenizerFast(*map(str, files), **options)
 
 
 def bert_tokenizer(pieces: Sequence[str], **options: Any) -> Any:
@@ -77,7 +80,7 @@ def bert_tokenizer(pieces: Sequence[str], **options: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "vocab.txt")
         file.write_text("\n".join(pieces))
-        return transformers.BertTokenizerFast(str(file), **options)
+        return OLDER.BertTokenizerFast(str(file), **options)
 
 
 def xlm_roberta_tokenizer(vocabulary: Sequence[tuple[str, float]], **options: Any) -> Any:
@@ -88,7 +91,7 @@ def xlm_roberta_tokenizer(vocabulary: Sequence[tuple[str, float]], **options: An
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return transformers.XLMRobertaTokenizerFast(tokenizer_object=tokenizer, **options)
+    return OLDER.XLMRobertaTokenizerFast(tokenizer_object=tokenizer, **options)
 
 
 def siglip2_tokenizer(pieces: Sequence[str], **options: Any) -> Any:
@@ -101,4 +104,4 @@ def siglip2_tokenizer(pieces: Sequence[str], **options: Any) -> Any:
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="$A <eos>", special_tokens=[("<eos>", 1)]
     )
-    return transformers.GemmaTokenizerFast(tokenizer_object=tokenizer, **options)
+    return OLDER.GemmaTokenizerFast(tokenizer_object=tokenizer, **options)

@@ -52,7 +52,7 @@ def load_tokenizer(folder: Path, **options: Any) -> Any:
     :raises UnfitFile: its files are missing, or its SentencePiece model cannot be read.
     """
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
     except TypeError:  # 4.48 to 4.57, where the paths of its files are None
         if any((folder / name).is_file() for name in (*VOCABULARIES, "tokenizer.json")):
             raise

@@ -123,7 +123,7 @@ def test_an_endpoint_where_nobody_listens_is_tried_again_and_then_named(
             act(storage_of("someone", SECRET, endpoint), "s3://bucket/x", tmp_path)
     assert SECRET not in str(caught.value)
     assert len(no_pauses) >= 2, "a store that is only busy is asked again"
-    assert sum(no_pauses) < 60
+    assert sum(no_pauses) < 150  # seconds, with a botocore that waits for up to 20 between two tries, as 1.36 does
 
 
 @pytest.mark.parametrize("endpoint", ["not a url", "ftp//x"])
