@@ -45,7 +45,8 @@ PARAMS = {
         type="string",
         minLength=1,
         title="Data set",
-        description="URI of step 0: jsonl, json, csv (also .gz) or parquet; or a folder or pattern of such files.",
+        description="URI of step 0: a file, folder or pattern of jsonl, json, csv, tsv, parquet or tar (the first four also "
+        "compressed), or a data set of the hub, as in hf:user/name.",
         section="Data",
     ),
     "cache_path": Param(

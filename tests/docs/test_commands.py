@@ -226,7 +226,7 @@ def test_workflows_to_copy_run_commands_that_there_are() -> None:
     for words in [Command("a workflow", step["run"], "").words for step in steps if "run" in step]:
         if words[0] == "airflow":
             check_airflow(Command("a workflow", "", ""), words[1:])
-        elif words[0] == "python":
+        elif words[0] == "clip-operator":
             assert any(Command("", text, "").words == words for text in known), words
         else:
             assert words[:2] == ["pip", "install"]

@@ -98,7 +98,8 @@ def test_the_command_says_it_in_lines_and_in_its_exit_code(tmp_path: Path) -> No
     write(tmp_path / "wrong", {"filter": 'one(file_name_prefix="{{ ds | nodash }}")'})
     code, out, log = run(tmp_path / "right")
     assert (code, out) == (0, "")
-    assert "0 findings in 1 files; plain.py took longest to read, " in log
+    assert "Files: 1; findings: 0; plain.py took longest to read, " in log
+    assert "Files: 1; findings: 0; plain.py took longest to read, " in run(tmp_path / "right" / "plain.py")[2]
     code, out, _ = run(tmp_path / "right", tmp_path / "wrong")
     assert code == 1
     assert len(out.splitlines()) == 1

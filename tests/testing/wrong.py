@@ -22,7 +22,7 @@ def one(dag_id="{name}", params=None, schedule=None, **given):
 """
 
 WRONG: dict[str, tuple[str, str]] = {
-    "misspelled_parameter": ("one(batchsize=16)", "batchsize"),
+    "misspelled_parameter": ("one(batchsize=16)", r"ImageCLIPEvaluatorOperator \(task_id: score\).*batchsize"),
     "misspelled_in_partial": (
         """
 with DAG("misspelled_in_partial", schedule=None):

@@ -169,7 +169,7 @@ def _check_dags(folders: Sequence[str]) -> int:
     seconds = {file: taken for each in examined for file, taken in each.seconds.items()}
     slowest = max(seconds, key=lambda file: seconds[file], default=None)
     longest = "" if slowest is None else f"; {slowest} took longest to read, {seconds[slowest]:.1f} s"
-    log.info("%d findings in %d files%s", len(findings), len(seconds), longest)
+    log.info("Files: %d; findings: %d%s", len(seconds), len(findings), longest)
     return FAILED if findings else DONE
 
 

@@ -65,7 +65,8 @@ def examine_dags(path: str | os.PathLike[str]) -> Examination:
     bag = _load(place)
     findings = [_of_import(folder, file, error) for file, error in bag.import_errors.items()]
     findings += _of_dags(folder, bag)
-    files = [_below(folder, stat.file) for stat in bag.dagbag_stats]
+    # Of a file that is named itself, Airflow tells a path below it, and so no name.
+    files = [place.name] if place.is_file() else [_below(folder, stat.file) for stat in bag.dagbag_stats]
     imports = imports_of(folder, [file for file in files if file.endswith(".py")])
     for file, found in imports.items():
         for package, line in found.heavy.items():

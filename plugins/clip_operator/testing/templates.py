@@ -160,6 +160,8 @@ def _params_in(tree: nodes.Template) -> set[str]:
 
 
 def line_of(error: str) -> str:
-    """Return the last line of a traceback, which says what is wrong."""
-    lines = [line.strip() for line in error.strip().splitlines() if line.strip()]
-    return re.sub(r"^[\w.]*\.(?=\w+:)", "", lines[-1]) if lines else "the file cannot be imported"
+    """Return what a traceback says at its end, behind its last indented line, as one line."""
+    lines = error.strip().splitlines()
+    ends = max((at for at, line in enumerate(lines[:-1], 1) if line.startswith(" ")), default=0)
+    said = " ".join(line.strip() for line in lines[ends:] if line.strip())
+    return re.sub(r"^[\w.]*\.(?=\w+:)", "", said) if said else "the file cannot be imported"
