@@ -146,7 +146,8 @@ def test_at_a_terminal_a_person_is_told_what_came_of_it_and_where_it_is(shapes_d
     output = tmp_path / "out.jsonl"
     flags = ["--input", f"{shapes_dataset}/captions.jsonl", "--output", str(output), "--model", SHAPES]
     kept = ["--min-score", "0.6", "--filtered-output", f"{tmp_path}/kept.jsonl"]
-    code, screen = run_on_terminal("evaluate", *flags, *kept, "--error-key", "why")
+    beside = ["--rejected-output", f"{tmp_path}/others.jsonl", "--embeddings-path", f"{tmp_path}/embeddings"]
+    code, screen = run_on_terminal("evaluate", *flags, *kept, *beside, "--error-key", "why")
     assert code == 0, screen
     log, _, told = screen.partition("\n\nRows ")
     assert log.index("Loading torch and the model builtin://shapes-clip …") < log.index("INFO: Model builtin:")
@@ -163,8 +164,12 @@ def test_at_a_terminal_a_person_is_told_what_came_of_it_and_where_it_is(shapes_d
     assert "\nGates       none is set\n" in told
     assert f"\nThreshold   {of_manifest['calibration']['threshold']:.4f}: " in told
     assert f"\nKept        {of_manifest['filtered']['rows']} of 64 rows are in\n" in told
-    assert lines[-3:] == [
+    assert lines[-7:] == [
         f"            {tmp_path}/kept.jsonl",
+        f"Rejected    the other {of_manifest['rejected']['rows']} rows are in",
+        f"            {tmp_path}/others.jsonl",
+        "Embeddings  those of all 64 rows are in",
+        f"            {tmp_path}/embeddings",
         f"Output      {output}",
         f"Report      {output}.report.html",
     ]

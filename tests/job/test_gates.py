@@ -18,7 +18,7 @@ from clip_operator.proof.manifest import EvaluationManifest, read_manifest
 from clip_operator.request import EvaluationRequest, parse_request
 from clip_operator.sharding import merge_shards, plan_shards
 from clip_operator.steps import manifest_uri, report_uri
-from clip_operator.storage import Storage
+from clip_operator.storage import ObjectInfo, Storage
 from tests.conftest import SHAPES
 from tests.operators.manifests import CALIBRATION, made_up_manifest
 
@@ -109,6 +109,44 @@ def test_with_other_gates_a_complete_step_is_judged_anew_and_stays_as_it_is(
     assert [verdict.passed for verdict in verdicts(again)] == [False]
     assert read_manifest(storage, manifest_uri(work.output)) == again
     assert "0.999" in Path(report_uri(work.output)).read_text()
+
+
+def test_a_report_is_judged_anew_also_by_who_would_write_none(shapes_dataset: Path, tmp_path: Path) -> None:
+    work = work_on(shapes_dataset, tmp_path, min_auc=0.1)
+    evaluate(work)
+    evaluate(work.model_copy(update={"min_auc": 0.999, "report": False}))
+    assert "below min_auc=0.999" in Path(report_uri(work.output)).read_text()
+
+
+@pytest.mark.parametrize("moment", ["samples", "page"])
+def test_the_report_of_a_run_that_replaces_the_output_meanwhile_stands(
+    shapes_dataset: Path, tmp_path: Path, moment: str
+) -> None:
+    work = work_on(shapes_dataset, tmp_path, min_auc=0.1)
+    evaluate(work)
+    other = work.model_copy(update={"overwrite": True, "output_key": "another_score"})
+
+    class Meanwhile(Storage):
+        replaced = False
+
+        def read(self, uri: str, *limits: Any) -> bytes:
+            self.replace(uri, "samples", ".samples.json")
+            return super().read(uri, *limits)
+
+        def write(self, data: bytes, uri: str, *condition: Any) -> ObjectInfo:
+            self.replace(uri, "page", ".report.html")
+            return super().write(data, uri, *condition)
+
+        def replace(self, uri: str, now: str, ending: str) -> None:
+            if now == moment and uri.endswith(ending) and not self.replaced:
+                self.replaced = True
+                evaluate(other)
+
+    with pytest.raises(JobError, match="another run has replaced"):
+        evaluate(work.model_copy(update={"min_auc": 0.999}), Meanwhile())
+    page = Path(report_uri(work.output)).read_text()
+    assert "another_score" in page
+    assert "0.999" not in page
 
 
 @pytest.fixture

@@ -81,9 +81,12 @@ def test_instances_are_not_mapped_to_one_folder_for_embeddings(fixed: dict[str, 
 
 @pytest.mark.filterwarnings("ignore:Task .* was never mapped")
 def test_sets_of_parameters_with_one_folder_for_embeddings_are_named() -> None:
-    own = [{"cache_path": f"/{name}", "embeddings_path": f"/e{name.strip('ac')}"} for name in "abc"]
+    folders = {"a": "/e", "b": "/eb", "c": "/e/", "d": "None", "e": "None"}
+    own = [{"cache_path": f"/{name}", "embeddings_path": folder} for name, folder in folders.items()]
     with pytest.raises(RequestError, match="instances 0 and 2 to the same embeddings_path"):
         partial(first_entry_file_name="/rows.jsonl").expand_kwargs(own)
+    mapped = partial(first_entry_file_name="/rows.jsonl").expand_kwargs([own[1], *own[3:]])
+    assert isinstance(mapped, MappedOperator), "what is blank, or None as a template makes it, is no folder"
 
 
 def test_shards_share_a_folder_for_embeddings() -> None:
@@ -98,6 +101,7 @@ def test_shards_share_a_folder_for_embeddings() -> None:
     [
         (FIXED, {"file_name_prefix": ["a", "b"]}),
         (FIXED | {"embeddings_path": "/e/{{ ti.map_index }}"}, {"file_name_prefix": ["a", "b"]}),
+        (FIXED | {"embeddings_path": " "}, {"file_name_prefix": ["a", "b"]}),
         (FIXED, {"step": [0, 1], "input_text_key": ["alt_text"]}),
         ({**FIXED, "file_name_prefix": "part_{{ ti.map_index }}"}, {"input_text_key": TEXTS}),
         ({"first_entry_file_name": "/rows.jsonl"}, {"cache_path": ["/a/{{ ti.map_index }}"], "output_key": ["a", "b"]}),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_operator.job.evaluation import evaluate
-from clip_operator.proof.manifest import EvaluationManifest, FilteredStep, ObjectVersion, RejectedStep
+from clip_operator.proof.manifest import Embeddings, EvaluationManifest, FilteredStep, ObjectVersion, RejectedStep
 from clip_operator.report import render
 from clip_operator.report.histogram import HEIGHT, WIDTH, histogram
 from clip_operator.report.samples import Sample, Samples, read_samples
@@ -253,6 +253,17 @@ def test_the_filtered_step_is_named_with_its_size(done: EvaluationManifest) -> N
         "among the best 7 % (50.0 % of all)"
     ) in text
     assert "The other 32 rows are the step s3://b/others.jsonl" in text
+
+
+def test_the_folder_of_the_embeddings_is_named(done: EvaluationManifest) -> None:
+    assert "Embeddings" not in Page(render(done, None)).words
+    folder = ObjectVersion(uri="s3://b/embeddings", size=3, etag="e")
+    written = Embeddings(folder=folder, files=1, rows=64, dimensions=128, dtype="float16")
+    text = safe(render(done.model_copy(update={"embeddings": written}), None)).text
+    assert (
+        "Those of all rows' images and texts are in the folder s3://b/embeddings as Parquet, 128 numbers of type "
+        "float16 each"
+    ) in text
 
 
 def test_every_bar_stands_within_the_drawing_and_high_as_its_share(done: EvaluationManifest) -> None:

@@ -20,11 +20,11 @@ def summary(manifest: EvaluationManifest, report: str | None, width: int) -> Ite
 
     :param report: URI of the report; None where there is none.
     """
-    for label, text in _sayings(manifest):
+    for label, text, *places in (*_sayings(manifest), *_written_beside(manifest)):
         for number, line in enumerate(wrap(text, max(width, _NARROWEST) - _INDENT, break_on_hyphens=False)):
             yield _line("" if number else label, line)
-    if manifest.filtered is not None:
-        yield _line("", display(manifest.filtered.output.uri))
+        for place in places:
+            yield _line("", display(place))
     yield _line("Output", display(manifest.output.uri))
     if report is not None:
         yield _line("Report", display(report))
@@ -48,8 +48,22 @@ def _sayings(manifest: EvaluationManifest) -> Iterator[tuple[str, str]]:
     yield from _gates(manifest)
     if advice := speed_advice(manifest):
         yield "Speed", advice
-    if manifest.filtered is not None:
-        yield "Kept", f"{manifest.filtered.rows:,} of {rows.total:,} rows are in"
+
+
+def _written_beside(manifest: EvaluationManifest) -> Iterator[tuple[str, str, str]]:
+    """Yield label, text and place of all that was asked for beside the output."""
+    total, filtered, rejected, embeddings = (
+        manifest.rows.total,
+        manifest.filtered,
+        manifest.rejected,
+        manifest.embeddings,
+    )
+    if filtered is not None:
+        yield "Kept", f"{filtered.rows:,} of {total:,} rows are in", filtered.output.uri
+    if rejected is not None:
+        yield "Rejected", f"the other {rejected.rows:,} rows are in", rejected.output.uri
+    if embeddings is not None:
+        yield "Embeddings", f"those of all {total:,} rows are in", embeddings.folder.uri
 
 
 def _failures(rows: RowCounts, error_key: str | None) -> str:

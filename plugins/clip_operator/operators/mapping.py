@@ -8,6 +8,7 @@ from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 from clip_operator.errors import RequestError
+from clip_operator.operators.parameters import is_unset
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
@@ -104,7 +105,7 @@ def _can_be_told(given: Mapping[str, Any]) -> bool:
 def _embeddings_of(given: Mapping[str, Any]) -> str | None:
     """Return what stands for the folder for embeddings, where that is known and the same for every instance."""
     folder = given.get(_EMBEDDINGS)
-    return None if folder is None or "{" in str(folder) else str(folder)
+    return None if is_unset(folder) or "{" in str(folder) else str(folder).strip().rstrip("/")
 
 
 def _is_single(values: Any) -> bool:
