@@ -135,6 +135,11 @@ def check_export(command: Command, words: Sequence[str]) -> None:
 def check_pip(command: Command, words: Sequence[str]) -> None:
     """It would change this environment: extras and files are those that there are. tests/packaging installs a wheel."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    if "torch" in words:  # before the project, as the image has it
+        (index,) = after("--index-url", words)
+        assert f"\nARG TORCH_INDEX={index}\n" in (REPOSITORY / "docker/Dockerfile").read_text()
+        assert [word for word in words if word != index] == ["install", "torch", "--index-url"]
+        return
     for word in words:
         match = _PROJECT.fullmatch(word)
         if match is None:
