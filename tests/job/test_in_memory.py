@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def opened(path: str) -> Image.Image:
         return image
 
 
-FORMS = {
+FORMS: dict[str, Callable[[str], Any]] = {
     "paths": str,
     "path objects": Path,
     "bytes": lambda path: Path(path).read_bytes(),
