@@ -121,7 +121,7 @@ LIBRARY_TESTS = $(addprefix tests/,$(addprefix model/test_,parity.py rarer_famil
 NEW_PARQUET = $(addprefix --deselect=tests/tables/parquet/test_parquet.py::test_,only_the_new_columns_are_added \
     registered_and_unknown_extension_types_stay)
 
-libraries: $(VENV)/installed .oldest-libraries/installed ## test with the oldest scoring libraries that are supported, among them transformers 4.48
+libraries: $(VENV)/installed .oldest-libraries/installed .azurite/$(AZURITE) ## test with the oldest scoring libraries that are supported, among them transformers 4.48
 	PYTHONPATH=.oldest-libraries $(BIN)/python -m pytest --numprocesses auto -m "not slow and not airflow" --junitxml=build/libraries-tests.xml $(NEW_PARQUET) $(LIBRARY_TESTS)
 
 cluster-test: $(VENV)/installed ## test what becomes of pods on a real Kubernetes cluster; CONTRIBUTING.md says how one is named
