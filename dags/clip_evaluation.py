@@ -47,8 +47,8 @@ PARAMS = {
         type="string",
         minLength=1,
         title="Data set",
-        description="URI of step 0: a file, folder or pattern of jsonl, json, csv, tsv, parquet or tar (the first four also "
-        "compressed), or a data set of the hub, as in hf:user/name.",
+        description="URI of step 0: a file, folder or pattern of jsonl, json, csv, tsv (all four also compressed), "
+        "parquet or tar, or a data set of the hub, as in hf:user/name.",
         section="Data",
     ),
     "cache_path": Param(

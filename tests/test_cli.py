@@ -246,7 +246,7 @@ def test_a_request_comes_as_json_from_a_file_or_standard_input(shapes_dataset: P
 @pytest.mark.parametrize(
     ("arguments", "stdin", "message"),
     [
-        (["--input", "a.jsonl"], "", "the request is not valid: --output: Field required"),
+        (["--input", "a.jsonl"], "", "the request is not valid: --output: must be given"),
         (["--input", "a.jsonl", "--output", "b.jsonl", "--on-error", "ignore"], "", "invalid choice: 'ignore'"),
         (["--request", "-"], "{", "Invalid JSON"),
         (["--request", "-"], '{"input": "a.jsonl", "output": "b.jsonl", "modle": "x"}', "modle: Extra inputs"),
@@ -308,7 +308,7 @@ def test_a_pod_gets_its_request_as_an_argument_and_says_nothing_on_standard_outp
     ("request_fields", "code", "words"),
     [
         ({"input": "/no/such/é.jsonl", "output": "/tmp/out.jsonl"}, 1, "/no/such/é.jsonl"),
-        ({"input": "in.jsonl"}, 2, "the request is not valid: output: Field required"),
+        ({"input": "in.jsonl"}, 2, "the request is not valid: output: must be given"),
     ],
 )
 def test_the_error_that_ends_a_pod_is_in_its_termination_log(

@@ -118,7 +118,7 @@ print(json.dumps({d.name: d.version for d in distributions()}))
 def test_a_wrong_request_ends_with_2(image: str) -> None:
     done = containers.run(image, "evaluate", "--request=-", stdin='{"input": "a.jsonl"}')
     assert (done.returncode, done.stdout) == (2, "")
-    assert "output: Field required" in done.stderr
+    assert "output: must be given" in done.stderr
 
 
 def test_a_failed_job_ends_with_1_and_a_reason(image: str, s3: S3) -> None:

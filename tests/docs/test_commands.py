@@ -36,6 +36,9 @@ SCORER_IMAGE = "clip-operator"
 # The project itself, or the wheel that is built of it, with extras.
 _PROJECT = re.compile(r"(?:\.|dist/airflow_clip_operator-(?P<version>[^-]+)-py3-none-any\.whl)(?:\[(?P<extras>.+)\])?")
 
+# From PyTorch's own index, which the image takes it from, too.
+_CPU_TORCH = ("torch", "--index-url", "https://download.pytorch.org/whl/cpu")
+
 # Folders on the reader's disk, and where they are in the folder of these tests.
 ON_DISK = {"/data/steps/": "data/"}
 
@@ -143,7 +146,7 @@ def check_pip(command: Command, words: Sequence[str]) -> None:
     for word in words:
         match = _PROJECT.fullmatch(word)
         if match is None:
-            assert word in ("install", "wheel", "--no-deps", "--wheel-dir", "dist"), word
+            assert word in {"install", "wheel", "--no-deps", "--wheel-dir", "dist", *_CPU_TORCH}, word
             continue
         assert match["version"] in (None, version())
         assert set((match["extras"] or "airflow").split(",")) <= set(project["optional-dependencies"])

@@ -468,7 +468,7 @@ def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] 
         called = called or {}
         problems = [
             f"{'.'.join(called.get(str(part), str(part)) for part in problem['loc']) or 'request'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
+            + ("must be given" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, "))
             for problem in error.errors(include_url=False)
         ]
         raise RequestError("the request is not valid: " + "; ".join(problems)) from None
