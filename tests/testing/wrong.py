@@ -173,6 +173,10 @@ with DAG("mapped_instance_wrong", schedule=None):
         'one(first_entry_file_name="s3://steps/input_is_output/dataflow_cache_step_step1.jsonl")',
         "input and output are the same object",
     ),
+    "output_among_embeddings": (
+        'one(embeddings_path="s3://steps/")',
+        "is in s3://steps: let embeddings_path name a folder for nothing but embeddings",
+    ),
     "does_not_wait": (
         """
 with DAG("does_not_wait", schedule=None):
