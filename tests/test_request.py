@@ -86,6 +86,14 @@ GOOD = {"input": "s3://b/in.jsonl", "output": "s3://b/out.jsonl"}
         ({"embeddings_path": "hf:org/name"}, "embeddings_path: .*hf:org/name: name a folder to write to"),
         ({"embeddings_path": "s3://b/e/*"}, "embeddings_path: .*name a folder to write to"),
         ({"embeddings_dtype": "int8"}, "embeddings_dtype: .*'float16' or 'float32'"),
+        (
+            {"embeddings_path": "S3://b/e/", "output": "s3://b/e/o.jsonl"},
+            r"s3://b/e/o\.jsonl is in S3://b/e: let embedd",
+        ),
+        (
+            {"embeddings_path": "/e", "input": "file:///e/in/"},
+            "file:///e/in/ is in /e: let embeddings_path name a folder",
+        ),
         ({"embeddings_path": "s3://b/e", "reuse": "s3://b/r"}, "reuse: keeps scores of rows that are then not encoded"),
         ({"embeddings_path": "s3://b/e", "rescore": "failed"}, "rescore: keeps scores of rows that are then not"),
         ({"embeddings_path": "s3://b/e", "aggregate": "mean"}, "aggregate gives rows with several images or texts"),

@@ -292,6 +292,20 @@ with DAG("imports_when_it_runs", schedule=None):
 
     look() >> ImageCLIPEvaluatorOperator(task_id="score", **PLACES)
 """,
+    "rows_and_embeddings_beside_the_output": """
+with DAG("rows_and_embeddings_beside_the_output", schedule=None):
+    beside = {"keep_top": 0.3, "keep_rejected": True}
+    scored = clip_evaluation_group(**PLACES, **beside, embeddings_path="s3://embeddings/y")
+    kept = ImageCLIPEvaluatorOperator(
+        task_id="kept", file_name_prefix="dataflow_cache_step_filtered", step=1, output_key="again",
+        embeddings_path="s3://embeddings/{{ task.task_id }}", **PLACES
+    )
+    others = ImageCLIPEvaluatorOperator(
+        task_id="others", file_name_prefix="dataflow_cache_step_rejected", step=1, output_key="again",
+        embeddings_path="s3://embeddings/{{ task.task_id }}", **PLACES
+    )
+    scored >> [kept, others]
+""",
     "others_operators": """
 from airflow.providers.standard.operators.empty import EmptyOperator
 

@@ -173,6 +173,10 @@ with DAG("mapped_instance_wrong", schedule=None):
         'one(first_entry_file_name="s3://steps/input_is_output/dataflow_cache_step_step1.jsonl")',
         "input and output are the same object",
     ),
+    "output_among_embeddings": (
+        'one(embeddings_path="s3://steps/")',
+        "is in s3://steps: let embeddings_path name a folder for nothing but embeddings",
+    ),
     "does_not_wait": (
         """
 with DAG("does_not_wait", schedule=None):
@@ -180,6 +184,37 @@ with DAG("does_not_wait", schedule=None):
     ImageCLIPEvaluatorOperator(task_id="second", step=1, output_key="other", **PLACES)
 """,
         "it reads step 1, which 'first' writes, and does not wait for it: write first >> second",
+    ),
+    "does_not_wait_for_kept_rows": (
+        """
+with DAG("does_not_wait_for_kept_rows", schedule=None):
+    ImageCLIPEvaluatorOperator(task_id="first", keep_top=0.5, keep_rejected=True, **PLACES)
+    ImageCLIPEvaluatorOperator(
+        task_id="second", step=1, file_name_prefix="dataflow_cache_step_rejected", output_key="other", **PLACES
+    )
+""",
+        "it reads step 1, which 'first' writes, and does not wait for it",
+    ),
+    "kept_rows_over_another_output": (
+        """
+with DAG("kept_rows_over_another_output", schedule=None):
+    kept = {"file_name_prefix": "dataflow_cache_step_filtered"}
+    first = ImageCLIPEvaluatorOperator(task_id="first", min_score=0.5, **PLACES)
+    first >> ImageCLIPEvaluatorOperator(task_id="of_all", step=1, output_key="b", min_score=0.5, **PLACES)
+    first >> ImageCLIPEvaluatorOperator(task_id="of_kept", step=1, output_key="b", **kept, **PLACES)
+""",
+        "it writes s3://steps/kept_rows_over_another_output/dataflow_cache_step_filtered_step2.jsonl, which",
+    ),
+    "two_tasks_one_folder_for_embeddings": (
+        """
+with DAG("two_tasks_one_folder_for_embeddings", schedule=None):
+    first, second = (
+        ImageCLIPEvaluatorOperator(task_id=name, file_name_prefix=name, embeddings_path=folder, **PLACES)
+        for name, folder in (("a", "s3://embeddings/x"), ("b", "s3://embeddings/x/"))
+    )
+    first >> second
+""",
+        "it writes its embeddings to s3://embeddings/x, which 'a' writes, too: give one of them another embedd",
     ),
     "pickle": ('one(cache_type="pickle")', "is a pickle"),
     "unknown_format": ('one(cache_type="xlsx")', "does not end in a known table format"),

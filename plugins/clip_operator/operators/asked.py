@@ -186,11 +186,14 @@ def outputs_of(known: Mapping[str, Any]) -> dict[str, str]:
     if number > 0:
         places["input"] = series.uri(number)
     places["output"] = series.uri(number + 1)
-    return places | {field: series.selection(kind).uri(number + 1) for field, kind in _selections(known).items()}
+    return places | {field: series.selection(kind).uri(number + 1) for field, kind in selections_of(known).items()}
 
 
-def _selections(known: Mapping[str, Any]) -> dict[str, Literal["filtered", "rejected"]]:
-    """Return which steps with some of the rows known parameters ask for, by the fields of the request."""
+def selections_of(known: Mapping[str, Any]) -> dict[str, Literal["filtered", "rejected"]]:
+    """Return which steps with some of the rows known parameters ask for, by the fields of the request.
+
+    :raises RequestError: a parameter that says so is wrong.
+    """
     from clip_operator.request import LIMITS
 
     found: dict[str, Literal["filtered", "rejected"]] = {}
@@ -243,7 +246,7 @@ def _check_request(known: Mapping[str, Any]) -> None:
     }
     fields |= {name: mark for name, mark in _UNKNOWN_MARKS.items() if name not in known}
     fields |= request_fields(known) | places
-    fields = {name: _stand_in(name) for name in _selections(known)} | fields
+    fields = {name: _stand_in(name) for name in selections_of(known)} | fields
     parse_request(fields, CALLED)
     if "cache_type" in known and "input" in places and dataset_name(places["input"]) is None:
         _check_conversion(places["input"], known["cache_type"])

@@ -41,7 +41,7 @@ from clip_operator.request.values import (
     TopShare,
     Uri,
 )
-from clip_operator.storage import canonical, dataset_name
+from clip_operator.storage import canonical, dataset_name, display
 
 # What a complete step is judged by.
 _JUDGEMENT = ("min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold")
@@ -369,6 +369,12 @@ class EvaluationRequest(BaseModel):
             raise ValueError(
                 "aggregate gives rows with several images or texts a score, and embeddings_path writes one embedding "
                 "of an image and one of a text a row; leave one of them out"
+            )
+        inside = f"{canonical(self.embeddings_path)}/"
+        if held := next((uri for uri in (self.input, *self.outputs) if canonical(uri).startswith(inside)), None):
+            raise ValueError(
+                f"{display(held)} is in {display(self.embeddings_path)}: let embeddings_path name a folder for nothing "
+                "but embeddings"
             )
         return self
 

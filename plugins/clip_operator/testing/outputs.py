@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from clip_operator.operators.asked import CALLED, defaults_of, has_own_init
+from clip_operator.errors import RequestError
+from clip_operator.operators.asked import CALLED, defaults_of, has_own_init, known_among, marks_of, selections_of
 from clip_operator.operators.parameters import is_unset
 from clip_operator.request import EvaluationRequest, decides_output
+from clip_operator.steps import StepSeries
 
 NAMES_OF_OUTPUT = ("cache_path", "file_name_prefix", "cache_type", "step")
 """The parameters that name the output of a task."""
@@ -49,9 +51,27 @@ class Writer:
     @property
     def output(self) -> str:
         """Its output, for people."""
+        return _output_of(self.key)
+
+    @property
+    def steps(self) -> tuple[tuple[str, ...], ...]:
+        """What names each step that it writes: its output and, where the DAG's file tells that there are such, those
+        with some of the output's rows."""
         folder, prefix, cache_type, step = self.key
-        number = str(int(step) + 1) if step.isdecimal() else f"({step}) + 1"
-        return f"{folder.rstrip('/')}/{prefix}_step{number}.{cache_type}"
+        series, known = StepSeries("", folder, prefix, cache_type), known_among(self.given, marks_of(self.dag))
+        meant = {name: None if is_unset(self.given[name]) else self.given[name] for name in known}
+        try:
+            kinds = selections_of(meant).values()
+        except RequestError:  # which is told of the task itself
+            return (self.key,)
+        return (self.key, *((folder, series.selection(kind).file_name_prefix, cache_type, step) for kind in kinds))
+
+    @property
+    def embeddings(self) -> str | None:
+        """Its folder for embeddings, where the DAG's file tells which that is."""
+        folder = self.given.get("embeddings_path")
+        is_told = not is_unset(folder) and known_among({"embeddings_path": folder}, marks_of(self.dag))
+        return str(folder).strip().rstrip("/") if is_told else None
 
     def is_the_runs(self, names: frozenset[str]) -> bool:
         """Tell whether the names of its output depend on nothing but what has one of these names."""
@@ -71,7 +91,8 @@ def shared_within(writers: Sequence[Writer]) -> Iterator[tuple[Writer, str]]:
     """Yield what is wrong with the outputs of one DAG's tasks."""
     writers = [writer for writer in writers if writer.is_the_runs(_OF_THE_RUN)]
     for one, other in combinations(writers, 2):
-        if one.key != other.key or _may_be_skipped(one.task) or _may_be_skipped(other.task):
+        shared = _shared(one, other)
+        if shared is None or _may_be_skipped(one.task) or _may_be_skipped(other.task):
             continue
         first, second = (other, one) if _waits_for(one.task, other.task) else (one, other)
         is_ordered = _waits_for(second.task, first.task)
@@ -79,8 +100,8 @@ def shared_within(writers: Sequence[Writer]) -> Iterator[tuple[Writer, str]]:
             continue
         yield (
             second,
-            f"it writes {second.output}, which {first.task.task_id!r} writes, too: give one of them another cache_path "
-            "or file_name_prefix",
+            f"it writes {shared.place}, which {first.task.task_id!r} writes, too: give one of them another "
+            f"{shared.named_by}",
         )
     for one in writers:
         if _is_in_mapped_group(one.task):
@@ -96,7 +117,7 @@ def not_waited_for(writers: Sequence[Writer]) -> Iterator[tuple[Writer, str]]:
     for reader in writers:
         step = reader.key[3]
         for writer in writers if step.isdecimal() and int(step) > 0 else ():
-            is_read = writer.key[:3] == reader.key[:3] and writer.key[3] == str(int(step) - 1)
+            is_read = (*reader.key[:3], str(int(step) - 1)) in writer.steps
             if is_read and not _waits_for(reader.task, writer.task):
                 yield (
                     reader,
@@ -108,14 +129,38 @@ def not_waited_for(writers: Sequence[Writer]) -> Iterator[tuple[Writer, str]]:
 def shared_between(writers: Sequence[Writer]) -> Iterator[tuple[Writer, str]]:
     """Yield what is wrong with outputs that several DAGs write."""
     for one, other in combinations([writer for writer in writers if writer.is_the_runs(_OF_AIRFLOW)], 2):
-        if one.dag.dag_id == other.dag.dag_id or one.key != other.key:
+        shared = None if one.dag.dag_id == other.dag.dag_id else _shared(one, other)
+        if shared is None:
             continue
         if not (_is_alike(one, other) or _replaces(one) or _replaces(other)):
             yield (
                 other,
-                f"it writes {other.output}, and so does {one.task.task_id!r} of the DAG {one.dag.dag_id!r} with other "
-                "parameters: give one of them another cache_path or file_name_prefix",
+                f"it writes {shared.place}, and so does {one.task.task_id!r} of the DAG {one.dag.dag_id!r} with other "
+                f"parameters: give one of them another {shared.named_by}",
             )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What two tasks write, for people, and which parameters name it."""
+
+    place: str
+    named_by: str
+
+
+def _shared(one: Writer, other: Writer) -> _Shared | None:
+    theirs = one.steps
+    if (key := next((key for key in other.steps if key in theirs), None)) is not None:
+        return _Shared(_output_of(key), "cache_path or file_name_prefix")
+    if other.embeddings is not None and other.embeddings == one.embeddings:
+        return _Shared(f"its embeddings to {other.embeddings}", "embeddings_path")
+    return None
+
+
+def _output_of(key: tuple[str, ...]) -> str:
+    folder, prefix, cache_type, step = key
+    number = str(int(step) + 1) if step.isdecimal() else f"({step}) + 1"
+    return f"{folder.rstrip('/')}/{prefix}_step{number}.{cache_type}"
 
 
 def _replaces(writer: Writer) -> bool:
@@ -130,7 +175,7 @@ def _is_alike(one: Writer, other: Writer) -> bool:
     """Tell whether two tasks ask for the same, which is done once."""
     fields = (name for name in EvaluationRequest.model_fields if decides_output(name))
     names = ("first_entry_file_name", "output_layout", *(CALLED.get(name, name) for name in fields))
-    return all(str(one.given.get(name)) == str(other.given.get(name)) for name in names)
+    return one.key == other.key and all(str(one.given.get(name)) == str(other.given.get(name)) for name in names)
 
 
 def _waits_for(task: Any, other: Any) -> bool:
