@@ -121,7 +121,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_every_family_gets_its_image_processors_values(family: tuple[str, Any], device: torch.device) -> None:
     name, image_processor = family
     preprocessing = choose_preprocessing(image_processor, device)
-    assert preprocessing.name == ("transformers" if name == "siglip2" else "direct")
+    assert preprocessing.name.startswith("transformers" if name == "siglip2" else "direct")
     assert side_of(preprocessing) == (None if name == "siglip2" else 32)
     assert_same(preprocessing, image_processor, IMAGES)
     for image in IMAGES:
@@ -133,7 +133,7 @@ def test_every_family_gets_its_image_processors_values(family: tuple[str, Any], 
 def test_images_of_any_shape_in_one_batch_come_out_as_each_alone(name: str, device: torch.device) -> None:
     image_processor = CLIPImageProcessorPil(**FIXED_SHAPE[name])
     preprocessing = choose_preprocessing(image_processor, device)
-    assert preprocessing.name == "direct"
+    assert preprocessing.name.startswith("direct")
     assert_same(preprocessing, image_processor, IMAGES)
 
 
@@ -141,7 +141,7 @@ def test_images_of_any_shape_in_one_batch_come_out_as_each_alone(name: str, devi
 def test_where_images_keep_a_shape_of_their_own_each_comes_out_the_same(name: str) -> None:
     image_processor = CLIPImageProcessorPil(**OWN_SHAPE[name])
     preprocessing = choose_preprocessing(image_processor, CPU)
-    assert preprocessing.name == "direct"
+    assert preprocessing.name.startswith("direct")
     for image in IMAGES:
         assert_same(preprocessing, image_processor, [image])
     with pytest.raises(ValueError, match="shape"):
@@ -163,7 +163,7 @@ def test_images_of_all_sizes_come_out_the_same_whatever_the_model_wants(
 ) -> None:
     image_processor = CLIPImageProcessorPil(size=size, crop_size=crop_size)
     preprocessing = choose_preprocessing(image_processor, CPU)
-    assert preprocessing.name == "direct"
+    assert preprocessing.name.startswith("direct")
     assert_same(preprocessing, image_processor, [drawn(each) for each in sizes])
 
 
@@ -178,7 +178,7 @@ def test_a_png_with_a_transparent_colour_stands_on_white_as_the_image_processor_
     for convert in (True, False):
         image_processor = CLIPImageProcessorPil(do_convert_rgb=convert)
         preprocessing = choose_preprocessing(image_processor, CPU)
-        assert preprocessing.name == "direct"
+        assert preprocessing.name.startswith("direct")
         assert_same(preprocessing, image_processor, [image])
 
 

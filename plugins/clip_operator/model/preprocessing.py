@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from clip_operator.model.transformers_versions import CALL_OPTIONS, check_plain_steps, puts_onto_white
+from clip_operator.model.transformers_versions import CALL_OPTIONS, GENERATION, check_plain_steps, puts_onto_white
 from clip_operator.resizing import Resizing
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class DirectPreprocessing:
     :raises ValueError: it does more, or other things, than this class can.
     """
 
-    name = "direct"
+    name = f"direct{GENERATION}"
 
     def __init__(self, image_processor: Any, device: torch.device) -> None:
         self.resizing, table = _steps(image_processor)
@@ -98,7 +98,7 @@ class TransformersPreprocessing:
     An image is prepared as the image processor's outputs by name, each with a leading dimension of 1.
     """
 
-    name = "transformers"
+    name = f"transformers{GENERATION}"
     resizing = None
 
     def __init__(self, image_processor: Any, device: torch.device) -> None:

@@ -37,6 +37,11 @@ IN_FLOAT32: dict[str, Any] = {"dtype" if _HAS_DTYPE else "torch_dtype": torch.fl
 """What has a model's weights loaded as float32, whatever they are saved as."""
 
 
+GENERATION = "" if PilBackend is not None else ", until 5.0"
+"""What is said behind the name of a way to prepare images: a few of them come to other pixels since (see
+:func:`puts_onto_white`), and no score of the one generation is to be taken for one of the other."""
+
+
 def own_fields(config_class: Any) -> set[str]:
     """Return the names of the fields that a class of configurations declares itself."""
     if dataclasses.is_dataclass(config_class):
