@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
+from clip_operator.errors import RequestError
 from clip_operator.operators import ImageCLIPEvaluatorOperator, MergeShardsOperator, PlanShardsOperator
 from tests.conftest import SHAPES
 from tests.operators.tasks import TaskInstance
@@ -59,8 +59,8 @@ def test_a_group_of_tasks_writes_the_rows_of_one(shapes_dataset: Path, tmp_path:
 
 
 @pytest.mark.parametrize("wrong", [{"reuse": "/scores"}, {"aggregate": "mean"}, {"embeddings_dtype": "int8"}])
-def test_what_does_not_go_with_them_fails_the_task_for_good(
+def test_what_does_not_go_with_them_is_told_when_the_dag_is_parsed(
     shapes_dataset: Path, tmp_path: Path, wrong: dict[str, str]
 ) -> None:
-    with pytest.raises(AirflowFailException, match="embeddings"):
-        run(ImageCLIPEvaluatorOperator, TaskInstance({}), **parameters(shapes_dataset, tmp_path, **wrong))
+    with pytest.raises(RequestError, match="embeddings"):
+        ImageCLIPEvaluatorOperator(task_id="score", **parameters(shapes_dataset, tmp_path, **wrong))
