@@ -66,7 +66,7 @@ class ApiServer:
         if user is not None:
             answer = httpx.post(f"{self.url}/auth/token", json={"username": user, "password": user}, trust_env=False)
             cookies["_token"] = answer.raise_for_status().json()["access_token"]
-        return httpx.Client(base_url=f"{self.url}/", cookies=cookies, timeout=60, trust_env=False)
+        return httpx.Client(base_url=f"{self.url}/", cookies=cookies, timeout=200, trust_env=False)
 
 
 @contextmanager
