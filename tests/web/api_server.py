@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -66,7 +68,7 @@ class ApiServer:
         if user is not None:
             answer = httpx.post(f"{self.url}/auth/token", json={"username": user, "password": user}, trust_env=False)
             cookies["_token"] = answer.raise_for_status().json()["access_token"]
-        return httpx.Client(base_url=f"{self.url}/", cookies=cookies, timeout=200, trust_env=False)
+        return httpx.Client(base_url=f"{self.url}/", cookies=cookies, timeout=60, trust_env=False)
 
 
 @contextmanager
@@ -106,7 +108,14 @@ def api_server(
                     break
             else:
                 raise RuntimeError(f"the API server did not start:\n{Path(log.name).read_text()[-4000:]}")
-            yield ApiServer(**ready)
+            # It goes on to write, and would stand still once the pipe is full.
+            drain = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, log))
+            drain.start()
+            try:
+                yield ApiServer(**ready)
+            finally:
+                process.terminate()
+                drain.join()
         finally:
             process.terminate()
             process.communicate()
