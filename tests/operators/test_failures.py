@@ -92,7 +92,8 @@ def test_a_reason_that_cannot_be_left_hides_nothing(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("operator", [ImageCLIPEvaluatorOperator, PlanShardsOperator, MergeShardsOperator])
 def test_every_task_of_the_package_does_so(operator: type[ImageCLIPEvaluatorOperator]) -> None:
     ti = TaskInstance({})
-    task = operator(task_id="score", cache_path="s3://b/steps", min_auc=0.5, on_gate="{{ 'perhaps' }}")
+    plan: Any = {"plan": "s3://b/steps/plan.json"} if operator is MergeShardsOperator else {}
+    task = operator(task_id="score", cache_path="s3://b/steps", step=1, on_gate="{{ 'perhaps' }}", **plan)
     task.on_gate = "perhaps"
     with pytest.raises(AirflowFailException, match="on_gate must be 'fail' or 'mark'"):
         task.execute({"ti": ti, "task": task})  # type: ignore[typeddict-item]

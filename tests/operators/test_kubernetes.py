@@ -229,9 +229,10 @@ def test_the_pods_own_error_is_the_tasks(task: Callable[..., TaskInstance], clus
 def test_a_request_that_cannot_be_carried_out_is_not_tried_again_and_has_no_pod(
     task: Callable[..., TaskInstance], cluster: FakeKubernetes
 ) -> None:
-    ti = task(cache_type="parquet")
+    attempt = task(cache_type="{{ 'parquet' }}").next_try()
+    attempt.operator.cache_type = "parquet"  # as the worker has it, which has rendered it
     with pytest.raises(AirflowFailException, match=r"jsonl.*parquet"):
-        ti.next_try().run()
+        attempt.run()
     assert cluster.requests == []
 
 
