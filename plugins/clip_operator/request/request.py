@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -42,6 +42,9 @@ from clip_operator.request.values import (
     Uri,
 )
 from clip_operator.storage import canonical, dataset_name, display
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 # What a complete step is judged by.
 _JUDGEMENT = ("min_mean_score", "min_auc", "max_below_threshold", "on_weak_threshold")
@@ -471,10 +474,12 @@ def parse_request(data: dict[str, Any] | str | bytes, called: Mapping[str, str] 
             return EvaluationRequest.model_validate(data)
         return EvaluationRequest.model_validate_json(data)
     except ValidationError as error:
-        called = called or {}
-        problems = [
-            f"{'.'.join(called.get(str(part), str(part)) for part in problem['loc']) or 'request'}: "
-            + ("must be given" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, "))
-            for problem in error.errors(include_url=False)
-        ]
+        problems = [_in_words(problem, called or {}) for problem in error.errors(include_url=False)]
         raise RequestError("the request is not valid: " + "; ".join(problems)) from None
+
+
+def _in_words(problem: ErrorDetails, called: Mapping[str, str]) -> str:
+    """Return what is wrong with a field, behind its name, or with fields together."""
+    words = "must be given" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+    where = ".".join(called.get(str(part), str(part)) for part in problem["loc"])
+    return f"{where}: {words}" if where else words
