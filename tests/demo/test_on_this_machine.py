@@ -42,11 +42,22 @@ def demo(folder: Path) -> str:
     return done.stdout
 
 
+def _as_at_a_terminal() -> None:
+    """Hear Ctrl-C, to which what a shell starts in the background is deaf, and so may be all that the tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def airflow(folder: Path, demo: str) -> Iterator[psutil.Popen]:
     """What make airflow starts, where a demo has been before."""
     with (folder / "said").open("wb") as said:
-        started = psutil.Popen(command("demo.whole_airflow", folder), cwd=REPOSITORY, stdout=said, stderr=said)
+        started = psutil.Popen(
+            command("demo.whole_airflow", folder),
+            cwd=REPOSITORY,
+            stdout=said,
+            stderr=said,
+            preexec_fn=_as_at_a_terminal,
+        )
     yield started
     family = [started, *started.children(recursive=True)] if started.is_running() else []
     for process in family:

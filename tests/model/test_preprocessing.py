@@ -274,7 +274,8 @@ def test_an_image_processor_with_other_steps_is_used_as_it_is(
 ) -> None:
     caplog.set_level(logging.INFO)
     preprocessing = choose_preprocessing(image_processor, CPU)
-    assert (preprocessing.name, preprocessing.resizing) == ("transformers", None)
+    assert preprocessing.name.startswith("transformers")
+    assert preprocessing.resizing is None
     assert f"the checkpoint's {type(image_processor).__name__} as it is" in caplog.text
     assert why in caplog.text
     found = preprocessing.collate([preprocessing.prepare(image) for image in IMAGES])
@@ -308,7 +309,7 @@ def test_nothing_is_taken_on_trust(change: Any, caplog: pytest.LogCaptureFixture
 
     image_processor.preprocess = changed
     caplog.set_level(logging.INFO)
-    assert choose_preprocessing(image_processor, CPU).name == "transformers"
+    assert choose_preprocessing(image_processor, CPU).name.startswith("transformers")
     assert "the direct way gives other values for an image of" in caplog.text
 
 
@@ -324,5 +325,5 @@ def test_one_that_is_no_image_processor_of_transformers_is_only_called() -> None
         return {"pixel_values": torch.full((1, 3, 2, 2), 5.0)}
 
     preprocessing = choose_preprocessing(fives, CPU)
-    assert preprocessing.name == "transformers"
+    assert preprocessing.name.startswith("transformers")
     assert preprocessing.collate([preprocessing.prepare(drawn((5, 5)))])["pixel_values"].unique().item() == 5
