@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.models import DagBag
+from airflow.providers.common.compat.sdk import ParamValidationError
 from airflow.sdk import AssetAlias
 from airflow.sdk.definitions.param import Param
 
@@ -118,7 +119,7 @@ def test_no_form_chooses_what_runs_with_which_rights(bag: DagBag, dag_id: str) -
 def test_the_form_offers_the_connections_that_the_dags_file_lists_and_no_other(bag: DagBag) -> None:
     params: Any = bag.dags["clip_evaluation"].params
     assert params.get_param("aws_conn_id").schema["enum"] == ["aws_default"]
-    with pytest.raises(ValueError, match="team_store"):
+    with pytest.raises(ParamValidationError, match="team_store"):
         params.get_param("aws_conn_id").resolve("team_store")
 
 

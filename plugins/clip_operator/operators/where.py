@@ -96,7 +96,11 @@ def _check_image(pod: object) -> None:
 
 def _policies_choose() -> bool:
     """Tell whether this Airflow has policies of its own, which may give a task or a pod what the DAG does not."""
-    from airflow.settings import get_policy_plugin_manager
+    from airflow import settings
 
-    hooks = get_policy_plugin_manager().hook
+    made_when_asked: Any = getattr(settings, "get_policy_plugin_manager", None)  # but in Airflow 3.1
+    manager = getattr(settings, "POLICY_PLUGIN_MANAGER", None) if made_when_asked is None else made_when_asked()
+    if manager is None:  # nobody knows yet
+        return True
+    hooks = manager.hook
     return any(len(hook.get_hookimpls()) > 1 for hook in (hooks.pod_mutation_hook, hooks.task_policy))

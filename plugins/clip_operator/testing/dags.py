@@ -150,7 +150,7 @@ def _of_dag(file: str, dag: DAG, writers: list[Writer]) -> Iterator[Finding]:
 
 def _defaults(task: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the defaults of a task's Params, and why some are none by what is said of them."""
-    from airflow.sdk.exceptions import ParamValidationError
+    from airflow.providers.common.compat.sdk import ParamValidationError
 
     from clip_operator.operators.parameters import is_unset
     from clip_operator.testing.templates import UNKNOWN
