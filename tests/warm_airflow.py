@@ -12,11 +12,13 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from demo.airflow_home import AirflowHome
 
@@ -96,7 +98,12 @@ def _serve() -> None:
         arguments, log = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            os._exit(_run(arguments, log))
+            code = _run(arguments, log)
+            # Such as OpenLineage's pool, which ends as Python does: a fork that goes without would leave it for good.
+            for left in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
+            os._exit(code)
         told.write(f"{pid}\n")
         told.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
 
