@@ -268,6 +268,7 @@ def _write_termination_log(path: Path, text: str) -> None:
 class _Parser(argparse.ArgumentParser):
     """Says which flag may be meant, and repeats no secret of a command line that it does not understand."""
 
+    # Typeshed has overloads for namespaces of any class, of which there is none here.
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
         """Refuse what is not known here, where the flags of the command are, and not in the parser above."""
         options, unknown = super().parse_known_args(args, namespace)
